@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+# qkdgate. Targets: all unit check lint demo (see README.md).
+
+BUILD  ?= build
+CC     ?= cc
+OPT    ?= -O2 -g
+PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml yaml-0.1
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wcast-qual -Wwrite-strings \
+	-Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wimplicit-fallthrough -Werror
+HARD := -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection -fcf-protection \
+	-ftrivial-auto-var-init=zero -fPIE
+LINK := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+
+CPPFLAGS += -Iinclude -D_GNU_SOURCE
+CFLAGS   += -std=c17 $(OPT) $(WARN) $(HARD) -pthread -MMD -MP $(shell pkg-config --cflags $(PKGS))
+LDFLAGS  += $(LINK) -pthread
+LDLIBS   += $(shell pkg-config --libs $(PKGS))
+
+LAYERS  := base wire platform core north east south
+LIB_SRC := $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+APP_SRC := $(wildcard src/app/*.c)
+APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
+TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
+UNIT    := $(patsubst tests/unit/test_%.c,$(BUILD)/unit/test_%,$(wildcard tests/unit/test_*.c))
+LIB     := $(BUILD)/libqkdgate-core.a
+
+.PHONY: all unit clean
+all: $(TOOLS) $(if $(APP_SRC),$(BUILD)/bin/qkdgate)
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(LIB): $(LIB_OBJ)
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/bin/qkdgate: $(APP_OBJ) $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/bin/%: $(BUILD)/obj/src/tools/%.o $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/unit/test_%: tests/unit/test_%.c $(LIB)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
+
+unit: $(UNIT)
+	@set -e; for t in $^; do echo "== $$t"; $$t; done
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d)

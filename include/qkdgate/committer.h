@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_COMMITTER_H
+#define QKDGATE_COMMITTER_H
+
+#include <stdint.h>
+
+#include "qkdgate/error.h"
+#include "qkdgate/store.h"
+
+/* Group commit: the one thread that writes the database. It takes every job
+ * that waits, runs them in one transaction, syncs once, and then tells each
+ * (DESIGN, idea 6). When a job's run fails, the transaction is rolled back and
+ * each job of the group is run again in a transaction of its own, so that one
+ * bad job harms no other; a job's run may thus be called twice and must have
+ * no effect outside the store but on members it sets itself. When the commit
+ * itself fails, every job of the group is told QG_E_IO: its outcome is
+ * unknown. */
+
+typedef struct qg_job qg_job;
+
+struct qg_job {
+	qg_err (*run)(qg_job *job, qg_store *store); /* inside the transaction */
+	void (*done)(qg_job *job, qg_err err);       /* after it; may free the job */
+	qg_job *next;                                /* the committer's */
+	qg_err result;                               /* the committer's */
+};
+
+typedef struct qg_committer qg_committer;
+
+/* Called on the committer's thread inside the transaction after the jobs of a
+ * group ran, so that many small changes become one write; and `after` once its
+ * outcome is known, before the jobs' done. Either may be NULL. */
+typedef struct qg_committer_hooks {
+	qg_err (*before_commit)(qg_store *store, void *ctx);
+	void (*after)(qg_err err, void *ctx);
+	void *ctx;
+} qg_committer_hooks;
+
+/* Starts the thread; the store is used by it alone from now on. */
+qg_err qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committer **out) QG_CHECKED;
+
+/* Queues a job; never blocks. The job stays valid until done. Any thread, also
+ * from done. After qg_committer_stop began: done is called with QG_E_CLOSED. */
+void qg_committer_submit(qg_committer *c, qg_job *job);
+
+/* Queues a job and waits for it; err is what done would get. Not from the
+ * committer's thread. job->done is set by the call. */
+qg_err qg_committer_run(qg_committer *c, qg_job *job) QG_CHECKED;
+
+/* Groups committed and jobs in them. */
+void qg_committer_stats(const qg_committer *c, uint64_t *groups, uint64_t *jobs);
+
+/* Runs what is queued, then ends the thread. Clears *c. The store stays open. */
+void qg_committer_stop(qg_committer **c);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_CONFIG_H
+#define QKDGATE_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "qkdgate/error.h"
+#include "qkdgate/log.h"
+#include "qkdgate/tls.h"
+
+/* The configuration file as an immutable struct. One schema in config.c makes
+ * the parser, the checks, the defaults and docs/configuration.md. Relative
+ * file names are taken from the folder of the configuration file. Absent
+ * optional strings are NULL. Patterns: `*` stands for any run of characters,
+ * everything else for itself. */
+
+typedef struct qg_config_listener {
+	const char *address; /* option `listen`, "ADDRESS:PORT" or "[V6]:PORT" */
+	unsigned port;
+	qg_tls_files tls;
+	unsigned threads;          /* 0: one per core */
+	unsigned max_connections;
+	unsigned max_per_address;
+	unsigned idle_timeout_s;
+} qg_config_listener;
+
+typedef struct qg_config_sae {
+	const char *id;
+	qg_tls_match match;  /* option `certificate`: {uri|dns|cn|fingerprint: ...} */
+} qg_config_sae;
+
+/* At which KME a remote SAE lives. First match rules. */
+typedef struct qg_config_place {
+	const char *sae; /* exact or pattern */
+	const char *kme;
+} qg_config_place;
+
+typedef struct qg_config_neighbour {
+	const char *id;      /* its KME ID */
+	const char *url;     /* https://host:port, no path */
+	qg_tls_match match;  /* option `certificate` */
+} qg_config_neighbour;
+
+typedef enum qg_stream_direction {
+	QG_DIRECTION_OUTBOUND, /* we own its chunks */
+	QG_DIRECTION_INBOUND,  /* the neighbour owns them */
+	QG_DIRECTION_SHARED    /* segments alternate */
+} qg_stream_direction;
+
+typedef enum qg_source_profile { QG_PROFILE_BIN_A, QG_PROFILE_BIN_B } qg_source_profile;
+
+typedef struct qg_config_source {
+	qg_source_profile profile; /* "bin-a", "bin-b" */
+	const char *host;          /* option `address`, "HOST:PORT" */
+	unsigned port;
+	bool tls;                  /* option `transport`: "tls" (default) or "tcp" */
+	qg_tls_files files;        /* with tls */
+	const char *server_name;   /* name in its certificate; default: host */
+	const char *source_uri;    /* the URIs of OPEN_CONNECT */
+	const char *destination_uri;
+	const char *ksid;          /* predefined KSID, or NULL */
+	uint32_t max_bps, min_bps, jitter_bps, priority, timeout_ms, ttl_s;
+	const char *mimetype;      /* "application/json", or "" for no metadata */
+} qg_config_source;
+
+typedef struct qg_config_stream {
+	const char *name;          /* the same at both ends */
+	const char *neighbour;
+	qg_stream_direction direction;
+	uint32_t chunk_size;       /* bytes */
+	uint32_t segment_chunks;
+	qg_config_source source;
+} qg_config_stream;
+
+typedef struct qg_config_rule {
+	const char *master;        /* exact or pattern */
+	const char *const *slaves; /* exact or patterns */
+	size_t n_slaves;
+	bool both_ways;            /* also with the roles exchanged (default) */
+	uint32_t min_key_bits, max_key_bits, default_key_bits;
+	uint32_t max_keys;         /* per request */
+	uint32_t max_extra_slaves; /* additional_slave_SAE_IDs */
+} qg_config_rule;
+
+typedef struct qg_config {
+	const char *kme_id;
+
+	qg_config_listener sae;    /* section `sae_listener`: ETSI GS QKD 014 */
+	qg_config_listener kms;    /* section `kms_listener`: the neighbours */
+	qg_tls_files kms_client;   /* section `kms_client`: towards the neighbours;
+				      default: the files of kms_listener */
+	/* section `store` */
+	const char *database;
+	const char *anchor;
+	const char *master_key;    /* see seal.h */
+	const char *key_ring;
+	uint32_t key_ring_rotate_s;
+	uint32_t flush_ms;         /* consumed key leaves the disk after this */
+
+	/* section `audit`, `log` */
+	const char *audit_file;
+	qg_log_level log_level;
+	qg_log_format log_format;
+
+	const qg_config_sae *saes;
+	size_t n_saes;
+	const qg_config_place *directory;
+	size_t n_directory;
+	const qg_config_neighbour *neighbours;
+	size_t n_neighbours;
+	const qg_config_stream *streams;
+	size_t n_streams;
+	const qg_config_rule *policy;
+	size_t n_policy;
+
+	/* section `pool` */
+	uint32_t ready_chunks;     /* per stream: intake stops at so many ready */
+	uint32_t inbound_chunks;   /* per stream: held for fetching, else "full" */
+	uint32_t issue_s;          /* T_issue */
+	uint32_t fetch_s;          /* T_fetch */
+	uint32_t reserve_percent;  /* of ready_chunks, kept for pairs that used less */
+	uint32_t lease_chunks;     /* largest lease */
+	uint32_t epoch_age_s;      /* an epoch ends at this age */
+
+	/* section `limits` */
+	uint32_t sae_keys_per_s;   /* 0: none */
+	uint32_t sae_requests_per_s; /* 0: none */
+	uint32_t pair_chunks;      /* issued to one pair within T_fetch; 0: none */
+	uint32_t body_bytes;       /* largest request body */
+	uint32_t kms_timeout_ms;   /* a call to a neighbour */
+	uint32_t clock_jump_s;     /* largest forward step believed at the far end */
+} qg_config;
+
+/* Reads and checks the file. Every problem found is printed to `report` as
+ * "FILE:LINE: OPTION: what is wrong and what would be right", all in one go.
+ * QG_E_PARSE when there was any, QG_E_IO. The result is freed with
+ * qg_config_free and does not change in between. */
+qg_err qg_config_load(const char *file, FILE *report, qg_config **out) QG_CHECKED;
+
+void qg_config_free(qg_config **c);
+
+/* Checks also what lies outside the file: certificates, keys, modes, folders
+ * that can be written. Reports in the same form. QG_E_PARSE when any. */
+qg_err qg_config_check_files(const char *file, const qg_config *c, FILE *report) QG_CHECKED;
+
+/* Prints the reference page (Markdown) made from the schema. */
+void qg_config_print_reference(FILE *out);
+
+#endif

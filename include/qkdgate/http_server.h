@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_HTTP_SERVER_H
+#define QKDGATE_HTTP_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "qkdgate/error.h"
+#include "qkdgate/secret.h"
+#include "qkdgate/tls.h"
+
+/* An HTTPS listener with client certificates over libmicrohttpd: a thread per
+ * core, each with a daemon of its own on the same port (SO_REUSEPORT), driven
+ * by our loop over its epoll descriptor. A route's handler runs on one of
+ * these threads once the body is complete, and answers at once or later, from
+ * any thread; it never blocks. */
+
+typedef struct qg_http_server qg_http_server;
+typedef struct qg_http_request qg_http_request;
+
+typedef void qg_http_handler(qg_http_request *req, void *ctx);
+
+typedef struct qg_http_route {
+	const char *method;       /* "GET", "POST", ... */
+	const char *pattern;      /* "/api/v1/keys/{slave_SAE_ID}/status" */
+	qg_http_handler *handler;
+	size_t body_limit;        /* bytes; 0: a body is refused with 400 */
+} qg_http_route;
+
+/* The look of the answers the server gives by itself (404, 405, 413, 400 for
+ * bad escapes, 401, 503): writes a body for the status into buf and returns
+ * its length (0: no body). `text` says what is wrong. */
+typedef size_t qg_http_error_body(int status, const char *text, char *buf, size_t room);
+
+typedef struct qg_http_options {
+	const char *address;            /* IP address to listen on */
+	unsigned port;                  /* 0: any, see qg_http_server_port */
+	qg_tls_files tls;
+	unsigned threads;               /* 0: one per core */
+	unsigned max_connections;       /* in all */
+	unsigned max_per_address;       /* 0: no limit */
+	unsigned idle_timeout_s;        /* connection without progress is closed */
+	const qg_http_route *routes;    /* table, outlives the server */
+	size_t n_routes;
+	qg_http_error_body *error_body;
+	const char *error_type;         /* Content-Type of error_body */
+	void *ctx;                      /* for handlers and identify */
+	/* Maps a verified certificate to its owner, once per connection; what it
+	 * returns is qg_http_peer of every request on it, and outlives the server.
+	 * NULL: requests are answered 401 with no body, before any handler. */
+	const void *(*identify)(const qg_tls_identity *id, void *ctx);
+	/* An unknown or failing request, for the audit; may be NULL. */
+	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
+} qg_http_options;
+
+/* Starts listening. `why` gets a text that names what failed. QG_E_IO,
+ * QG_E_MODE, QG_E_PARSE, QG_E_NOMEM. */
+qg_err qg_http_server_start(const qg_http_options *o, qg_http_server **out, char *why, size_t why_room) QG_CHECKED;
+
+/* The port listened on. */
+unsigned qg_http_server_port(const qg_http_server *s);
+
+/* Requests waiting for a late answer are answered 503 first; no handler runs
+ * after it returns. Late answers may still come: they are dropped. Clears *s. */
+void qg_http_server_stop(qg_http_server **s);
+
+/* --- the request, inside a handler (views live until the answer) --------- */
+
+const void *qg_http_peer(const qg_http_request *req);
+/* The n-th {part} of the pattern, percent-decoded, NUL-terminated, without
+ * embedded NUL (such paths get 400 before the handler). */
+const char *qg_http_path_part(const qg_http_request *req, size_t n);
+/* How many query arguments, and the n-th (decoded; value "" when absent). */
+size_t qg_http_query_count(const qg_http_request *req);
+void qg_http_query_at(const qg_http_request *req, size_t n, const char **name, const char **value);
+/* A header's value or NULL. */
+const char *qg_http_header(const qg_http_request *req, const char *name);
+/* The body, not NUL-terminated; it may hold key: it is in wiped memory. */
+const char *qg_http_body(const qg_http_request *req, size_t *len);
+const char *qg_http_method(const qg_http_request *req);
+const char *qg_http_path(const qg_http_request *req);
+
+/* --- the answer: exactly one qg_http_answer* per request ----------------- */
+
+/* Adds a header to the coming answer (copied). */
+void qg_http_set_header(qg_http_request *req, const char *name, const char *value);
+
+/* Answers with a copied body (len 0: none, type may be NULL). */
+void qg_http_answer(qg_http_request *req, int status, const char *type, const void *body, size_t len);
+
+/* Answers with a body that is wiped when sent; takes the secret. */
+void qg_http_answer_secret(qg_http_request *req, int status, const char *type, qg_secret *body);
+
+/* Says inside the handler that the answer comes later, from any thread. The
+ * request stays valid until then. Without it a handler that returns without
+ * an answer makes the server answer 500. */
+void qg_http_defer(qg_http_request *req);
+
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_KMS_H
+#define QKDGATE_KMS_H
+
+#include <stddef.h>
+
+#include "qkdgate/config.h"
+#include "qkdgate/directory.h"
+#include "qkdgate/error.h"
+#include "qkdgate/peers.h"
+
+/* The neighbours' interface over HTTPS: a listener of its own and an outgoing
+ * client, POST /api/v1/kms/{new_app,new_key_batch,key_stream_closed,get_status}.
+ * A caller is the neighbour whose certificate it shows; others get 401. Counts
+ * messages sent and received per kind and logs them at level debug. */
+
+typedef struct qg_kms qg_kms;
+
+/* Starts the outgoing side. cfg and directory outlive it. */
+qg_err qg_kms_new(const qg_config *cfg, const qg_directory *directory, qg_kms **out) QG_CHECKED;
+
+/* The way out, for the streams; lives as long as the qg_kms. */
+qg_channel *qg_kms_channel(qg_kms *k);
+
+/* Starts the listener; messages go to `peers`. */
+qg_err qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room) QG_CHECKED;
+
+/* Ends the listener: nothing goes to `peers` any more. Sending still works. */
+void qg_kms_unlisten(qg_kms *k);
+
+/* Messages sent and received so far. */
+void qg_kms_counts(const qg_kms *k, unsigned long long sent[QG_KMS_KINDS], unsigned long long received[QG_KMS_KINDS]);
+
+/* Ends the outgoing side too; calls under way are told QG_E_CLOSED. */
+void qg_kms_free(qg_kms **k);
+
+#endif

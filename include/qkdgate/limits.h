@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_LIMITS_H
+#define QKDGATE_LIMITS_H
+
+#include <stdint.h>
+
+#include "qkdgate/error.h"
+
+/* Rates: token buckets by name (an SAE, a pair), and a sliding window of
+ * amounts by name. Hash tables of bounded size with the oldest idle entry
+ * replaced. Any thread; a short lock. */
+
+typedef struct qg_limits qg_limits;
+
+/* per_s 0: everything passes. burst: bucket size (at least per_s). */
+qg_err qg_limits_new(uint32_t per_s, uint32_t burst, qg_limits **out) QG_CHECKED;
+void qg_limits_free(qg_limits **l);
+
+/* Takes n tokens of the name's bucket, all or none. QG_E_LIMIT, with the wait
+ * in *retry_after_s (at least 1). `now_ms` as of qg_clock_elapsed_ms. */
+qg_err qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint32_t *retry_after_s) QG_CHECKED;
+
+typedef struct qg_window qg_window;
+
+/* At most `most` within window_s per name; most 0: everything passes. */
+qg_err qg_window_new(uint32_t window_s, uint64_t most, qg_window **out) QG_CHECKED;
+void qg_window_free(qg_window **w);
+
+/* Adds n, or QG_E_LIMIT with nothing added and the wait in *retry_after_s. */
+qg_err qg_window_add(qg_window *w, const char *name, uint64_t n, uint64_t now_ms, uint32_t *retry_after_s) QG_CHECKED;
+
+/* What the name has within the window. */
+uint64_t qg_window_sum(qg_window *w, const char *name, uint64_t now_ms);
+
+#endif

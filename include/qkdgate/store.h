@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_STORE_H
+#define QKDGATE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "qkdgate/error.h"
+#include "qkdgate/uuid.h"
+
+/* What must outlive the process, as an operations table: SQLite is the
+ * embedded implementation. Only the committer's thread calls it once the
+ * daemon runs; before that the thread that starts it. Every blob with key in
+ * it is sealed already (seal.h); the store knows no secrets. */
+
+typedef enum qg_epoch_state {
+	QG_EPOCH_FILLING = 1,  /* takes chunks, issues, delivers */
+	QG_EPOCH_ENDED = 2,    /* takes no more chunks; issues what is confirmed */
+	QG_EPOCH_DRAINING = 3  /* not issued from; still fetchable */
+} qg_epoch_state;
+
+typedef struct qg_epoch_rec {
+	int64_t row;             /* set by epoch_put */
+	const char *stream;      /* name of the configured stream */
+	qg_uuid ksid;
+	uint8_t epoch[16];
+	qg_epoch_state state;
+	bool opener;             /* this end chose the KSID */
+	uint32_t chunk_size;     /* bytes */
+	uint32_t segment_chunks;
+	uint64_t mark;           /* lease mark of what we own: index of a chunk */
+	uint64_t seen_mark;      /* highest mark the neighbour told us of its own */
+	uint32_t next_segment;   /* first segment number that is not decided */
+	uint64_t next_index;     /* first chunk index no stored segment covers */
+	const uint8_t *root_out; /* sealed key-ID root of what we own, or NULL */
+	size_t root_out_len;
+	const uint8_t *root_in;  /* sealed key-ID root of what the neighbour owns */
+	size_t root_in_len;
+	const uint8_t *probe;    /* keyed hash of the last stored chunk, or NULL */
+	size_t probe_len;        /* 16 */
+	uint64_t probe_index;    /* its index */
+	int64_t created_ms;      /* wall clock */
+	uint64_t end_ms;         /* lifetime clock at which a draining epoch ends */
+} qg_epoch_rec;
+
+typedef enum qg_segment_state {
+	QG_SEGMENT_OFFERED = 1,   /* ours; request stored, answer not yet seen */
+	QG_SEGMENT_CONFIRMED = 2  /* both ends hold it */
+} qg_segment_state;
+
+typedef struct qg_segment_rec {
+	int64_t row;             /* set by segment_put */
+	int64_t epoch_row;
+	uint32_t number;
+	bool ours;               /* this end owns it */
+	uint8_t use;             /* qg_segment_use of kms_msg.h */
+	qg_segment_state state;
+	uint64_t first_index;
+	uint32_t count;          /* chunks */
+	uint8_t root;            /* 1: its first chunks are the key-ID root */
+	const uint8_t *sealed;   /* the chunks, or NULL when none is left */
+	size_t sealed_len;
+	const uint8_t *used;     /* bit i set: chunk i is consumed, issued or reserved */
+	size_t used_len;         /* (count + 7) / 8 */
+	const uint8_t *message;  /* ours: exact request bytes; theirs: exact answer bytes */
+	size_t message_len;
+	const uint8_t *tag;      /* the request's 16-byte MAC */
+	uint64_t born_ms;        /* lifetime clock: stored (theirs), first sent (ours) */
+	int64_t ready_wall_ms;   /* wall clock when confirmed */
+	uint32_t issue_s;        /* windows, SOUNDNESS 11 */
+	uint32_t fetch_s;
+} qg_segment_rec;
+
+typedef enum qg_transfer_state {
+	QG_TRANSFER_PREPARED = 1, QG_TRANSFER_OFFERED, QG_TRANSFER_HELD, QG_TRANSFER_RELEASED,
+	QG_TRANSFER_VOIDING, QG_TRANSFER_VOIDED, QG_TRANSFER_EXPIRED, QG_TRANSFER_FAILED
+} qg_transfer_state;
+
+typedef enum qg_target_state {
+	QG_TARGET_PENDING = 1, QG_TARGET_RELAYED, QG_TARGET_DELIVERED, QG_TARGET_VOIDED
+} qg_target_state;
+
+typedef struct qg_target_rec {
+	const char *sae;
+	qg_target_state state;
+} qg_target_rec;
+
+/* A key with an ID of its own (DESIGN, idea 5). */
+typedef struct qg_transfer_rec {
+	int64_t row;             /* set by transfer_put */
+	const char *initiator;   /* SAE ID of the master */
+	qg_uuid key_id;
+	qg_transfer_state state;
+	const char *origin;      /* "local": issued at this node */
+	const uint8_t *sealed;   /* NULL once no target is left */
+	size_t sealed_len;
+	uint32_t size_bytes;
+	uint64_t expiry_ms;      /* lifetime clock */
+	const qg_target_rec *target;
+	size_t n_targets;
+} qg_transfer_rec;
+
+typedef struct qg_store qg_store;
+
+/* Every entry: no locks held by the store's caller matter, may wait for the
+ * disk, pointers in records stay the caller's, QG_E_IO when the database
+ * refuses (full, read-only), QG_E_CORRUPT when it is damaged. Changes happen
+ * inside begin .. commit; rollback drops them. After a failed commit nothing
+ * is known of what was in it. load_* call back per row, views valid inside;
+ * a callback that does not return QG_OK ends the load with its error. */
+typedef struct qg_store_ops {
+	qg_err (*begin)(qg_store *s);
+	qg_err (*commit)(qg_store *s);
+	void (*rollback)(qg_store *s);
+
+	qg_err (*epoch_put)(qg_store *s, qg_epoch_rec *rec);
+	/* All members but row, stream, ksid, epoch, chunk_size, opener, created_ms. */
+	qg_err (*epoch_update)(qg_store *s, const qg_epoch_rec *rec);
+	qg_err (*epoch_mark)(qg_store *s, int64_t row, uint64_t mark);
+	/* With its segments. */
+	qg_err (*epoch_delete)(qg_store *s, int64_t row);
+
+	/* QG_E_EXISTS when the epoch has that segment number. */
+	qg_err (*segment_put)(qg_store *s, qg_segment_rec *rec);
+	/* OFFERED to CONFIRMED. QG_E_STATE when it is not OFFERED. */
+	qg_err (*segment_confirm)(qg_store *s, int64_t row, int64_t ready_wall_ms);
+	/* The first send of one of ours. */
+	qg_err (*segment_sent)(qg_store *s, int64_t row, uint64_t born_ms);
+	/* Sets `used` to `now` if it is `was`, byte for byte; else QG_E_CONSUMED. */
+	qg_err (*segment_use)(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len);
+	/* Puts in a blob sealed anew (used chunks zeroed), or NULL for none left. */
+	qg_err (*segment_reseal)(qg_store *s, int64_t row, const uint8_t *sealed, size_t len);
+	qg_err (*segment_delete)(qg_store *s, int64_t row);
+
+	qg_err (*transfer_put)(qg_store *s, qg_transfer_rec *rec); /* QG_E_EXISTS */
+	qg_err (*transfer_state)(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now); /* QG_E_STATE */
+	/* QG_E_STATE when the target is not in `was`. */
+	qg_err (*target_state)(qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now);
+	qg_err (*transfer_unseal)(qg_store *s, int64_t row); /* forgets the value */
+	qg_err (*transfer_delete)(qg_store *s, int64_t row);
+
+	/* Named numbers: counters, clock checkpoints. Absent reads as 0. */
+	qg_err (*number_put)(qg_store *s, const char *name, int64_t value);
+	qg_err (*number_get)(qg_store *s, const char *name, int64_t *value);
+
+	qg_err (*load_epochs)(qg_store *s, qg_err (*each)(const qg_epoch_rec *rec, void *ctx), void *ctx);
+	qg_err (*load_segments)(qg_store *s, qg_err (*each)(const qg_segment_rec *rec, void *ctx), void *ctx);
+	qg_err (*load_transfers)(qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx);
+	void (*close)(qg_store **s);
+} qg_store_ops;
+
+struct qg_store {
+	const qg_store_ops *ops;
+};
+
+/* Opens the SQLite database at path (made with mode 0600 when absent; WAL,
+ * synchronous FULL, secure_delete, foreign keys; refuses one whose schema is
+ * newer; runs missing migrations of db/, which are compiled in; takes an
+ * exclusive lock, so that a second daemon fails with QG_E_EXISTS). *fresh tells
+ * that it was made now. `why` gets a text that names what failed. */
+qg_err qg_store_sqlite_open(const char *path, bool *fresh, qg_store **out, char *why, size_t why_room) QG_CHECKED;
+
+#endif
