@@ -8,8 +8,10 @@ PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml y
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wcast-qual -Wwrite-strings \
 	-Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wimplicit-fallthrough -Werror
-HARD := -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection -fcf-protection \
-	-ftrivial-auto-var-init=zero -fPIE
+# What the compiler at hand does not know is left out.
+try   = $(shell echo 'int qg_probe;' | $(CC) -Werror $(1) -x c -c -o /dev/null - 2>/dev/null && echo '$(1)')
+HARD := -D_FORTIFY_SOURCE=3 -fPIE $(foreach f,-fstack-protector-strong -fstack-clash-protection \
+	-fcf-protection -ftrivial-auto-var-init=zero,$(call try,$(f)))
 LINK := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 
 CPPFLAGS += -Iinclude -D_GNU_SOURCE
