@@ -20,6 +20,22 @@ qg_keyfile_close(int *fd)
 	*fd = -1;
 }
 
+static qg_err
+check_mode(const struct stat *st, mode_t loose)
+{
+	bool ours = st->st_uid == geteuid() || st->st_uid == 0;
+	return S_ISREG(st->st_mode) && (st->st_mode & loose) == 0 && ours ? QG_OK : QG_E_MODE;
+}
+
+qg_err
+qg_keyfile_check(const char *path, mode_t loose)
+{
+	struct stat st;
+	if (stat(path, &st) != 0)
+		return errno == ENOENT ? QG_E_NOTFOUND : QG_E_IO;
+	return check_mode(&st, loose);
+}
+
 qg_err
 qg_keyfile_open(const char *path, int flags, mode_t loose, int *out)
 {
@@ -30,8 +46,9 @@ qg_keyfile_open(const char *path, int flags, mode_t loose, int *out)
 		return errno == ENOENT ? QG_E_NOTFOUND : QG_E_IO;
 	if (fstat(fd, &st) != 0)
 		return QG_E_IO;
-	if (!S_ISREG(st.st_mode) || (st.st_mode & loose) != 0 || (st.st_uid != geteuid() && st.st_uid != 0))
-		return QG_E_MODE;
+	qg_err err = check_mode(&st, loose);
+	if (err != QG_OK)
+		return err;
 	*out = fd;
 	fd = -1;
 	return QG_OK;

@@ -21,6 +21,10 @@ void qg_keyfile_close(int *fd);
  * a mode bit of `loose` set; QG_E_IO. */
 qg_err qg_keyfile_open(const char *path, int flags, mode_t loose, int *out) QG_CHECKED;
 
+/* The same check without opening: closing any descriptor of a file drops this
+ * process's record locks on it, SQLite's among them. */
+qg_err qg_keyfile_check(const char *path, mode_t loose) QG_CHECKED;
+
 /* Makes a file that is not there, mode 0600. QG_E_EXISTS, QG_E_IO. */
 qg_err qg_keyfile_create(const char *path, int *out) QG_CHECKED;
 
