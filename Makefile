@@ -8,8 +8,10 @@ PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml y
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wcast-qual -Wwrite-strings \
 	-Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wimplicit-fallthrough -Werror
-HARD := -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection -fcf-protection \
-	-ftrivial-auto-var-init=zero -fPIE
+# What the compiler at hand does not know is left out.
+try   = $(shell echo 'int qg_probe;' | $(CC) -Werror $(1) -x c -c -o /dev/null - 2>/dev/null && echo '$(1)')
+HARD := -D_FORTIFY_SOURCE=3 -fPIE $(foreach f,-fstack-protector-strong -fstack-clash-protection \
+	-fcf-protection -ftrivial-auto-var-init=zero,$(call try,$(f)))
 LINK := -pie -Wl,-z,relro,-z,now,-z,noexecstack
 
 CPPFLAGS += -Iinclude -D_GNU_SOURCE
@@ -19,7 +21,9 @@ LDLIBS   += $(shell pkg-config --libs $(PKGS))
 
 LAYERS  := base wire platform core north east south
 LIB_SRC := $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+GEN_SRC := $(if $(wildcard db/*.sql),$(BUILD)/gen/migrations.c) \
+	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_SRC := $(wildcard src/app/*.c)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
@@ -31,6 +35,18 @@ all: $(TOOLS) $(if $(APP_SRC),$(BUILD)/bin/qkdgate)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/gen/migrations.c: $(wildcard db db/*.sql) src/embed
+	@mkdir -p $(@D)
+	src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
+
+.SECONDARY: $(GEN_SRC)
+$(BUILD)/gen/openapi_%.c: openapi/%.yaml src/embed
+	@mkdir -p $(@D)
+	src/embed $< > $@.tmp && mv $@.tmp $@
+
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(LIB): $(LIB_OBJ)

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "qkdgate/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "qkdgate/clock.h"
+
+#define TEXT_MAX 1024
+#define LINE_MAX_BYTES (2 * TEXT_MAX + 256) /* every character may be escaped in JSON */
+#define SAFE_MAX 128
+#define SAFE_RING 8
+
+static const char *const level_names[] = {
+	[QG_LOG_ERROR] = "error",
+	[QG_LOG_WARN] = "warn",
+	[QG_LOG_INFO] = "info",
+	[QG_LOG_DEBUG] = "debug",
+};
+
+static qg_log_level max_level = QG_LOG_INFO;
+static qg_log_format format = QG_LOG_TEXT;
+
+/* A line being put together; what does not fit is cut off. */
+typedef struct line {
+	char buf[LINE_MAX_BYTES];
+	size_t len;
+} line;
+
+static void
+add_char(line *l, char c)
+{
+	if (l->len < sizeof l->buf - 1) /* one is kept for the newline */
+		l->buf[l->len++] = c;
+}
+
+static void
+add(line *l, const char *s)
+{
+	while (*s != '\0')
+		add_char(l, *s++);
+}
+
+static void
+add_escaped(line *l, const char *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (s[i] == '"' || s[i] == '\\')
+			add_char(l, '\\');
+		add_char(l, s[i]);
+	}
+}
+
+static void
+add_time(line *l)
+{
+	int64_t ms = qg_clock_wall_ms();
+	time_t s = (time_t)(ms / 1000);
+	struct tm tm;
+	char text[40];
+	if (gmtime_r(&s, &tm) == NULL)
+		tm = (struct tm){0};
+	size_t n = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+	int rc = snprintf(text + n, sizeof text - n, ".%03dZ", (int)(ms % 1000));
+	if (rc < 0 || (size_t)rc >= sizeof text - n)
+		return;
+	add(l, text);
+}
+
+/* Whether s begins a pair: name, '=', where a name is letters, digits, '_'. */
+static bool
+at_name(const char *s)
+{
+	size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
+	return n > 0 && s[n] == '=';
+}
+
+/* The length of the value at s: up to its closing quote, or up to the blank
+ * before the next pair. */
+static size_t
+value_len(const char *s)
+{
+	size_t n = 0;
+	if (s[0] == '"') {
+		n = 1 + strcspn(s + 1, "\"");
+		return s[n] == '"' ? n + 1 : n;
+	}
+	while (s[n] != '\0' && !(s[n] == ' ' && at_name(s + n + 1)))
+		n++;
+	return n;
+}
+
+static void
+add_json_member(line *l, const char *name, size_t name_len, const char *value, size_t value_len_bytes)
+{
+	if (value_len_bytes >= 2 && value[0] == '"' && value[value_len_bytes - 1] == '"') {
+		value++;
+		value_len_bytes -= 2;
+	}
+	add(l, ",\"");
+	add_escaped(l, name, name_len);
+	add(l, "\":\"");
+	add_escaped(l, value, value_len_bytes);
+	add_char(l, '"');
+}
+
+static void
+add_json(line *l, const char *text)
+{
+	while (*text != '\0') {
+		size_t name_len = at_name(text) ? strcspn(text, "=") : 0;
+		const char *value = name_len > 0 ? text + name_len + 1 : text;
+		size_t n = value_len(value);
+		if (name_len > 0)
+			add_json_member(l, text, name_len, value, n);
+		else
+			add_json_member(l, "text", 4, value, n);
+		text = value + n;
+		text += strspn(text, " ");
+	}
+}
+
+static void
+put_line(const line *l)
+{
+	const char *p = l->buf;
+	size_t left = l->len;
+	while (left > 0) {
+		ssize_t n = write(STDERR_FILENO, p, left);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return; /* nowhere to say so */
+		p += n;
+		left -= (size_t)n;
+	}
+}
+
+/* One event stays one line, whatever a caller lets in. */
+static void
+flatten(char *text)
+{
+	for (; *text != '\0'; text++)
+		if ((unsigned char)*text < 0x20 || (unsigned char)*text > 0x7e)
+			*text = '?';
+}
+
+void
+qg_log_init(qg_log_level level, qg_log_format f)
+{
+	max_level = level;
+	format = f;
+}
+
+void
+qg_log(qg_log_level level, const char *module, const char *fmt, ...)
+{
+	if (level > max_level)
+		return;
+	int saved = errno;
+	char text[TEXT_MAX];
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		text[0] = '\0';
+	else if ((size_t)n >= sizeof text)
+		memcpy(text + sizeof text - 4, "...", 4);
+	flatten(text);
+
+	line l;
+	l.len = 0;
+	bool json = format == QG_LOG_JSON;
+	add(&l, json ? "{\"time\":\"" : "");
+	add_time(&l);
+	add(&l, json ? "\",\"level\":\"" : " ");
+	add(&l, level_names[level]);
+	add(&l, json ? "\",\"module\":\"" : " ");
+	add(&l, module);
+	if (json) {
+		add_char(&l, '"');
+		add_json(&l, text);
+		add_char(&l, '}');
+	} else {
+		add_char(&l, ' ');
+		add(&l, text);
+	}
+	l.buf[l.len++] = '\n';
+	put_line(&l);
+	errno = saved;
+}
+
+const char *
+qg_log_safe(const char *text)
+{
+	static _Thread_local char ring[SAFE_RING][SAFE_MAX + 1];
+	static _Thread_local unsigned next;
+	char *out = ring[next++ % SAFE_RING];
+	size_t n = 0;
+	for (; text != NULL && text[n] != '\0' && n < SAFE_MAX; n++) {
+		char c = text[n];
+		out[n] = (c > ' ' && c < 0x7f && c != '"' && c != '\\') ? c : '?';
+	}
+	out[n] = '\0';
+	return out;
+}
