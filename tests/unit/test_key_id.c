@@ -320,7 +320,7 @@ static void test_no_counter(void **state)
 		qg_key_id_make(k, &pair, (qg_key_id_position){.index = i, .size_bytes = 32}, &a);
 		qg_key_id_make(k, &pair, (qg_key_id_position){.index = i + 1, .size_bytes = 32}, &b);
 		for (size_t bit = 0; bit < 128; bit++)
-			ones[bit] += ((a.b[bit / 8] ^ b.b[bit / 8]) >> (7 - bit % 8)) & 1u;
+			ones[bit] += (unsigned)(a.b[bit / 8] ^ b.b[bit / 8]) >> (7 - bit % 8) & 1u;
 	}
 	for (size_t bit = 0; bit < 128; bit++) {
 		if ((bit >= 48 && bit < 52) || bit == 64 || bit == 65)
