@@ -40,7 +40,8 @@ static const struct {
 	{"qkdgate key-id v1 pair", PAIR_AT, DERIVED_BYTES},
 };
 
-static void put_be(uint8_t *out, uint64_t v, size_t n)
+static void
+put_be(uint8_t *out, uint64_t v, size_t n)
 {
 	while (n > 0) {
 		out[--n] = (uint8_t)v;
@@ -48,7 +49,8 @@ static void put_be(uint8_t *out, uint64_t v, size_t n)
 	}
 }
 
-static uint64_t get_be(const uint8_t *in, size_t n)
+static uint64_t
+get_be(const uint8_t *in, size_t n)
 {
 	uint64_t v = 0;
 
@@ -58,18 +60,21 @@ static uint64_t get_be(const uint8_t *in, size_t n)
 }
 
 /* libsodium's hashes fail only when misused, which is a bug of ours. */
-static void must(int result)
+static void
+must(int result)
 {
 	assert(result == 0);
 	(void)result;
 }
 
-static void hash_bytes(crypto_generichash_blake2b_state *st, const void *p, size_t n)
+static void
+hash_bytes(crypto_generichash_blake2b_state *st, const void *p, size_t n)
 {
 	must(crypto_generichash_blake2b_update(st, p, n));
 }
 
-static void hash_string(crypto_generichash_blake2b_state *st, const char *s)
+static void
+hash_string(crypto_generichash_blake2b_state *st, const char *s)
 {
 	uint8_t len_be[4];
 	size_t len = strlen(s);
@@ -81,7 +86,8 @@ static void hash_string(crypto_generichash_blake2b_state *st, const char *s)
 }
 
 /* Writes the first `len` of the 32 bytes of the hash and wipes the rest. */
-static void hash_end(crypto_generichash_blake2b_state *st, uint8_t *out, size_t len)
+static void
+hash_end(crypto_generichash_blake2b_state *st, uint8_t *out, size_t len)
 {
 	uint8_t full[DERIVED_BYTES];
 
@@ -91,8 +97,9 @@ static void hash_end(crypto_generichash_blake2b_state *st, uint8_t *out, size_t 
 	qg_wipe(st, sizeof *st);
 }
 
-static void derive(const uint8_t key[HASH_KEY_BYTES], const char *context, const qg_key_id_binding *b,
-		   uint8_t *out, size_t len)
+static void
+derive(const uint8_t key[HASH_KEY_BYTES], const char *context, const qg_key_id_binding *b, uint8_t *out,
+       size_t len)
 {
 	crypto_generichash_blake2b_state st;
 
@@ -105,8 +112,8 @@ static void derive(const uint8_t key[HASH_KEY_BYTES], const char *context, const
 	hash_end(&st, out, len);
 }
 
-qg_err qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_binding *b,
-			  qg_key_id_keys **out)
+qg_err
+qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_binding *b, qg_key_id_keys **out)
 {
 	uint8_t key[HASH_KEY_BYTES];
 	QG_SECRET_AUTO *secret = NULL;
@@ -137,7 +144,8 @@ qg_err qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_
 	return QG_OK;
 }
 
-void qg_key_id_keys_free(qg_key_id_keys **k)
+void
+qg_key_id_keys_free(qg_key_id_keys **k)
 {
 	if (!k || !*k)
 		return;
@@ -146,7 +154,8 @@ void qg_key_id_keys_free(qg_key_id_keys **k)
 	*k = NULL;
 }
 
-void qg_key_id_pair_of(const qg_key_id_keys *k, const char *master, const char *slave, qg_key_id_pair *out)
+void
+qg_key_id_pair_of(const qg_key_id_keys *k, const char *master, const char *slave, qg_key_id_pair *out)
 {
 	crypto_generichash_blake2b_state st;
 
@@ -158,7 +167,8 @@ void qg_key_id_pair_of(const qg_key_id_keys *k, const char *master, const char *
 
 /* The low bits of the 64-bit number that SipHash-2-4 gives; libsodium writes
  * it little-endian. */
-static uint64_t sip(const uint8_t key[SIP_KEY_BYTES], const uint8_t *in, size_t n, unsigned bits)
+static uint64_t
+sip(const uint8_t key[SIP_KEY_BYTES], const uint8_t *in, size_t n, unsigned bits)
 {
 	uint8_t out[crypto_shorthash_siphash24_BYTES];
 	uint64_t v = 0;
@@ -174,7 +184,8 @@ typedef struct id_tags {
 	uint64_t pair;
 } id_tags;
 
-static id_tags tags_of(const qg_key_id_keys *k, const qg_key_id_pair *pair, uint64_t position)
+static id_tags
+tags_of(const qg_key_id_keys *k, const qg_key_id_pair *pair, uint64_t position)
 {
 	uint8_t in[8];
 
@@ -186,7 +197,8 @@ static id_tags tags_of(const qg_key_id_keys *k, const qg_key_id_pair *pair, uint
 }
 
 /* Both tags are the IV (SOUNDNESS 13). */
-static uint64_t keystream(const qg_key_id_keys *k, id_tags t)
+static uint64_t
+keystream(const qg_key_id_keys *k, id_tags t)
 {
 	uint8_t in[10];
 
@@ -197,14 +209,16 @@ static uint64_t keystream(const qg_key_id_keys *k, id_tags t)
 
 /* RFC 9562, 5.8: 48 free bits, version, 12 free bits, variant, 62 free bits.
  * The issue tag lies across both fixed fields: 4 + 12 + 14 bits. */
-static void pack(uint64_t hidden, id_tags t, qg_uuid *out)
+static void
+pack(uint64_t hidden, id_tags t, qg_uuid *out)
 {
 	put_be(out->b, hidden << 20 | t.issue >> 26 << 16 | UINT64_C(8) << 12 | (t.issue >> 14 & MASK(12)), 8);
 	put_be(out->b + 8, UINT64_C(2) << 62 | (t.issue & MASK(14)) << PAIR_BITS | t.pair, 8);
 }
 
 /* Whether version and variant are ours. */
-static bool unpack(const qg_uuid *id, uint64_t *hidden, id_tags *t)
+static bool
+unpack(const qg_uuid *id, uint64_t *hidden, id_tags *t)
 {
 	uint64_t high = get_be(id->b, 8), low = get_be(id->b + 8, 8);
 
@@ -216,7 +230,8 @@ static bool unpack(const qg_uuid *id, uint64_t *hidden, id_tags *t)
 	return true;
 }
 
-void qg_key_id_make(const qg_key_id_keys *k, const qg_key_id_pair *pair, qg_key_id_position pos, qg_uuid *out)
+void
+qg_key_id_make(const qg_key_id_keys *k, const qg_key_id_pair *pair, qg_key_id_position pos, qg_uuid *out)
 {
 	uint64_t position = (uint64_t)pos.index << SIZE_BITS | pos.size_bytes;
 	id_tags t;
@@ -226,8 +241,9 @@ void qg_key_id_make(const qg_key_id_keys *k, const qg_key_id_pair *pair, qg_key_
 	pack(position ^ keystream(k, t), t, out);
 }
 
-qg_err qg_key_id_open(const qg_key_id_keys *k, const qg_key_id_pair *pair, const qg_uuid *id,
-		      qg_key_id_position *pos)
+qg_err
+qg_key_id_open(const qg_key_id_keys *k, const qg_key_id_pair *pair, const qg_uuid *id,
+	       qg_key_id_position *pos)
 {
 	uint64_t hidden, position, issue_differs, pair_differs;
 	id_tags shown, right;

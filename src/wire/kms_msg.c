@@ -116,21 +116,24 @@ static const qg_kms_field epoch_status_fields[] = {
 	NUMBER(qg_kms_epoch_status, seen_segments, 0, UINT32_MAX),
 };
 
-const char *qg_kms_kind_name(qg_kms_kind kind)
+const char *
+qg_kms_kind_name(qg_kms_kind kind)
 {
 	return kind_names[kind];
 }
 
 /* --- objects ------------------------------------------------------------- */
 
-static void json_unref(json_t **j)
+static void
+json_unref(json_t **j)
 {
 	json_decref(*j);
 }
 #define JSON_AUTO __attribute__((cleanup(json_unref))) json_t
 
 /* A message with its version, still without members. */
-static json_t *message_new(void)
+static json_t *
+message_new(void)
 {
 	json_t *object = json_object();
 
@@ -140,7 +143,8 @@ static json_t *message_new(void)
 	return NULL;
 }
 
-static qg_err message_write(const json_t *object, char *out, size_t room, size_t *len)
+static qg_err
+message_write(const json_t *object, char *out, size_t room, size_t *len)
 {
 	size_t n = json_dumpb(object, out, room, JSON_COMPACT);
 
@@ -153,7 +157,8 @@ static qg_err message_write(const json_t *object, char *out, size_t room, size_t
 }
 
 /* An object of our version, or NULL. */
-static json_t *message_read(const char *json, size_t len)
+static json_t *
+message_read(const char *json, size_t len)
 {
 	json_error_t e;
 	json_t *object;
@@ -169,7 +174,8 @@ static json_t *message_read(const char *json, size_t len)
 	return NULL;
 }
 
-static qg_err encode(const qg_kms_field *f, size_t n, const void *m, char *out, size_t room, size_t *len)
+static qg_err
+encode(const qg_kms_field *f, size_t n, const void *m, char *out, size_t room, size_t *len)
 {
 	JSON_AUTO *object = message_new();
 	qg_err err = object ? qg_kms_fields_put(object, f, n, m) : QG_E_NOMEM;
@@ -178,7 +184,8 @@ static qg_err encode(const qg_kms_field *f, size_t n, const void *m, char *out, 
 }
 
 /* The version and the fields of the table, no other member. */
-static qg_err decode(const char *json, size_t len, const qg_kms_field *f, size_t n, void *m)
+static qg_err
+decode(const char *json, size_t len, const qg_kms_field *f, size_t n, void *m)
 {
 	JSON_AUTO *object = message_read(json, len);
 
@@ -189,12 +196,14 @@ static qg_err decode(const char *json, size_t len, const qg_kms_field *f, size_t
 
 /* --- new_app ------------------------------------------------------------- */
 
-qg_err qg_kms_new_app_encode(const qg_kms_new_app *m, char *out, size_t room, size_t *len)
+qg_err
+qg_kms_new_app_encode(const qg_kms_new_app *m, char *out, size_t room, size_t *len)
 {
 	return encode(new_app_fields, COUNT(new_app_fields), m, out, room, len);
 }
 
-qg_err qg_kms_new_app_decode(const char *json, size_t len, qg_kms_new_app *m)
+qg_err
+qg_kms_new_app_decode(const char *json, size_t len, qg_kms_new_app *m)
 {
 	qg_kms_new_app got = {0};
 	qg_err err = decode(json, len, new_app_fields, COUNT(new_app_fields), &got);
@@ -205,19 +214,22 @@ qg_err qg_kms_new_app_decode(const char *json, size_t len, qg_kms_new_app *m)
 }
 
 /* Nothing is agreed with segments of no chunk. */
-static bool new_app_answer_ok(const qg_kms_new_app_answer *m)
+static bool
+new_app_answer_ok(const qg_kms_new_app_answer *m)
 {
 	return m->result != QG_KMS_APP_ACCEPTED || m->segment_chunks > 0;
 }
 
-qg_err qg_kms_new_app_answer_encode(const qg_kms_new_app_answer *m, char *out, size_t room, size_t *len)
+qg_err
+qg_kms_new_app_answer_encode(const qg_kms_new_app_answer *m, char *out, size_t room, size_t *len)
 {
 	if (!new_app_answer_ok(m))
 		return QG_E_INVAL;
 	return encode(new_app_answer_fields, COUNT(new_app_answer_fields), m, out, room, len);
 }
 
-qg_err qg_kms_new_app_answer_decode(const char *json, size_t len, qg_kms_new_app_answer *m)
+qg_err
+qg_kms_new_app_answer_decode(const char *json, size_t len, qg_kms_new_app_answer *m)
 {
 	qg_kms_new_app_answer got = {0};
 	qg_err err = decode(json, len, new_app_answer_fields, COUNT(new_app_answer_fields), &got);
@@ -230,7 +242,8 @@ qg_err qg_kms_new_app_answer_decode(const char *json, size_t len, qg_kms_new_app
 	return QG_OK;
 }
 
-void qg_kms_epoch_id(const qg_kms_new_app *m, const qg_kms_new_app_answer *a, uint8_t out[16])
+void
+qg_kms_epoch_id(const qg_kms_new_app *m, const qg_kms_new_app_answer *a, uint8_t out[16])
 {
 	uint8_t bytes[QG_KMS_BATCH_CANONICAL_MAX], hash[crypto_generichash_blake2b_BYTES];
 	qg_writer w = qg_writer_of(bytes, sizeof bytes);
@@ -260,19 +273,22 @@ void qg_kms_epoch_id(const qg_kms_new_app *m, const qg_kms_new_app_answer *a, ui
 
 /* --- new_key_batch ------------------------------------------------------- */
 
-static bool batch_ok(const qg_kms_batch *m)
+static bool
+batch_ok(const qg_kms_batch *m)
 {
 	return m->first_index + m->count <= INDEX_END;
 }
 
-qg_err qg_kms_batch_encode(const qg_kms_batch *m, char *out, size_t room, size_t *len)
+qg_err
+qg_kms_batch_encode(const qg_kms_batch *m, char *out, size_t room, size_t *len)
 {
 	if (m->first_index >= INDEX_END || !batch_ok(m))
 		return QG_E_INVAL;
 	return encode(batch_fields, COUNT(batch_fields), m, out, room, len);
 }
 
-qg_err qg_kms_batch_decode(const char *json, size_t len, qg_kms_batch *m)
+qg_err
+qg_kms_batch_decode(const char *json, size_t len, qg_kms_batch *m)
 {
 	qg_kms_batch got = {0};
 	qg_err err = decode(json, len, batch_fields, COUNT(batch_fields), &got);
@@ -285,7 +301,8 @@ qg_err qg_kms_batch_decode(const char *json, size_t len, qg_kms_batch *m)
 	return QG_OK;
 }
 
-void qg_kms_batch_canonical(const qg_kms_batch *m, qg_writer *w)
+void
+qg_kms_batch_canonical(const qg_kms_batch *m, qg_writer *w)
 {
 	qg_put_lstr(w, "qkdgate new_key_batch");
 	qg_put_u8(w, QG_KMS_VERSION);
@@ -302,13 +319,15 @@ void qg_kms_batch_canonical(const qg_kms_batch *m, qg_writer *w)
 	qg_put_u64(w, m->mark);
 }
 
-qg_err qg_kms_batch_answer_encode(const qg_kms_batch_answer *m, char *out, size_t room, size_t *len)
+qg_err
+qg_kms_batch_answer_encode(const qg_kms_batch_answer *m, char *out, size_t room, size_t *len)
 {
 	return encode(batch_answer_fields, BATCH_ANSWER_FIELDS(m->result == QG_KMS_BATCH_CONFIRMED), m, out, room,
 		      len);
 }
 
-qg_err qg_kms_batch_answer_decode(const char *json, size_t len, qg_kms_batch_answer *m)
+qg_err
+qg_kms_batch_answer_decode(const char *json, size_t len, qg_kms_batch_answer *m)
 {
 	JSON_AUTO *object = message_read(json, len);
 	bool has_mac = json_object_get(object, "mac") != NULL;
@@ -325,7 +344,8 @@ qg_err qg_kms_batch_answer_decode(const char *json, size_t len, qg_kms_batch_ans
 	return QG_OK;
 }
 
-void qg_kms_batch_answer_canonical(const uint8_t request_mac[QG_MAC_BYTES], qg_writer *w)
+void
+qg_kms_batch_answer_canonical(const uint8_t request_mac[QG_MAC_BYTES], qg_writer *w)
 {
 	qg_put_lstr(w, "qkdgate new_key_batch confirmed");
 	qg_put_bytes(w, request_mac, QG_MAC_BYTES);
@@ -333,12 +353,14 @@ void qg_kms_batch_answer_canonical(const uint8_t request_mac[QG_MAC_BYTES], qg_w
 
 /* --- key_stream_closed --------------------------------------------------- */
 
-qg_err qg_kms_closed_encode(const qg_kms_closed *m, char *out, size_t room, size_t *len)
+qg_err
+qg_kms_closed_encode(const qg_kms_closed *m, char *out, size_t room, size_t *len)
 {
 	return encode(closed_fields, COUNT(closed_fields), m, out, room, len);
 }
 
-qg_err qg_kms_closed_decode(const char *json, size_t len, qg_kms_closed *m)
+qg_err
+qg_kms_closed_decode(const char *json, size_t len, qg_kms_closed *m)
 {
 	qg_kms_closed got = {0};
 	qg_err err = decode(json, len, closed_fields, COUNT(closed_fields), &got);
@@ -350,7 +372,8 @@ qg_err qg_kms_closed_decode(const char *json, size_t len, qg_kms_closed *m)
 
 /* --- get_status ---------------------------------------------------------- */
 
-static qg_err status_put(json_t *epochs, const qg_kms_status *m)
+static qg_err
+status_put(json_t *epochs, const qg_kms_status *m)
 {
 	for (size_t i = 0; i < m->n; i++) {
 		json_t *e = json_object();
@@ -365,7 +388,8 @@ static qg_err status_put(json_t *epochs, const qg_kms_status *m)
 	return QG_OK;
 }
 
-qg_err qg_kms_status_encode(const qg_kms_status *m, char *out, size_t room, size_t *len)
+qg_err
+qg_kms_status_encode(const qg_kms_status *m, char *out, size_t room, size_t *len)
 {
 	JSON_AUTO *object = message_new();
 	json_t *epochs = json_array();
@@ -381,7 +405,8 @@ qg_err qg_kms_status_encode(const qg_kms_status *m, char *out, size_t room, size
 	return err == QG_OK ? message_write(object, out, room, len) : err;
 }
 
-qg_err qg_kms_status_decode(const char *json, size_t len, qg_kms_status *m)
+qg_err
+qg_kms_status_decode(const char *json, size_t len, qg_kms_status *m)
 {
 	JSON_AUTO *object = message_read(json, len);
 	const json_t *epochs = json_object_get(object, "epochs");

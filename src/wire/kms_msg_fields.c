@@ -10,7 +10,8 @@
 #define BYTES_MAX 32 /* of a QG_KMS_FORM_BYTES member */
 
 /* Unsigned members are one, four or eight bytes long; enums are four. */
-static uint64_t number_load(const uint8_t *at, size_t size)
+static uint64_t
+number_load(const uint8_t *at, size_t size)
 {
 	uint32_t four;
 	uint64_t eight;
@@ -27,7 +28,8 @@ static uint64_t number_load(const uint8_t *at, size_t size)
 	}
 }
 
-static void number_store(uint8_t *at, size_t size, uint64_t v)
+static void
+number_store(uint8_t *at, size_t size, uint64_t v)
 {
 	uint32_t four = (uint32_t)v;
 
@@ -44,7 +46,8 @@ static void number_store(uint8_t *at, size_t size, uint64_t v)
 	}
 }
 
-static bool name_ok(const char *s, size_t len)
+static bool
+name_ok(const char *s, size_t len)
 {
 	for (size_t i = 0; i < len; i++) {
 		if (s[i] < 0x20 || s[i] > 0x7e)
@@ -55,7 +58,8 @@ static bool name_ok(const char *s, size_t len)
 
 /* --- encoding ------------------------------------------------------------ */
 
-static json_t *name_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+static json_t *
+name_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 {
 	const char *s = (const char *)at;
 	size_t len = strnlen(s, f->size);
@@ -67,7 +71,8 @@ static json_t *name_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 	return json_stringn(s, len);
 }
 
-static json_t *uuid_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+static json_t *
+uuid_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 {
 	char text[QG_UUID_TEXT];
 	qg_uuid u;
@@ -79,7 +84,8 @@ static json_t *uuid_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 	return json_string(text);
 }
 
-static json_t *bytes_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+static json_t *
+bytes_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 {
 	char text[2 * BYTES_MAX];
 
@@ -91,7 +97,8 @@ static json_t *bytes_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 	return json_stringn(text, 2 * f->size);
 }
 
-static json_t *number_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+static json_t *
+number_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 {
 	uint64_t v = number_load(at, f->size);
 
@@ -102,7 +109,8 @@ static json_t *number_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 	return json_integer((json_int_t)v);
 }
 
-static json_t *word_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+static json_t *
+word_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 {
 	uint64_t v = number_load(at, f->size);
 
@@ -113,7 +121,8 @@ static json_t *word_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 	return json_string(f->words[v]);
 }
 
-static json_t *flag_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+static json_t *
+flag_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 {
 	(void)f;
 	(void)err;
@@ -122,7 +131,8 @@ static json_t *flag_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 
 /* --- decoding ------------------------------------------------------------ */
 
-static bool name_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+static bool
+name_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 {
 	const char *s = json_string_value(value);
 	size_t len = json_string_length(value);
@@ -133,7 +143,8 @@ static bool name_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 	return true;
 }
 
-static bool uuid_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+static bool
+uuid_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 {
 	const char *s = json_string_value(value);
 	qg_uuid u;
@@ -145,7 +156,8 @@ static bool uuid_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 	return true;
 }
 
-static bool bytes_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+static bool
+bytes_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 {
 	const char *s = json_string_value(value);
 
@@ -153,7 +165,8 @@ static bool bytes_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 	       qg_hex_decode(s, json_string_length(value), at, f->size) == QG_OK;
 }
 
-static bool number_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+static bool
+number_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 {
 	json_int_t v = json_integer_value(value);
 
@@ -163,7 +176,8 @@ static bool number_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 	return true;
 }
 
-static bool word_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+static bool
+word_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 {
 	const char *s = json_string_value(value);
 
@@ -176,7 +190,8 @@ static bool word_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 	return false;
 }
 
-static bool flag_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+static bool
+flag_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 {
 	bool flag = json_is_true(value);
 
@@ -196,7 +211,8 @@ static const struct {
 	[QG_KMS_FORM_WORD] = {word_put, word_get},       [QG_KMS_FORM_FLAG] = {flag_put, flag_get},
 };
 
-qg_err qg_kms_fields_put(json_t *object, const qg_kms_field *f, size_t n, const void *m)
+qg_err
+qg_kms_fields_put(json_t *object, const qg_kms_field *f, size_t n, const void *m)
 {
 	const uint8_t *from = m;
 
@@ -212,7 +228,8 @@ qg_err qg_kms_fields_put(json_t *object, const qg_kms_field *f, size_t n, const 
 	return QG_OK;
 }
 
-qg_err qg_kms_fields_get(const json_t *object, const qg_kms_field *f, size_t n, void *m)
+qg_err
+qg_kms_fields_get(const json_t *object, const qg_kms_field *f, size_t n, void *m)
 {
 	uint8_t *to = m;
 

@@ -17,7 +17,8 @@ static json_t *vectors;
 
 static const qg_uuid zero_uuid;
 
-static qg_uuid uuid_of(const json_t *text)
+static qg_uuid
+uuid_of(const json_t *text)
 {
 	qg_uuid u;
 
@@ -25,7 +26,8 @@ static qg_uuid uuid_of(const json_t *text)
 	return u;
 }
 
-static size_t hex_of(const json_t *text, uint8_t *out, size_t room)
+static size_t
+hex_of(const json_t *text, uint8_t *out, size_t room)
 {
 	size_t n = json_string_length(text) / 2;
 
@@ -34,7 +36,8 @@ static size_t hex_of(const json_t *text, uint8_t *out, size_t room)
 	return n;
 }
 
-static const char *str(const json_t *object, const char *name)
+static const char *
+str(const json_t *object, const char *name)
 {
 	const char *s = json_string_value(json_object_get(object, name));
 
@@ -42,7 +45,8 @@ static const char *str(const json_t *object, const char *name)
 	return s;
 }
 
-static qg_key_id_keys *keys_of(const json_t *direction)
+static qg_key_id_keys *
+keys_of(const json_t *direction)
 {
 	qg_key_id_binding b = {.owner = str(direction, "owner"), .far_end = str(direction, "far_end")};
 	uint8_t root[256];
@@ -55,7 +59,8 @@ static qg_key_id_keys *keys_of(const json_t *direction)
 	return k;
 }
 
-static qg_key_id_pair pair_of(const qg_key_id_keys *k, const json_t *direction, const json_t *entry)
+static qg_key_id_pair
+pair_of(const qg_key_id_keys *k, const json_t *direction, const json_t *entry)
 {
 	size_t n = (size_t)json_integer_value(json_object_get(entry, "pair"));
 	const json_t *p = json_array_get(json_object_get(direction, "pairs"), n);
@@ -65,7 +70,8 @@ static qg_key_id_pair pair_of(const qg_key_id_keys *k, const json_t *direction, 
 	return pair;
 }
 
-static qg_key_id_position position_of(const json_t *entry)
+static qg_key_id_position
+position_of(const json_t *entry)
 {
 	return (qg_key_id_position){
 		.index = (uint32_t)json_integer_value(json_object_get(entry, "index")),
@@ -74,7 +80,8 @@ static qg_key_id_position position_of(const json_t *entry)
 }
 
 /* Not found leaves the position as it was. */
-static void assert_not_found(const qg_key_id_keys *k, const qg_key_id_pair *pair, const qg_uuid *id)
+static void
+assert_not_found(const qg_key_id_keys *k, const qg_key_id_pair *pair, const qg_uuid *id)
 {
 	qg_key_id_position pos = {.index = 77, .size_bytes = 5};
 
@@ -83,7 +90,8 @@ static void assert_not_found(const qg_key_id_keys *k, const qg_key_id_pair *pair
 	assert_int_equal(pos.size_bytes, 5);
 }
 
-static void check_id(const qg_key_id_keys *k, const json_t *direction, const json_t *entry)
+static void
+check_id(const qg_key_id_keys *k, const json_t *direction, const json_t *entry)
 {
 	qg_key_id_pair pair = pair_of(k, direction, entry);
 	qg_key_id_position pos = position_of(entry), got = {0};
@@ -96,7 +104,8 @@ static void check_id(const qg_key_id_keys *k, const json_t *direction, const jso
 	assert_int_equal(got.size_bytes, pos.size_bytes);
 }
 
-static void test_vectors(void **state)
+static void
+test_vectors(void **state)
 {
 	size_t i, j, ids = 0;
 	json_t *d, *e;
@@ -123,7 +132,8 @@ static void test_vectors(void **state)
 }
 
 /* A key of no bytes is none, however right its tags. */
-static void test_size_0(void **state)
+static void
+test_size_0(void **state)
 {
 	size_t i, j, n = 0;
 	json_t *d, *e;
@@ -146,7 +156,8 @@ static void test_size_0(void **state)
 
 /* Another owner, far end, KSID or epoch over the same root: all vectors of one
  * direction are unknown to every other. */
-static void test_soundness_2_other_epoch(void **state)
+static void
+test_soundness_2_other_epoch(void **state)
 {
 	json_t *all = json_object_get(vectors, "directions"), *from, *to, *e;
 	size_t i, j, n;
@@ -169,7 +180,8 @@ static void test_soundness_2_other_epoch(void **state)
 	}
 }
 
-static qg_key_id_keys *random_keys(void)
+static qg_key_id_keys *
+random_keys(void)
 {
 	qg_key_id_binding b = {.owner = "KME-A", .far_end = "KME-B"};
 	uint8_t root[QG_KEY_ID_ROOT_MIN];
@@ -184,7 +196,8 @@ static qg_key_id_keys *random_keys(void)
 
 /* The right master and slave in any other arrangement: issued, but denied, and
  * the position is told. */
-static void test_soundness_13_other_pair(void **state)
+static void
+test_soundness_13_other_pair(void **state)
 {
 	static const char *const others[][2] = {
 		{"sae-bob", "sae-alice"}, {"sae-alice", "sae-erin"}, {"sae-mallory", "sae-bob"},
@@ -215,7 +228,8 @@ static void test_soundness_13_other_pair(void **state)
 
 /* Fixed keys, so that the outcome of 200 * 128 tries at a 30-bit tag is the
  * same in every run. Version and variant bits are among the 128. */
-static void test_soundness_13_flipped_bits(void **state)
+static void
+test_soundness_13_flipped_bits(void **state)
 {
 	json_t *d = json_array_get(json_object_get(vectors, "directions"), 0);
 	qg_key_id_keys *k = keys_of(d);
@@ -239,7 +253,8 @@ static void test_soundness_13_flipped_bits(void **state)
 }
 
 /* Every other version and variant, all else right. */
-static void test_version_and_variant(void **state)
+static void
+test_version_and_variant(void **state)
 {
 	json_t *d = json_array_get(json_object_get(vectors, "directions"), 0);
 	qg_key_id_keys *k = keys_of(d);
@@ -267,7 +282,8 @@ static void test_version_and_variant(void **state)
 }
 
 /* IDs made up by someone without the keys, and the halves of two true ones. */
-static void test_made_up(void **state)
+static void
+test_made_up(void **state)
 {
 	json_t *d = json_array_get(json_object_get(vectors, "directions"), 0);
 	qg_key_id_keys *k = keys_of(d);
@@ -305,7 +321,8 @@ static void test_made_up(void **state)
 }
 
 /* Neighbouring positions share no more bits than chance: no counter shows. */
-static void test_no_counter(void **state)
+static void
+test_no_counter(void **state)
 {
 	json_t *d = json_array_get(json_object_get(vectors, "directions"), 0);
 	qg_key_id_keys *k = keys_of(d);
@@ -331,7 +348,8 @@ static void test_no_counter(void **state)
 	qg_key_id_keys_free(&k);
 }
 
-static void test_short_root(void **state)
+static void
+test_short_root(void **state)
 {
 	qg_key_id_binding b = {.owner = "KME-A", .far_end = "KME-B"};
 	uint8_t root[QG_KEY_ID_ROOT_MIN] = {1};
@@ -349,7 +367,8 @@ static void test_short_root(void **state)
 }
 
 /* Beside this source file, wherever the test is started from. */
-static int load(void **state)
+static int
+load(void **state)
 {
 	char file[512];
 	const char *slash = strrchr(__FILE__, '/');
@@ -366,7 +385,8 @@ static int load(void **state)
 	return vectors ? 0 : -1;
 }
 
-static int unload(void **state)
+static int
+unload(void **state)
 {
 	(void)state;
 	json_decref(vectors);
@@ -374,7 +394,8 @@ static int unload(void **state)
 	return 0;
 }
 
-int main(void)
+int
+main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_vectors),

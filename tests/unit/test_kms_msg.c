@@ -50,21 +50,21 @@ static const qg_kms_status status = {
 };
 static const qg_kms_status no_status = {.n = 0};
 
-#define WRAP(name, type)                                                                           \
-	static qg_err name##_encode(const void *m, char *out, size_t room, size_t *len)            \
-	{                                                                                          \
-		return qg_kms_##name##_encode(m, out, room, len);                                  \
-	}                                                                                          \
-	static qg_err name##_decode(const char *json, size_t len, void *m)                         \
-	{                                                                                          \
-		return qg_kms_##name##_decode(json, len, m);                                       \
+#define WRAP(name) \
+	static qg_err name##_encode(const void *m, char *out, size_t room, size_t *len) \
+	{ \
+		return qg_kms_##name##_encode(m, out, room, len); \
+	} \
+	static qg_err name##_decode(const char *json, size_t len, void *m) \
+	{ \
+		return qg_kms_##name##_decode(json, len, m); \
 	}
-WRAP(new_app, qg_kms_new_app)
-WRAP(new_app_answer, qg_kms_new_app_answer)
-WRAP(batch, qg_kms_batch)
-WRAP(batch_answer, qg_kms_batch_answer)
-WRAP(closed, qg_kms_closed)
-WRAP(status, qg_kms_status)
+WRAP(new_app)
+WRAP(new_app_answer)
+WRAP(batch)
+WRAP(batch_answer)
+WRAP(closed)
+WRAP(status)
 
 typedef struct sample {
 	const char *what;
@@ -115,7 +115,8 @@ static union {
 } got;
 
 /* Refused, and the result is as it was before. */
-static void refused_n(const sample *s, const char *json, size_t len)
+static void
+refused_n(const sample *s, const char *json, size_t len)
 {
 	memset(&got, 0x5a, sizeof got);
 	if (s->decode(json, len, &got) != QG_E_PARSE)
@@ -124,13 +125,15 @@ static void refused_n(const sample *s, const char *json, size_t len)
 		assert_int_equal(((const uint8_t *)&got)[i], 0x5a);
 }
 
-static void refused(const sample *s, const char *json)
+static void
+refused(const sample *s, const char *json)
 {
 	refused_n(s, json, strlen(json));
 }
 
 /* `object` written out; takes it. */
-static void refused_json(const sample *s, json_t *root)
+static void
+refused_json(const sample *s, json_t *root)
 {
 	char *text = json_dumps(root, JSON_COMPACT);
 
@@ -140,7 +143,8 @@ static void refused_json(const sample *s, json_t *root)
 	json_decref(root);
 }
 
-static void test_exact_and_back(void **state)
+static void
+test_exact_and_back(void **state)
 {
 	char out[QG_KMS_MSG_MAX];
 	size_t len;
@@ -161,7 +165,8 @@ static void test_exact_and_back(void **state)
 }
 
 /* In memory of exactly that size, so that a byte too many is noticed. */
-static void test_room(void **state)
+static void
+test_room(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < COUNT(samples); i++) {
@@ -180,7 +185,8 @@ static void test_room(void **state)
 	}
 }
 
-static void test_truncated_and_trailing(void **state)
+static void
+test_truncated_and_trailing(void **state)
 {
 	static const char *const tails[] = {"}", "{}", " x", ",", "\"", "]", "\x01", "\xff"};
 	char text[2048];
@@ -214,7 +220,8 @@ typedef void change_member(const sample *s, json_t *root, json_t *in, const char
 
 /* Calls `change` for every member of every object in the message: itself and
  * the elements of its arrays. It takes `root`, a copy of its own. */
-static void each_member(const sample *s, change_member *change)
+static void
+each_member(const sample *s, change_member *change)
 {
 	json_t *plain = json_loads(s->json, 0, NULL);
 	const char *name;
@@ -237,13 +244,15 @@ static void each_member(const sample *s, change_member *change)
 	json_decref(plain);
 }
 
-static void take_out(const sample *s, json_t *root, json_t *in, const char *name)
+static void
+take_out(const sample *s, json_t *root, json_t *in, const char *name)
 {
 	json_object_del(in, name);
 	refused_json(s, root);
 }
 
-static void other_types(const sample *s, json_t *root, json_t *in, const char *name)
+static void
+other_types(const sample *s, json_t *root, json_t *in, const char *name)
 {
 	static const char *const values[] = {
 		"null", "-1", "1.0", "1e2", "1.5", "[]", "{}", "[1]", "\"\"",
@@ -275,7 +284,8 @@ static void other_types(const sample *s, json_t *root, json_t *in, const char *n
 	json_decref(root);
 }
 
-static void renamed(const sample *s, json_t *root, json_t *in, const char *name)
+static void
+renamed(const sample *s, json_t *root, json_t *in, const char *name)
 {
 	char other[64];
 	json_t *value = json_incref(json_object_get(in, name));
@@ -287,7 +297,8 @@ static void renamed(const sample *s, json_t *root, json_t *in, const char *name)
 	refused_json(s, root);
 }
 
-static void one_more(const sample *s, json_t *root, json_t *in, const char *name)
+static void
+one_more(const sample *s, json_t *root, json_t *in, const char *name)
 {
 	(void)name;
 	json_object_set_new(in, "more", json_integer(1));
@@ -296,7 +307,8 @@ static void one_more(const sample *s, json_t *root, json_t *in, const char *name
 
 /* The member once more, in front of the object it stands in: jansson cannot
  * hold that, so it is put into the text. */
-static void doubled(const sample *s, json_t *root, json_t *in, const char *name)
+static void
+doubled(const sample *s, json_t *root, json_t *in, const char *name)
 {
 	json_t *one = json_pack("{s:O}", name, json_object_get(in, name));
 	char *part = json_dumps(in, JSON_COMPACT), *value = json_dumps(one, JSON_COMPACT), text[4096];
@@ -317,7 +329,8 @@ static void doubled(const sample *s, json_t *root, json_t *in, const char *name)
 	json_decref(root);
 }
 
-static void test_members(void **state)
+static void
+test_members(void **state)
 {
 	(void)state;
 	for (size_t i = 0; i < COUNT(samples); i++) {
@@ -330,7 +343,8 @@ static void test_members(void **state)
 }
 
 /* The sample with one piece of its text replaced. */
-static void with(const sample *s, const char *was, const char *now, bool ok)
+static void
+with(const sample *s, const char *was, const char *now, bool ok)
 {
 	const char *at = strstr(s->json, was);
 	char text[4096];
@@ -347,7 +361,8 @@ static void with(const sample *s, const char *was, const char *now, bool ok)
 
 #define X64 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 
-static void test_limits(void **state)
+static void
+test_limits(void **state)
 {
 	static const struct {
 		size_t sample;
@@ -420,7 +435,8 @@ static void test_limits(void **state)
 }
 
 /* What a decoder would refuse is not sent either. */
-static void test_encode_refuses(void **state)
+static void
+test_encode_refuses(void **state)
 {
 	char out[QG_KMS_MSG_MAX];
 	size_t len = 99999;
@@ -464,7 +480,8 @@ static void test_encode_refuses(void **state)
 
 /* The largest message fits the limit of all messages; one epoch more does not
  * decode. */
-static void test_largest_status(void **state)
+static void
+test_largest_status(void **state)
 {
 	const sample *s = &samples[7];
 	static qg_kms_status most;
@@ -503,7 +520,8 @@ static void test_largest_status(void **state)
 }
 
 /* White space up to the limit is JSON; beyond it the message is too long. */
-static void test_too_long(void **state)
+static void
+test_too_long(void **state)
 {
 	const sample *s = &samples[5];
 	char *text = malloc(QG_KMS_MSG_MAX + 1);
@@ -521,7 +539,8 @@ static void test_too_long(void **state)
 }
 
 /* Whatever is accepted after damage is encoded and read again the same. */
-static void test_mutated(void **state)
+static void
+test_mutated(void **state)
 {
 	static const char spice[] = "{}[]\",:\\0123456789-+.eE tfnu\x00\x7f\xff/";
 	const char *given = getenv("QG_TEST_SEED");
@@ -565,7 +584,8 @@ static void test_mutated(void **state)
 
 /* --- canonical bytes ------------------------------------------------------- */
 
-static size_t canonical(const qg_kms_batch *m, uint8_t out[QG_KMS_BATCH_CANONICAL_MAX])
+static size_t
+canonical(const qg_kms_batch *m, uint8_t out[QG_KMS_BATCH_CANONICAL_MAX])
 {
 	qg_writer w = qg_writer_of(out, QG_KMS_BATCH_CANONICAL_MAX);
 
@@ -574,7 +594,8 @@ static size_t canonical(const qg_kms_batch *m, uint8_t out[QG_KMS_BATCH_CANONICA
 	return w.len;
 }
 
-static void test_soundness_4_canonical(void **state)
+static void
+test_soundness_4_canonical(void **state)
 {
 	static const char want[] = "0015" "716b6467617465206e65775f6b65795f6261746368" /* qkdgate new_key_batch */
 				   "01"
@@ -594,7 +615,8 @@ static void test_soundness_4_canonical(void **state)
 }
 
 /* Every member but the MAC changes the canonical bytes. */
-static void test_soundness_4_all_members(void **state)
+static void
+test_soundness_4_all_members(void **state)
 {
 	uint8_t plain[QG_KMS_BATCH_CANONICAL_MAX], other[QG_KMS_BATCH_CANONICAL_MAX];
 	size_t n = canonical(&batch, plain);
@@ -626,7 +648,8 @@ static void test_soundness_4_all_members(void **state)
 	assert_true(canonical(&v[0], other) > n);
 }
 
-static void test_answer_canonical(void **state)
+static void
+test_answer_canonical(void **state)
 {
 	static const char want[] = "\0\x1fqkdgate new_key_batch confirmed";
 	uint8_t out[64];
@@ -641,7 +664,8 @@ static void test_answer_canonical(void **state)
 }
 
 /* The value was made by hashlib.blake2b over the bytes of docs/neighbours.md. */
-static void test_soundness_2_epoch_id(void **state)
+static void
+test_soundness_2_epoch_id(void **state)
 {
 	static const uint8_t want[16] = {
 		0x7a, 0xae, 0x0b, 0x16, 0x0a, 0xd6, 0x5d, 0xd9,
@@ -683,7 +707,8 @@ static void test_soundness_2_epoch_id(void **state)
 	}
 }
 
-static void test_names(void **state)
+static void
+test_names(void **state)
 {
 	(void)state;
 	assert_string_equal(qg_kms_kind_name(QG_KMS_NEW_APP), "new_app");
@@ -692,7 +717,8 @@ static void test_names(void **state)
 	assert_string_equal(qg_kms_kind_name(QG_KMS_GET_STATUS), "get_status");
 }
 
-int main(void)
+int
+main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_exact_and_back),
