@@ -815,23 +815,21 @@ test_counts_logged(void **state)
 
 /* --- */
 
+/* A command of `n` characters that fit `command`. */
 static int
-shell(const char *fmt, const char *a, const char *b)
+run(const char *command, int n, size_t room)
 {
-	char command[1024];
-	int n = snprintf(command, sizeof command, fmt, a, b);
+	int status = n > 0 && (size_t)n < room ? system(command) : -1;
 
-	if (n < 0 || (size_t)n >= sizeof command)
-		return -1;
-	n = system(command);
-	return n != -1 && WIFEXITED(n) && WEXITSTATUS(n) == 0 ? 0 : -1;
+	return status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
 /* certs/make-pki stands two folders above this file. */
 static int
 start(void **state)
 {
-	char root[512] = __FILE__;
+	char root[512] = __FILE__, command[1024];
+	int n;
 
 	(void)state;
 	for (int up = 0; up < 3; up++) {
@@ -845,15 +843,19 @@ start(void **state)
 	qg_log_init(QG_LOG_INFO, QG_LOG_TEXT);
 	if (qg_secret_init() != QG_OK || !mkdtemp(pki))
 		return -1;
-	return shell("'%s/certs/make-pki' '%s'", root, pki);
+	n = snprintf(command, sizeof command, "'%s/certs/make-pki' '%s'", root, pki);
+	return run(command, n, sizeof command);
 }
 
 static int
 end(void **state)
 {
+	char command[64];
+	int n = snprintf(command, sizeof command, "rm -rf '%s'", pki);
+
 	(void)state;
 	qg_secret_fini();
-	return shell("rm -rf '%s'%s", pki, "");
+	return run(command, n, sizeof command);
 }
 
 int
