@@ -16,7 +16,8 @@
 
 /* Inside the ETSI GS QKD 014 server:
  *   etsi014.c          start, stop, routes, who may ask what, audit
- *   etsi014_request.c  requests into structs: pure, knows no HTTP
+ *   etsi014_request.c, _key_ids.c, _forms.c
+ *                      requests into structs: pure, know no HTTP
  *   etsi014_answer.c   answers: JSON and HTTP statuses
  *   etsi014_late.c     answers that come after the handler has returned
  *   etsi014_enc.c, _dec.c, _status.c  the methods */
@@ -36,7 +37,7 @@ typedef struct qg_014_problem {
 						       supported; views into the request */
 } qg_014_problem;
 
-/* --- requests (etsi014_request.c) ---------------------------------------- */
+/* --- requests --------------------------------------------------------------- */
 
 typedef struct qg_014_arg {
 	const char *name, *value; /* of the query, decoded */
@@ -88,6 +89,13 @@ bool qg_014_sae_id_valid(const char *id);
 bool qg_014_type_is_json(const char *content_type);
 
 void qg_014_say(qg_014_problem *why, const char *fmt, ...) QG_PRINTF(2, 3);
+#define REFUSE(why, ...) (qg_014_say(why, __VA_ARGS__), QG_E_INVAL)
+
+/* Says that args[i] is a duplicate of one before it, or not known; QG_E_INVAL. */
+qg_err qg_014_refuse_arg(const qg_014_arg *args, size_t i, qg_014_problem *why) QG_CHECKED;
+
+/* Any request body; its owner frees it with qg_json_free. */
+qg_err qg_014_parse_body(const char *body, size_t len, struct json_t **out, qg_014_problem *why) QG_CHECKED;
 
 /* --- one request being served --------------------------------------------- */
 
@@ -117,11 +125,6 @@ struct qg_etsi014 {
 /* Identity, path, policy: who asks about which pair. When it fails the request
  * is answered. */
 qg_err qg_014_admit(qg_etsi014 *s, qg_http_request *http, qg_014_method method, qg_014_call *call) QG_CHECKED;
-
-/* QG_E_DENIED when policy does not allow `other` as a partner of the caller, QG_E_INVAL
- * when it does not exist and the caller may know that. */
-qg_err qg_014_allowed(const qg_etsi014 *s, const char *master, const char *slave, const char *other,
-		      qg_policy_terms *terms) QG_CHECKED;
 
 /* The query arguments, at most QG_014_ARGS_MAX of them. */
 size_t qg_014_args(qg_http_request *http, qg_014_arg args[QG_014_ARGS_MAX]);
