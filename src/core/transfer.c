@@ -310,7 +310,8 @@ exists(qg_transfers *t, const char *initiator, const qg_uuid *id)
 
 qg_err
 qg_transfer_prepare(qg_transfers *t, const char *initiator, const qg_uuid *id, const char *const *targets,
-		    size_t n_targets, const uint8_t *value, uint32_t size_bytes, uint64_t expiry_ms, qg_transfer **out)
+		    size_t n_targets, const uint8_t *value, uint32_t size_bytes, uint64_t expiry_ms,
+		    qg_transfer **out)
 {
 	if (n_targets == 0 || size_bytes == 0)
 		return QG_E_INVAL;

@@ -56,8 +56,8 @@ claim_locked(qg_transfers *t, const char *initiator, const qg_uuid *id, const ch
 }
 
 qg_err
-qg_transfer_claim_new(qg_transfers *t, const char *initiator, const qg_uuid *id, const char *target_sae, uint64_t now_ms,
-		      qg_transfer_claim **out)
+qg_transfer_claim_new(qg_transfers *t, const char *initiator, const qg_uuid *id, const char *target_sae,
+		      uint64_t now_ms, qg_transfer_claim **out)
 {
 	qg_transfer_claim *c = malloc(sizeof *c);
 	if (c == NULL)
@@ -99,7 +99,8 @@ qg_transfer_claim_store(qg_transfer_claim *c, qg_store *store)
 {
 	const qg_transfer *x = c->record;
 	c->forgot = false;
-	qg_err err = store->ops->target_state(store, x->row, c->target->sae, c->target->state, QG_TARGET_DELIVERED);
+	qg_err err = store->ops->target_state(store, x->row, c->target->sae, c->target->state,
+					      QG_TARGET_DELIVERED);
 	if (err != QG_OK)
 		return err == QG_E_STATE ? QG_E_CONSUMED : err;
 	if (!is_last(c))

@@ -53,7 +53,8 @@ purge_done(qg_job *job, qg_err err)
 	}
 	pthread_mutex_unlock(&t->lock);
 	if (err != QG_OK && err != QG_E_CLOSED)
-		qg_log(QG_LOG_WARN, "transfer", "event=purge_failed records=%zu error=\"%s\"", p->n, qg_err_text(err));
+		qg_log(QG_LOG_WARN, "transfer", "event=purge_failed records=%zu error=\"%s\"", p->n,
+		       qg_err_text(err));
 	free(p);
 }
 

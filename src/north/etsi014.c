@@ -56,7 +56,8 @@ check_path(qg_014_call *call)
 	const char *field = call->method == QG_014_DEC ? "master_SAE_ID" : "slave_SAE_ID";
 	const char *other = qg_http_path_part(call->http, 0);
 	if (!qg_014_sae_id_valid(other)) {
-		qg_014_say(&call->why, "%s is blank or malformed, or longer than %d bytes", field, QG_014_SAE_ID_MAX);
+		qg_014_say(&call->why, "%s is blank or malformed, or longer than %d bytes", field,
+			   QG_014_SAE_ID_MAX);
 		return QG_E_INVAL;
 	}
 	call->other = other;
@@ -162,12 +163,16 @@ static void
 on_refused(int status, const char *method, const char *path, void *ctx)
 {
 	const qg_etsi014 *s = ctx;
-	qg_log(QG_LOG_DEBUG, "etsi014", "event=refused status=%d method=%s path=%s", status, qg_log_safe(method),
-	       qg_log_safe(path));
+	qg_log(QG_LOG_DEBUG, "etsi014", "event=refused status=%d method=%s path=%s", status,
+	       qg_log_safe(method), qg_log_safe(path));
 	if (status != 401)
 		return;
 	const qg_audit_event event = {
-		.act = QG_AUDIT_REFUSED, .caller = "", .peer = "", .reason = "certificate names no registered SAE"};
+		.act = QG_AUDIT_REFUSED,
+		.caller = "",
+		.peer = "",
+		.reason = "certificate names no registered SAE",
+	};
 	qg_audit_write(s->parts.audit, &event);
 }
 

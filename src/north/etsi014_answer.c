@@ -31,22 +31,27 @@ static const struct verdict {
 	{ANY, QG_E_LIMIT, 503, true, "rate limit exceeded", NULL},
 	{ANY, QG_E_IO, 503, true, "key store unavailable", NULL},
 	{QG_014_ENC, QG_E_EMPTY, 503, true, "insufficient key material", NULL},
-	{QG_014_ENC, QG_E_STATE, 400, false, "not all extension_mandatory request options could be met", NULL},
-	{QG_014_ENC, QG_E_RANGE, 400, false, "number and size are more than one request can have from this key stream",
+	{QG_014_ENC, QG_E_STATE, 400, false, "not all extension_mandatory request options could be met",
+	 NULL},
+	{QG_014_ENC, QG_E_RANGE, 400, false,
+	 "number and size are more than one request can have from this key stream",
 	 NULL},
 	{QG_014_ENC, QG_E_NOTFOUND, 503, true, "no key stream to the KME of slave_SAE_ID", NULL},
 	{QG_014_DEC, QG_E_NOTFOUND, 400, false, "one or more keys specified are not found on KME", NULL},
 	{QG_014_DEC, QG_E_CONSUMED, 400, false, "one or more keys specified are not found on KME", NULL},
 };
 
-static const struct verdict internal_error = {ANY, QG_E_COUNT, 503, true, "the request could not be served", NULL};
+static const struct verdict internal_error = {ANY, QG_E_COUNT, 503, true, "the request could not be served",
+					      NULL};
 
 static const struct verdict *
 verdict_of(qg_014_method method, qg_err err)
 {
-	for (size_t i = 0; i < sizeof verdicts / sizeof verdicts[0]; i++)
-		if (verdicts[i].err == err && (verdicts[i].method == ANY || verdicts[i].method == (int)method))
-			return &verdicts[i];
+	for (size_t i = 0; i < sizeof verdicts / sizeof verdicts[0]; i++) {
+		const struct verdict *v = &verdicts[i];
+		if (v->err == err && (v->method == ANY || v->method == (int)method))
+			return v;
+	}
 	return &internal_error;
 }
 
@@ -212,8 +217,8 @@ write_key(char *at, const qg_uuid *id, const uint8_t *key, size_t size)
 }
 
 qg_err
-qg_014_container(const qg_uuid *ids, size_t n, const qg_secret *keys, const uint16_t *sizes, uint32_t size_bytes,
-		 qg_secret **out)
+qg_014_container(const qg_uuid *ids, size_t n, const qg_secret *keys, const uint16_t *sizes,
+		 uint32_t size_bytes, qg_secret **out)
 {
 	if (n == 0 || n > QG_KEYSTORE_KEYS_MAX || size_bytes > UINT16_MAX)
 		return QG_E_CORRUPT;

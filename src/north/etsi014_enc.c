@@ -81,31 +81,25 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
  * by this node's transfers. One that does not exist is a 400 whatever the
  * policy says (docs/etsi014.md). */
 static qg_err
-check_extra(qg_014_call *call, const qg_014_enc_request *r)
+check_extra(qg_014_call *call, const char *sae, uint32_t size_bits)
 {
-	for (size_t i = 0; i < r->n_extra; i++) {
-		const char *home = qg_directory_home(call->s->parts.directory, r->extra[i]);
-		if (home == NULL) {
-			qg_014_say(&call->why, "additional_slave_SAE_IDs has an unknown SAE: %s",
-				   qg_log_safe(r->extra[i]));
-			return QG_E_INVAL;
-		}
-		qg_policy_terms terms;
-		if (qg_policy_pair(call->s->parts.cfg, call->master, r->extra[i], &terms) != QG_OK)
-			return QG_E_DENIED;
-		if (r->size_bits < terms.min_key_bits || r->size_bits > terms.max_key_bits) {
-			qg_014_say(&call->why, "size must be from %lu to %lu bits for the additional slave SAE %s",
-				   (unsigned long)terms.min_key_bits, (unsigned long)terms.max_key_bits,
-				   qg_log_safe(r->extra[i]));
-			return QG_E_INVAL;
-		}
-		if (strcmp(home, call->s->parts.cfg->kme_id) != 0) {
-			qg_014_say(&call->why,
-				   "additional_slave_SAE_IDs: SAE %s is not reachable for multicast from this KME",
-				   qg_log_safe(r->extra[i]));
-			return QG_E_INVAL;
-		}
-	}
+	const qg_config *cfg = call->s->parts.cfg;
+	const char *home = qg_directory_home(call->s->parts.directory, sae);
+	if (home == NULL)
+		return QG_014_REFUSE(&call->why, "additional_slave_SAE_IDs has an unknown SAE: %s",
+				     qg_log_safe(sae));
+	qg_policy_terms terms;
+	if (qg_policy_pair(cfg, call->master, sae, &terms) != QG_OK)
+		return QG_E_DENIED;
+	if (strcmp(home, cfg->kme_id) != 0)
+		return QG_014_REFUSE(&call->why,
+				     "additional_slave_SAE_IDs: no multicast from this KME to SAE %s",
+				     qg_log_safe(sae));
+	if (size_bits < terms.min_key_bits || size_bits > terms.max_key_bits)
+		return QG_014_REFUSE(&call->why,
+				     "size must be from %lu to %lu bits for the additional slave SAE %s",
+				     (unsigned long)terms.min_key_bits, (unsigned long)terms.max_key_bits,
+				     qg_log_safe(sae));
 	return QG_OK;
 }
 
@@ -115,8 +109,8 @@ issue(qg_014_call *call, qg_err parsed, const qg_014_enc_request *r)
 {
 	uint32_t retry_after_s = 0;
 	qg_err err = parsed;
-	if (err == QG_OK)
-		err = check_extra(call, r);
+	for (size_t i = 0; err == QG_OK && i < r->n_extra; i++)
+		err = check_extra(call, r->extra[i], r->size_bits);
 	if (err == QG_OK)
 		err = qg_014_take(call, r->number, &retry_after_s);
 	enc_job *job = NULL;

@@ -64,17 +64,18 @@ typedef struct qg_014_dec_request {
  * mandatory extensions contradict one another, QG_E_NOMEM. */
 
 /* The GET form. */
-qg_err qg_014_enc_query(const qg_014_arg *args, size_t n, const qg_policy_terms *terms, qg_014_enc_request *out,
-			qg_014_problem *why) QG_CHECKED;
+qg_err qg_014_enc_query(const qg_014_arg *args, size_t n, const qg_policy_terms *terms,
+			qg_014_enc_request *out, qg_014_problem *why) QG_CHECKED;
 
 /* The POST form; an empty body is an empty request. master and slave may not
  * stand among the additional slaves. Free with qg_014_enc_fini, also when it
  * fails with details in *why, which are views into the request. */
-qg_err qg_014_enc_body(const char *body, size_t len, const qg_policy_terms *terms, const char *master, const char *slave,
-		       qg_014_enc_request *out, qg_014_problem *why) QG_CHECKED;
+qg_err qg_014_enc_body(const char *body, size_t len, const qg_policy_terms *terms, const char *master,
+		       const char *slave, qg_014_enc_request *out, qg_014_problem *why) QG_CHECKED;
 void qg_014_enc_fini(qg_014_enc_request *r);
 
-qg_err qg_014_dec_query(const qg_014_arg *args, size_t n, qg_014_dec_request *out, qg_014_problem *why) QG_CHECKED;
+qg_err qg_014_dec_query(const qg_014_arg *args, size_t n, qg_014_dec_request *out,
+			qg_014_problem *why) QG_CHECKED;
 qg_err qg_014_dec_body(const char *body, size_t len, uint32_t max_keys, qg_014_dec_request *out,
 		       qg_014_problem *why) QG_CHECKED;
 void qg_014_dec_fini(qg_014_dec_request *r);
@@ -89,7 +90,7 @@ bool qg_014_sae_id_valid(const char *id);
 bool qg_014_type_is_json(const char *content_type);
 
 void qg_014_say(qg_014_problem *why, const char *fmt, ...) QG_PRINTF(2, 3);
-#define REFUSE(why, ...) (qg_014_say(why, __VA_ARGS__), QG_E_INVAL)
+#define QG_014_REFUSE(why, ...) (qg_014_say(why, __VA_ARGS__), QG_E_INVAL)
 
 /* Says that args[i] is a duplicate of one before it, or not known; QG_E_INVAL. */
 qg_err qg_014_refuse_arg(const qg_014_arg *args, size_t i, qg_014_problem *why) QG_CHECKED;
@@ -169,12 +170,13 @@ const char *qg_014_reason(qg_014_method method, qg_err err);
 /* The Key container (table 11) for n keys that stand one after the other in
  * `keys`; sizes NULL: all have size_bytes. QG_E_CORRUPT when `keys` has not
  * exactly as many bytes; QG_E_NOMEM. */
-qg_err qg_014_container(const qg_uuid *ids, size_t n, const qg_secret *keys, const uint16_t *sizes, uint32_t size_bytes,
-			qg_secret **out) QG_CHECKED;
+qg_err qg_014_container(const qg_uuid *ids, size_t n, const qg_secret *keys, const uint16_t *sizes,
+			uint32_t size_bytes, qg_secret **out) QG_CHECKED;
 
 /* The Error (table 13). Returns its length; what is longer than room is not
  * written. No NUL. */
-size_t qg_014_error_json(const char *message, const char *const *details, size_t n_details, char *buf, size_t room);
+size_t qg_014_error_json(const char *message, const char *const *details, size_t n_details, char *buf,
+			 size_t room);
 
 typedef struct qg_014_status {
 	const char *source_kme, *target_kme, *master, *slave;

@@ -31,15 +31,15 @@ static qg_err
 take_key_id(const json_t *entry, qg_uuid *out, qg_014_problem *why)
 {
 	if (!json_is_object(entry))
-		return REFUSE(why, "key_IDs must have objects");
+		return QG_014_REFUSE(why, "key_IDs must have objects");
 	const json_t *id = json_object_get(entry, "key_ID");
 	if (!json_is_string(id))
-		return REFUSE(why, "key_ID must be a string in every object of key_IDs");
+		return QG_014_REFUSE(why, "key_ID must be a string in every object of key_IDs");
 	const json_t *extension = json_object_get(entry, "key_ID_extension");
 	if (extension != NULL && !json_is_object(extension))
-		return REFUSE(why, "key_ID_extension must be an object");
+		return QG_014_REFUSE(why, "key_ID_extension must be an object");
 	if (qg_uuid_parse(json_string_value(id), json_string_length(id), out) != QG_OK)
-		return REFUSE(why, "key_ID is not a UUID: %s", qg_log_safe(json_string_value(id)));
+		return QG_014_REFUSE(why, "key_ID is not a UUID: %s", qg_log_safe(json_string_value(id)));
 	return QG_OK;
 }
 
@@ -60,7 +60,7 @@ read_key_ids(const json_t *array, qg_014_dec_request *r, qg_014_problem *why)
 		return QG_OK;
 	char text[QG_UUID_TEXT];
 	qg_uuid_format(&r->ids[repeat], text);
-	return REFUSE(why, "key_IDs has a duplicate: %s", text);
+	return QG_014_REFUSE(why, "key_IDs has a duplicate: %s", text);
 }
 
 static qg_err
@@ -68,17 +68,17 @@ read_key_ids_request(const json_t *request, uint32_t max_keys, qg_014_dec_reques
 {
 	const json_t *array = json_object_get(request, "key_IDs");
 	if (array == NULL)
-		return REFUSE(why, "key_IDs is missing");
+		return QG_014_REFUSE(why, "key_IDs is missing");
 	if (!json_is_array(array))
-		return REFUSE(why, "key_IDs must be an array");
+		return QG_014_REFUSE(why, "key_IDs must be an array");
 	const json_t *extension = json_object_get(request, "key_IDs_extension");
 	if (extension != NULL && !json_is_object(extension))
-		return REFUSE(why, "key_IDs_extension must be an object");
+		return QG_014_REFUSE(why, "key_IDs_extension must be an object");
 	const size_t n = json_array_size(array);
 	if (n == 0)
-		return REFUSE(why, "key_IDs is empty");
+		return QG_014_REFUSE(why, "key_IDs is empty");
 	if (n > max_keys || n > QG_KEYSTORE_KEYS_MAX)
-		return REFUSE(why, "key_IDs must have at most %lu entries", (unsigned long)max_keys);
+		return QG_014_REFUSE(why, "key_IDs must have at most %lu entries", (unsigned long)max_keys);
 	return read_key_ids(array, r, why);
 }
 
@@ -86,7 +86,7 @@ qg_err
 qg_014_dec_body(const char *body, size_t len, uint32_t max_keys, qg_014_dec_request *out, qg_014_problem *why)
 {
 	if (len == 0)
-		return REFUSE(why, "request body is empty: key_IDs is missing");
+		return QG_014_REFUSE(why, "request body is empty: key_IDs is missing");
 	json_t *request = NULL;
 	qg_err err = qg_014_parse_body(body, len, &request, why);
 	if (err != QG_OK)
@@ -105,13 +105,13 @@ qg_err
 qg_014_dec_query(const qg_014_arg *args, size_t n, qg_014_dec_request *out, qg_014_problem *why)
 {
 	if (n == 0)
-		return REFUSE(why, "query parameter key_ID is missing");
+		return QG_014_REFUSE(why, "query parameter key_ID is missing");
 	for (size_t i = 0; i < n; i++)
 		if (i > 0 || strcmp(args[i].name, "key_ID") != 0)
 			return qg_014_refuse_arg(args, i, why);
 	qg_uuid id;
 	if (qg_uuid_parse(args[0].value, strlen(args[0].value), &id) != QG_OK)
-		return REFUSE(why, "key_ID is not a UUID: %s", qg_log_safe(args[0].value));
+		return QG_014_REFUSE(why, "key_ID is not a UUID: %s", qg_log_safe(args[0].value));
 	qg_uuid *ids = malloc(sizeof *ids);
 	if (ids == NULL)
 		return QG_E_NOMEM;

@@ -17,7 +17,7 @@ static qg_err
 check_number(json_int_t value, const qg_policy_terms *terms, qg_014_enc_request *out, qg_014_problem *why)
 {
 	if (value < 1 || value > (json_int_t)terms->max_keys)
-		return REFUSE(why, "number must be from 1 to %lu", (unsigned long)terms->max_keys);
+		return QG_014_REFUSE(why, "number must be from 1 to %lu", (unsigned long)terms->max_keys);
 	out->number = (uint32_t)value;
 	return QG_OK;
 }
@@ -26,15 +26,17 @@ static qg_err
 check_size(json_int_t value, const qg_policy_terms *terms, qg_014_enc_request *out, qg_014_problem *why)
 {
 	if (value % 8 != 0)
-		return REFUSE(why, "size shall be a multiple of 8");
+		return QG_014_REFUSE(why, "size shall be a multiple of 8");
 	if (value < (json_int_t)terms->min_key_bits || value > (json_int_t)terms->max_key_bits)
-		return REFUSE(why, "size must be from %lu to %lu bits", (unsigned long)terms->min_key_bits,
+		return QG_014_REFUSE(why, "size must be from %lu to %lu bits",
+				     (unsigned long)terms->min_key_bits,
 			      (unsigned long)terms->max_key_bits);
 	out->size_bits = (uint32_t)value;
 	return QG_OK;
 }
 
-typedef qg_err check_fn(json_int_t value, const qg_policy_terms *terms, qg_014_enc_request *out, qg_014_problem *why);
+typedef qg_err check_fn(json_int_t value, const qg_policy_terms *terms, qg_014_enc_request *out,
+			qg_014_problem *why);
 
 static const struct number_field {
 	const char *name;
@@ -79,8 +81,9 @@ qg_014_refuse_arg(const qg_014_arg *args, size_t i, qg_014_problem *why)
 {
 	for (size_t j = 0; j < i; j++)
 		if (strcmp(args[j].name, args[i].name) == 0)
-			return REFUSE(why, "query parameter %s is a duplicate", qg_log_safe(args[i].name));
-	return REFUSE(why, "query parameter %s is not known", qg_log_safe(args[i].name));
+			return QG_014_REFUSE(why, "query parameter %s is a duplicate",
+					     qg_log_safe(args[i].name));
+	return QG_014_REFUSE(why, "query parameter %s is not known", qg_log_safe(args[i].name));
 }
 
 qg_err
@@ -104,7 +107,7 @@ qg_014_enc_query(const qg_014_arg *args, size_t n, const qg_policy_terms *terms,
 		seen[f] = true;
 		json_int_t value;
 		if (parse_decimal(args[i].value, &value) != QG_OK)
-			return REFUSE(why, "%s must be a decimal integer", number_fields[f].name);
+			return QG_014_REFUSE(why, "%s must be a decimal integer", number_fields[f].name);
 		const qg_err err = number_fields[f].check(value, terms, out, why);
 		if (err != QG_OK)
 			return err;
@@ -135,13 +138,13 @@ get_extensions(const json_t *request, const char *member, json_t **out, qg_014_p
 	if (array == NULL)
 		return QG_OK;
 	if (!json_is_array(array))
-		return REFUSE(why, "%s must be an array", member);
+		return QG_014_REFUSE(why, "%s must be an array", member);
 	if (json_array_size(array) > QG_014_EXTENSIONS_MAX)
-		return REFUSE(why, "%s must have at most %d entries", member, QG_014_EXTENSIONS_MAX);
+		return QG_014_REFUSE(why, "%s must have at most %d entries", member, QG_014_EXTENSIONS_MAX);
 	for (size_t i = 0; i < json_array_size(array); i++) {
 		const json_t *entry = json_array_get(array, i);
 		if (!json_is_object(entry) || json_object_size(entry) != 1)
-			return REFUSE(why, "%s must have objects of one name and value", member);
+			return QG_014_REFUSE(why, "%s must have objects of one name and value", member);
 	}
 	return QG_OK;
 }
@@ -175,19 +178,21 @@ check_supported(const json_t *array, qg_014_problem *why)
 			why->details[why->n_details++] = name;
 	}
 	if (why->n_details > 0)
-		return REFUSE(why, "not all extension_mandatory parameters are supported");
+		return QG_014_REFUSE(why, "not all extension_mandatory parameters are supported");
 	return QG_OK;
 }
 
 static qg_err
-take_extension(const struct extension *x, const json_t *value, bool *seen, qg_014_enc_request *out, qg_014_problem *why)
+take_extension(const struct extension *x, const json_t *value, bool *seen, qg_014_enc_request *out,
+	       qg_014_problem *why)
 {
 	if (*seen)
-		return REFUSE(why, "extension_mandatory %s is a duplicate", x->name);
+		return QG_014_REFUSE(why, "extension_mandatory %s is a duplicate", x->name);
 	*seen = true;
 	const json_int_t v = json_integer_value(value);
 	if (!json_is_integer(value) || v < (json_int_t)x->min || v > (json_int_t)UINT32_MAX)
-		return REFUSE(why, "extension_mandatory %s must be an integer from %lu to %lu", x->name,
+		return QG_014_REFUSE(why, "extension_mandatory %s must be an integer from %lu to %lu",
+				     x->name,
 			      (unsigned long)x->min, (unsigned long)UINT32_MAX);
 	const uint32_t u = (uint32_t)v;
 	memcpy((char *)out + x->offset, &u, sizeof u);
@@ -219,20 +224,21 @@ read_extensions(const json_t *request, qg_014_enc_request *out, qg_014_problem *
 #define EXTRA "additional_slave_SAE_IDs"
 
 static qg_err
-take_extra(const json_t *value, const char *master, const char *slave, qg_014_enc_request *out, qg_014_problem *why)
+take_extra(const json_t *value, const char *master, const char *slave, qg_014_enc_request *out,
+	   qg_014_problem *why)
 {
 	if (!json_is_string(value))
-		return REFUSE(why, EXTRA " must have strings");
+		return QG_014_REFUSE(why, EXTRA " must have strings");
 	const char *id = json_string_value(value);
 	if (!qg_014_sae_id_valid(id))
-		return REFUSE(why, EXTRA " has a blank or malformed SAE ID");
+		return QG_014_REFUSE(why, EXTRA " has a blank or malformed SAE ID");
 	if (strcmp(id, master) == 0)
-		return REFUSE(why, EXTRA " has the master SAE %s", qg_log_safe(id));
+		return QG_014_REFUSE(why, EXTRA " has the master SAE %s", qg_log_safe(id));
 	if (strcmp(id, slave) == 0)
-		return REFUSE(why, EXTRA " has the slave SAE %s", qg_log_safe(id));
+		return QG_014_REFUSE(why, EXTRA " has the slave SAE %s", qg_log_safe(id));
 	for (size_t i = 0; i < out->n_extra; i++)
 		if (strcmp(out->extra[i], id) == 0)
-			return REFUSE(why, EXTRA " has a duplicate: %s", qg_log_safe(id));
+			return QG_014_REFUSE(why, EXTRA " has a duplicate: %s", qg_log_safe(id));
 	out->extra[out->n_extra++] = id;
 	return QG_OK;
 }
@@ -245,12 +251,13 @@ read_extra(const json_t *request, const qg_policy_terms *terms, const char *mast
 	if (array == NULL)
 		return QG_OK;
 	if (!json_is_array(array))
-		return REFUSE(why, EXTRA " must be an array");
+		return QG_014_REFUSE(why, EXTRA " must be an array");
 	const size_t n = json_array_size(array);
 	if (n == 0)
-		return REFUSE(why, EXTRA " is empty");
+		return QG_014_REFUSE(why, EXTRA " is empty");
 	if (n > terms->max_extra_slaves || n > QG_014_EXTRA_MAX)
-		return REFUSE(why, EXTRA " must have at most %lu entries", (unsigned long)terms->max_extra_slaves);
+		return QG_014_REFUSE(why, EXTRA " must have at most %lu entries",
+			      (unsigned long)terms->max_extra_slaves);
 	qg_err err = QG_OK;
 	for (size_t i = 0; err == QG_OK && i < n; i++)
 		err = take_extra(json_array_get(array, i), master, slave, out, why);
@@ -267,19 +274,20 @@ qg_014_parse_body(const char *body, size_t len, json_t **out, qg_014_problem *wh
 	if (err != QG_E_PARSE)
 		return err;
 	if (error.member[0] != '\0')
-		return REFUSE(why, "request body: member %s %s", error.member, error.what);
-	return REFUSE(why, "request body %s", error.what);
+		return QG_014_REFUSE(why, "request body: member %s %s", error.member, error.what);
+	return QG_014_REFUSE(why, "request body %s", error.what);
 }
 
 static qg_err
-read_numbers(const json_t *request, const qg_policy_terms *terms, qg_014_enc_request *out, qg_014_problem *why)
+read_numbers(const json_t *request, const qg_policy_terms *terms, qg_014_enc_request *out,
+	     qg_014_problem *why)
 {
 	for (size_t f = 0; f < N_NUMBER_FIELDS; f++) {
 		const json_t *value = json_object_get(request, number_fields[f].name);
 		if (value == NULL)
 			continue;
 		if (!json_is_integer(value))
-			return REFUSE(why, "%s must be an integer", number_fields[f].name);
+			return QG_014_REFUSE(why, "%s must be an integer", number_fields[f].name);
 		const qg_err err = number_fields[f].check(json_integer_value(value), terms, out, why);
 		if (err != QG_OK)
 			return err;
@@ -288,8 +296,8 @@ read_numbers(const json_t *request, const qg_policy_terms *terms, qg_014_enc_req
 }
 
 qg_err
-qg_014_enc_body(const char *body, size_t len, const qg_policy_terms *terms, const char *master, const char *slave,
-		qg_014_enc_request *out, qg_014_problem *why)
+qg_014_enc_body(const char *body, size_t len, const qg_policy_terms *terms, const char *master,
+		const char *slave, qg_014_enc_request *out, qg_014_problem *why)
 {
 	enc_defaults(terms, out);
 	if (len == 0)

@@ -18,7 +18,12 @@
 #define UUID_B "ffffffff-ffff-8fff-bfff-fffffffffffb"
 
 static const qg_policy_terms terms = {
-	.min_key_bits = 64, .max_key_bits = 4096, .default_key_bits = 256, .max_keys = 128, .max_extra_slaves = 3};
+	.min_key_bits = 64,
+	.max_key_bits = 4096,
+	.default_key_bits = 256,
+	.max_keys = 128,
+	.max_extra_slaves = 3,
+};
 
 static qg_err
 enc_body(const char *body, qg_014_enc_request *r, qg_014_problem *why)
@@ -69,8 +74,10 @@ test_enc_full(void **state)
 	qg_014_enc_request r;
 	qg_014_problem why;
 	assert_int_equal(
-		enc_body("{\"number\":128,\"size\":4096,\"additional_slave_SAE_IDs\":[\"sae-x\",\"sae y\",\"urn:z\"],"
-			 "\"extension_mandatory\":[{\"max_age_ms\":4294967295},{\"min_hops\":1},{\"max_hops\":1}],"
+		enc_body("{\"number\":128,\"size\":4096,"
+			 "\"additional_slave_SAE_IDs\":[\"sae-x\",\"sae y\",\"urn:z\"],"
+			 "\"extension_mandatory\":"
+			 "[{\"max_age_ms\":4294967295},{\"min_hops\":1},{\"max_hops\":1}],"
 			 "\"extension_optional\":[{\"whatever\":{\"a\":[1,null]}},{\"max_age_ms\":\"junk\"}],"
 			 "\"unknown\":{\"number\":\"x\"}}",
 			 &r, &why),
@@ -125,7 +132,8 @@ test_enc_numbers(void **state)
 	};
 	for (size_t i = 0; i < COUNT(bad); i++)
 		expect_enc(bad[i].body, QG_E_INVAL, bad[i].message);
-	static const char *const good[] = {"{\"size\":64}", "{\"size\":72}", "{\"size\":4096}", "{\"number\":1}"};
+	static const char *const good[] = {"{\"size\":64}", "{\"size\":72}", "{\"size\":4096}",
+					   "{\"number\":1}"};
 	for (size_t i = 0; i < COUNT(good); i++)
 		expect_enc(good[i], QG_OK, NULL);
 }
@@ -211,7 +219,8 @@ test_enc_extensions(void **state)
 		{"{\"" M "\":\"x\"}", M " must be an array"},
 		{"{\"" M "\":[\"max_age_ms\"]}", M " must have objects of one name and value"},
 		{"{\"" M "\":[{}]}", M " must have objects of one name and value"},
-		{"{\"" M "\":[{\"max_age_ms\":1,\"min_hops\":1}]}", M " must have objects of one name and value"},
+		{"{\"" M "\":[{\"max_age_ms\":1,\"min_hops\":1}]}",
+		 M " must have objects of one name and value"},
 		{"{\"" M "\":[{\"max_age_ms\":1},[]]}", M " must have objects of one name and value"},
 		{"{\"" M "\":[{\"max_age_ms\":0}]}", AGE},
 		{"{\"" M "\":[{\"max_age_ms\":-5}]}", AGE},
@@ -223,7 +232,8 @@ test_enc_extensions(void **state)
 		{"{\"" M "\":[{\"max_hops\":true}]}", M " max_hops must be an integer from 0 to 4294967295"},
 		{"{\"" M "\":[{\"max_hops\":1},{\"max_hops\":1}]}", M " max_hops is a duplicate"},
 		{"{\"extension_optional\":{}}", "extension_optional must be an array"},
-		{"{\"extension_optional\":[1]}", "extension_optional must have objects of one name and value"},
+		{"{\"extension_optional\":[1]}",
+		 "extension_optional must have objects of one name and value"},
 	};
 	for (size_t i = 0; i < COUNT(bad); i++)
 		expect_enc(bad[i].body, QG_E_INVAL, bad[i].message);
@@ -243,7 +253,8 @@ test_enc_many_extensions(void **state)
 		char body[32 * (QG_014_EXTENSIONS_MAX + 2)];
 		size_t len = (size_t)snprintf(body, sizeof body, "{\"extension_mandatory\":[");
 		for (int i = 0; i < n; i++)
-			len += (size_t)snprintf(body + len, sizeof body - len, "%s{\"x%d\":%d}", i > 0 ? "," : "", i, i);
+			len += (size_t)snprintf(body + len, sizeof body - len, "%s{\"x%d\":%d}",
+						i > 0 ? "," : "", i, i);
 		len += (size_t)snprintf(body + len, sizeof body - len, "]}");
 		assert_true(len < sizeof body);
 		qg_014_enc_request r;
@@ -304,18 +315,21 @@ test_enc_query_bad(void **state)
 		{{{"number", "129"}}, 1, "number must be from 1 to 128"},
 		{{{"number", "4294967297"}}, 1, "number must be from 1 to 128"},
 		{{{"number", "18446744073709551617"}}, 1, "number must be from 1 to 128"},
-		{{{"number", "99999999999999999999999999999999999999999999"}}, 1, "number must be from 1 to 128"},
+		{{{"number", "99999999999999999999999999999999999999999999"}}, 1,
+		 "number must be from 1 to 128"},
 		{{{"size", "257"}}, 1, "size shall be a multiple of 8"},
 		{{{"size", "0"}}, 1, "size must be from 64 to 4096 bits"},
 		{{{"size", "4104"}}, 1, "size must be from 64 to 4096 bits"},
-		{{{"size", "99999999999999999999999999999999999999999999"}}, 1, "size must be from 64 to 4096 bits"},
+		{{{"size", "99999999999999999999999999999999999999999999"}}, 1,
+		 "size must be from 64 to 4096 bits"},
 		{{{"size", "k"}}, 1, "size must be a decimal integer"},
 		{{{"number", "1"}, {"number", "1"}}, 2, "query parameter number is a duplicate"},
 		{{{"number", "1"}, {"size", "64"}, {"size", "64"}}, 3, "query parameter size is a duplicate"},
 		{{{"Number", "1"}}, 1, "query parameter Number is not known"},
 		{{{"", "1"}}, 1, "query parameter  is not known"},
 		{{{"a\"\n\\b", "1"}}, 1, "query parameter a???b is not known"},
-		{{{"additional_slave_SAE_IDs", "x"}}, 1, "query parameter additional_slave_SAE_IDs is not known"},
+		{{{"additional_slave_SAE_IDs", "x"}}, 1,
+		 "query parameter additional_slave_SAE_IDs is not known"},
 		{{{"extension_mandatory", "x"}}, 1, "query parameter extension_mandatory is not known"},
 	};
 	for (size_t i = 0; i < COUNT(bad); i++) {
@@ -356,7 +370,8 @@ test_dec_good(void **state)
 {
 	(void)state;
 	static const char body[] = "{\"key_IDs\":[{\"key_ID\":\"" UUID_A "\",\"key_ID_extension\":{\"a\":1}},"
-				   "{\"key_ID\":\"" UUID_B "\",\"other\":1}],\"key_IDs_extension\":{},\"more\":[]}";
+				   "{\"key_ID\":\"" UUID_B "\",\"other\":1}],"
+				   "\"key_IDs_extension\":{},\"more\":[]}";
 	qg_014_dec_request r = {0};
 	qg_014_problem why;
 	assert_int_equal(qg_014_dec_body(body, sizeof body - 1, 2, &r, &why), QG_OK);
@@ -387,7 +402,8 @@ test_dec_bad(void **state)
 		{"{\"key_IDs\":" ID_A "}", "key_IDs must be an array"},
 		{"{\"key_IDs\":[\"" UUID_A "\"]}", "key_IDs must have objects"},
 		{"{\"key_IDs\":[{}]}", "key_ID must be a string in every object of key_IDs"},
-		{"{\"key_IDs\":[" ID_A ",{\"key_ID\":7}]}", "key_ID must be a string in every object of key_IDs"},
+		{"{\"key_IDs\":[" ID_A ",{\"key_ID\":7}]}",
+		 "key_ID must be a string in every object of key_IDs"},
 		{"{\"key_IDs\":[{\"key_ID\":null}]}", "key_ID must be a string in every object of key_IDs"},
 		{"{\"key_IDs\":[{\"key_ID\":\"\"}]}", "key_ID is not a UUID: "},
 		{"{\"key_IDs\":[{\"key_ID\":\"x\"}]}", "key_ID is not a UUID: x"},
@@ -395,10 +411,12 @@ test_dec_bad(void **state)
 		{"{\"key_IDs\":[{\"key_ID\":\"{" UUID_A "}\"}]}", "key_ID is not a UUID: {" UUID_A "}"},
 		{"{\"key_IDs\":[{\"key_ID\":\"0000000000004000800000000000000a\"}]}",
 		 "key_ID is not a UUID: 0000000000004000800000000000000a"},
-		{"{\"key_IDs\":[" ID_A ",{\"key_ID\":\"" UUID_B "\"}," ID_A "]}", "key_IDs has a duplicate: " UUID_A},
+		{"{\"key_IDs\":[" ID_A ",{\"key_ID\":\"" UUID_B "\"}," ID_A "]}",
+		 "key_IDs has a duplicate: " UUID_A},
 		{"{\"key_IDs\":[{\"key_ID\":\"00000000-0000-4000-8000-00000000000A\"}," ID_A "]}",
 		 "key_IDs has a duplicate: " UUID_A},
-		{"{\"key_IDs\":[" ID_A "," ID_A "," ID_A "," ID_A "," ID_A "]}", "key_IDs must have at most 4 entries"},
+		{"{\"key_IDs\":[" ID_A "," ID_A "," ID_A "," ID_A "," ID_A "]}",
+		 "key_IDs must have at most 4 entries"},
 		{"{\"key_IDs\":[{\"key_ID\":\"" UUID_A "\",\"key_ID_extension\":1}]}",
 		 "key_ID_extension must be an object"},
 		{"{\"key_IDs\":[" ID_A "],\"key_IDs_extension\":[]}", "key_IDs_extension must be an object"},
@@ -422,7 +440,8 @@ ids_body(size_t n, size_t repeat)
 	for (size_t i = 0; i < n; i++) {
 		const size_t v = i + 1 == n && repeat < n ? repeat : i;
 		len += (size_t)snprintf(body + len, room - len,
-					"%s{\"key_ID\":\"%08zx-0000-4000-8000-000000000000\"}", i > 0 ? "," : "", v);
+					"%s{\"key_ID\":\"%08zx-0000-4000-8000-000000000000\"}",
+					i > 0 ? "," : "", v);
 	}
 	len += (size_t)snprintf(body + len, room - len, "]}");
 	assert_true(len < room);
@@ -509,13 +528,15 @@ test_sae_ids(void **state)
 	assert_false(qg_014_sae_id_valid(longest));
 
 	static const char *const good[] = {"a", "sae-alice", "urn:x:y/z?#%", "sae alice", " a ", "s\xc3\xa9",
-					   "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf", "\xc2\xa0"};
+					   "\xe2\x82\xac",
+					   "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf", "\xc2\xa0"};
 	for (size_t i = 0; i < COUNT(good); i++)
 		assert_true(qg_014_sae_id_valid(good[i]));
 	static const char *const bad[] = {"",         " ",        "   ",          "a\n",          "\ta",
 					  "a\x7f",    "a\x01",    "\xff",         "\xc3",         "a\xc3",
 					  "\xc3(",    "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xe2\x82",
-					  "\xf4\x90\x80\x80", "\xf0\x80\x80\x80", "\x80", "\xc2\x85",     "\xf8\x88\x80\x80\x80"};
+					  "\x80",     "\xc2\x85", "\xf4\x90\x80\x80", "\xf0\x80\x80\x80",
+					  "\xf8\x88\x80\x80\x80"};
 	for (size_t i = 0; i < COUNT(bad); i++)
 		assert_false(qg_014_sae_id_valid(bad[i]));
 }
@@ -525,15 +546,27 @@ test_content_types(void **state)
 {
 	(void)state;
 	static const char *const good[] = {
-		"application/json", "Application/JSON", " application/json ", "application/json;charset=utf-8",
-		"application/json; charset=UTF-8", "application/json ; CharSet=\"utf-8\" ",
+		"application/json",
+		"Application/JSON",
+		" application/json ",
+		"application/json;charset=utf-8",
+		"application/json; charset=UTF-8",
+		"application/json ; CharSet=\"utf-8\" ",
 	};
 	for (size_t i = 0; i < COUNT(good); i++)
 		assert_true(qg_014_type_is_json(good[i]));
 	static const char *const bad[] = {
-		"", "application", "application/jsonx", "application/json;", "application/json; charset=latin1",
-		"application/json; charset=utf-80", "application/json; charset=\"utf-8", "application/json, text/plain",
-		"application/json; x=y", "text/plain", "application/x-www-form-urlencoded",
+		"",
+		"application",
+		"application/jsonx",
+		"application/json;",
+		"application/json; charset=latin1",
+		"application/json; charset=utf-80",
+		"application/json; charset=\"utf-8",
+		"application/json, text/plain",
+		"application/json; x=y",
+		"text/plain",
+		"application/x-www-form-urlencoded",
 		"text/json; application/json",
 	};
 	for (size_t i = 0; i < COUNT(bad); i++)

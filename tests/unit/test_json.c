@@ -198,7 +198,8 @@ test_mutations(void **state)
 {
 	(void)state;
 	static const char seed_text[] =
-		"{\"number\":3,\"key_IDs\":[{\"key_ID\":\"00000000-0000-4000-8000-000000000000\"}],\"x\":-1.5e3}";
+		"{\"number\":3,\"key_IDs\":[{\"key_ID\":\"00000000-0000-4000-8000-000000000000\"}],"
+		"\"x\":-1.5e3}";
 	uint32_t seed;
 	qg_random(&seed, sizeof seed);
 	print_message("seed %u\n", seed);
@@ -264,9 +265,14 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_accepts),      cmocka_unit_test(test_refuses), cmocka_unit_test(test_long_member),
-		cmocka_unit_test(test_exact_length), cmocka_unit_test(test_bombs),   cmocka_unit_test(test_mutations),
-		cmocka_unit_test(test_wiping),       cmocka_unit_test(test_free_nothing),
+		cmocka_unit_test(test_accepts),
+		cmocka_unit_test(test_refuses),
+		cmocka_unit_test(test_long_member),
+		cmocka_unit_test(test_exact_length),
+		cmocka_unit_test(test_bombs),
+		cmocka_unit_test(test_mutations),
+		cmocka_unit_test(test_wiping),
+		cmocka_unit_test(test_free_nothing),
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;
