@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -91,6 +92,7 @@ class Network:
         self.sims = {name: process for link in topology.links if link.simulated
                      for name, process in self._simulators(link)}
         self._clients = []
+        self._out = set()
 
     # --- where everything is ---------------------------------------------------------------
 
@@ -174,6 +176,13 @@ class Network:
         gateway = self.gateways[node_name]
         gateway.start()
         gateway.wait_ready()
+
+    def outage(self, on):
+        """The links give no key while on; their streams stay open."""
+        for sim, process in self.sims.items():
+            if (sim in self._out) != on:
+                process.signal(signal.SIGUSR2)
+        self._out = set(self.sims) if on else set()
 
     # --- asking ------------------------------------------------------------------------------
 
