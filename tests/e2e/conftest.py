@@ -10,7 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
+from between import Middleman  # noqa: E402
 from network import Network, build_folder, make_pki  # noqa: E402
+from source004 import Source  # noqa: E402
 from topology import pair  # noqa: E402
 
 SMALL_POOL = {"ready_chunks": 4096, "inbound_chunks": 65536}
@@ -79,6 +81,34 @@ def make_network(request, e2e_folder, pki):
     maker = _maker(request.node.name, e2e_folder, pki)
     yield maker
     maker.end()
+
+
+@pytest.fixture
+def make_source(pki):
+    """A maker of Python-played links, which end with the test."""
+    sources = []
+
+    def make(dialect="b", tls=True, client_certificate=True, **options):
+        sources.append(Source(dialect, pki if tls else None, client_certificate, **options))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.end()
+
+
+@pytest.fixture
+def make_middleman(pki):
+    """A maker of middlemen, who play `server` to the gateway `caller`; they end with the test."""
+    made = []
+
+    def make(target, server, caller):
+        made.append(Middleman(pki, target, server, caller))
+        return made[-1]
+
+    yield make
+    for middleman in made:
+        middleman.end()
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import uuid
 
 import pytest
 
+from links import POOL, exchange, first_requests, over
 from processes import wait_for
-from source004 import CLOSE, GET, NULL, OPEN, Source, message
-from topology import pair
+from source004 import CLOSE, GET, NULL, OPEN, message
 
 KSID_A = uuid.UUID("41437059-0000-4000-8000-000000007ad1").bytes
 KSID_B = uuid.UUID("8c5fecc3-d480-48cb-a5d8-123e5e8f2670").bytes
@@ -27,47 +27,12 @@ QOS_B = {"max_bps": 40000, "min_bps": 5000, "jitter_bps": 10, "priority": 0, "ti
 META_A = b'{"device_info": []}\0'.ljust(0x37, b" ")
 META_B = b'{"age": 1795203639317, "hops": 0}'
 
-POOL = {"ready_chunks": 512, "inbound_chunks": 8192}
-
-
-@pytest.fixture
-def make_source(pki):
-    """Sources that end with the test."""
-    sources = []
-
-    def make(dialect="b", tls=True, client_certificate=True, **options):
-        sources.append(Source(dialect, pki if tls else None, client_certificate, **options))
-        return sources[-1]
-
-    yield make
-    for source in sources:
-        source.end()
-
-
-def over(source, make_network, tls=True, stock=1, start=True, segment_chunks=64, tweak=None, pool=POOL, **qos):
-    topology = pair(dialect=source.dialect, tls=tls, simulated=False, segment_chunks=segment_chunks,
-                    chunk_size=source.chunk_size, source=qos)
-    return make_network(topology, sources=source.addresses, stock=stock, start=start, tweak=tweak, pool=pool)
-
-
-def exchange(net, number=20):
-    with net.client("alice") as alice, net.client("bob") as bob:
-        for master, slave, names in ((alice, bob, ("alice", "bob")), (bob, alice, ("bob", "alice"))):
-            keys = master.enc(f"sae-{names[1]}", number=number).keys()
-            assert slave.dec(f"sae-{names[0]}", *(i for i, _ in keys)).keys() == keys
-    return keys
-
 
 # --- reference captures --------------------------------------------------------------------------
 
 def test_the_captures_are_whole():
     assert len(OPEN_A) == 8 + 0x53 and len(OPENED_A) == 8 + 0x41
     assert len(OPEN_B) == 8 + 0x152 and len(OPENED_B) == 8 + 0x130
-
-
-def first_requests(source, service, end=None):
-    wait_for(f"service {service}", lambda: source.seen(service, end), 20)
-    return source.seen(service, end)
 
 
 def test_dialect_b_opens_with_the_captured_bytes(make_source, make_network):
