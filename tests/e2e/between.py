@@ -73,10 +73,12 @@ class RecordCounter:
 
 @dataclass(frozen=True)
 class Exchange:
-    """One message between neighbours as it was sent; answer None when it was withheld."""
+    """One message between neighbours: as it came, as it was passed on (None: withheld), and the
+    answer as it was given (None: withheld)."""
 
     name: str
     request: bytes
+    sent: bytes
     status: int
     answer: bytes
     time: float
@@ -110,7 +112,7 @@ class Middleman:
         """(status, type, answer), or None to hang up."""
         changed = self.before(name, body)
         if changed is DROP:
-            self.exchanges.append(Exchange(name, body, 0, None, time.monotonic()))
+            self.exchanges.append(Exchange(name, body, None, 0, None, time.monotonic()))
             return None
         connection = http.client.HTTPSConnection(*self._target, timeout=10, context=self._client)
         try:
@@ -121,7 +123,7 @@ class Middleman:
         finally:
             connection.close()
         given = self.after(name, changed, response.status, answer)
-        self.exchanges.append(Exchange(name, body, response.status,
+        self.exchanges.append(Exchange(name, body, changed, response.status,
                                        None if given is DROP else given, time.monotonic()))
         if given is DROP:
             return None
