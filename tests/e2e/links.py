@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of gateways over a link that the test plays, and what tests do with them."""
 
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+
 from processes import wait_for
 from topology import pair
 
@@ -50,3 +55,12 @@ def not_found(answer):
 
 def refused(answer):
     return answer.status == 401 and answer.body == b""
+
+
+def database(net, node, query):
+    """The rows of a query to a copy of the database of a gateway that does not run."""
+    with tempfile.TemporaryDirectory(dir=net.folder) as copy:
+        for path in (net.folder / node).glob("keys.db*"):
+            shutil.copy2(path, copy)
+        with closing(sqlite3.connect(f"{copy}/keys.db")) as connection:
+            return connection.execute(query).fetchall()
