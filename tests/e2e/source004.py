@@ -156,18 +156,27 @@ class Source:
 
     def _receive(self, sock, first):
         """One message the way the dialect's software reads it."""
-        header = sock.recv(8)
+        header = self._read(sock, 8)
         if not header:
             if first and self.dialect == "a":
                 raise Broken("connection closed without a request")
             return None
-        if len(header) != 8:
-            raise Broken(f"header of {len(header)} bytes")
         size = struct.unpack(">I", header[4:])[0]
-        payload = sock.recv(size) if size else b""
-        if len(payload) != size:
-            raise Broken(f"payload of {size} bytes split after {len(payload)}")
-        return header, payload
+        return header, self._read(sock, size)
+
+    def _read(self, sock, size):
+        """Exactly so many bytes, or none at the end; dialect A's software does not reassemble."""
+        data = b""
+        while len(data) < size:
+            part = sock.recv(size - len(data))
+            data += part
+            if not part:
+                break
+            if len(data) < size and self.dialect == "a":
+                raise Broken(f"{size} bytes split after {len(data)}")
+        if data and len(data) < size:
+            raise Broken(f"end after {len(data)} of {size} bytes")
+        return data
 
     def _talk(self, name, number, sock):
         first = True
