@@ -29,7 +29,9 @@ typedef struct qg_committer qg_committer;
 
 /* Called on the committer's thread inside the transaction after the jobs of a
  * group ran, so that many small changes become one write; and `after` once its
- * outcome is known, before the jobs' done. Either may be NULL. */
+ * outcome is known, before the jobs' done: once for each before_commit, also
+ * when that itself failed; not when a job's run failed before it. Either may be
+ * NULL. */
 typedef struct qg_committer_hooks {
 	qg_err (*before_commit)(qg_store *store, void *ctx);
 	void (*after)(qg_err err, void *ctx);

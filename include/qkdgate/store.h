@@ -129,6 +129,8 @@ typedef struct qg_store_ops {
 	qg_err (*segment_sent)(qg_store *s, int64_t row, uint64_t born_ms);
 	/* Sets `used` to `now` if it is `was`, byte for byte; else QG_E_CONSUMED. */
 	qg_err (*segment_use)(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len);
+	/* Reads `used` as the store has it. QG_E_NOTFOUND. */
+	qg_err (*segment_used)(qg_store *s, int64_t row, uint8_t *out, size_t len);
 	/* Puts in a blob sealed anew (used chunks zeroed), or NULL for none left. */
 	qg_err (*segment_reseal)(qg_store *s, int64_t row, const uint8_t *sealed, size_t len);
 	qg_err (*segment_delete)(qg_store *s, int64_t row);
