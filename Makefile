@@ -58,7 +58,9 @@ $(BUILD)/bin/qkdgate: $(APP_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/bin/%: $(BUILD)/obj/src/tools/%.o $(LIB)
+.SECONDEXPANSION:
+tool_obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard src/tools/$(1).c src/tools/$(1)/*.c))
+$(BUILD)/bin/%: $$(call tool_obj,$$*) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
