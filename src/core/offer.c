@@ -23,7 +23,7 @@
 typedef struct offer_job {
 	qg_job job;
 	qg_segment *seg;
-	uint8_t *blob;
+	uint8_t *blob, *none_used;
 	qg_segment_rec rec;
 	qg_epoch_image img;
 } offer_job;
@@ -51,6 +51,7 @@ static void job_free(offer_job *j)
 {
 	qg_epoch_image_free(&j->img);
 	free(j->blob);
+	free(j->none_used);
 	free(j);
 }
 
@@ -326,8 +327,9 @@ static qg_err offer_job_new(qg_segment *s, offer_job **out)
 	if (j == NULL)
 		return QG_E_NOMEM;
 	s->born_ms = qg_lifetime_owner_ms(&e->stream->core->life);
-	size_t len = 0;
-	qg_err err = offer_message(s);
+	size_t len = 0, bits = ((size_t)s->count + 7) / 8;
+	j->none_used = calloc(1, bits);
+	qg_err err = j->none_used == NULL ? QG_E_NOMEM : offer_message(s);
 	if (err == QG_OK)
 		err = qg_segment_seal(s, &j->blob, &len);
 	if (err == QG_OK)
@@ -341,7 +343,8 @@ static qg_err offer_job_new(qg_segment *s, offer_job **out)
 	j->job.done = store_done;
 	j->rec = (qg_segment_rec){ .epoch_row = e->row, .number = s->number, .ours = true, .use = (uint8_t)s->use,
 				   .state = QG_SEGMENT_OFFERED, .first_index = s->first_index, .count = s->count,
-				   .root = s->root, .sealed = j->blob, .sealed_len = len, .message = (uint8_t *)s->message,
+				   .root = s->root, .sealed = j->blob, .sealed_len = len, .used = j->none_used,
+				   .used_len = bits, .message = (uint8_t *)s->message,
 				   .message_len = s->message_len, .tag = s->tag, .born_ms = s->born_ms,
 				   .issue_s = s->issue_s, .fetch_s = s->fetch_s };
 	*out = j;
