@@ -93,8 +93,8 @@ folder_of(cfg_mem *m, const char *file, const char **out)
 	} else {
 		if (getcwd(cwd, sizeof cwd) == NULL)
 			return QG_E_IO;
-		folder = qg_cfg_format(m, "%s%s%.*s", strcmp(cwd, "/") == 0 ? "" : cwd, len == 0 ? "" : "/", (int)len,
-				       file);
+		folder = qg_cfg_format(m, "%s%s%.*s", strcmp(cwd, "/") == 0 ? "" : cwd, len == 0 ? "" : "/",
+				       (int)len, file);
 	}
 	if (folder == NULL)
 		return QG_E_NOMEM;

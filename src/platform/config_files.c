@@ -28,7 +28,8 @@ report_option(files *f, cfg_node *section, const char *option, const char *why)
 	if (n != NULL)
 		qg_cfg_problem(f->report, n, "%s", why);
 	else
-		qg_cfg_missing(f->report, section == NULL ? f->root : section, option == NULL ? "file" : option, "%s",
+		qg_cfg_missing(f->report, section == NULL ? f->root : section,
+			       option == NULL ? "file" : option, "%s",
 			       why);
 }
 
@@ -69,7 +70,8 @@ check_all_tls(files *f, const qg_config *c)
 	const cfg_node *const streams = qg_cfg_find(f->root, "streams");
 	for (size_t i = 0; i < c->n_streams; i++)
 		if (c->streams[i].source.tls)
-			check_tls(f, qg_cfg_find(entry_at(streams, i), "source"), &c->streams[i].source.files);
+			check_tls(f, qg_cfg_find(entry_at(streams, i), "source"),
+				  &c->streams[i].source.files);
 }
 
 /* A credential is there only inside the service; elsewhere it cannot be
@@ -96,7 +98,8 @@ check_mode(files *f, cfg_node *store, const struct stat *st)
 		report_option(f, store, "master_key", why == NULL ? "has a loose mode" : why);
 	}
 	if (st->st_uid != geteuid() && st->st_uid != 0)
-		report_option(f, store, "master_key", "belongs to another user: give it to the one that runs qkdgate");
+		report_option(f, store, "master_key",
+			      "belongs to another user: give it to the one that runs qkdgate");
 }
 
 static void
@@ -119,28 +122,35 @@ check_master_key(files *f, const qg_config *c)
 		check_mode(f, store, &st);
 	if (faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0)
 		report_system(f, "store", "master_key", "cannot be read", path);
-	if (st.st_size != MASTER_RAW_BYTES && st.st_size != MASTER_HEX_BYTES && st.st_size != MASTER_HEX_BYTES + 1)
+	if (st.st_size != MASTER_RAW_BYTES && st.st_size != MASTER_HEX_BYTES &&
+	    st.st_size != MASTER_HEX_BYTES + 1)
 		report_option(f, store, "master_key", "does not hold 32 bytes or 64 hex digits");
 }
 
-/* Files are made and replaced beside themselves, so the folder counts. */
+static const char *
+folder_of(files *f, const char *path)
+{
+	const char *const slash = strrchr(path, '/');
+	if (slash == path)
+		return "/";
+	return slash == NULL ? "." : qg_cfg_copy(f->report->mem, path, (size_t)(slash - path));
+}
+
+/* Such files are made and replaced beside themselves, so the folder counts. */
 static void
 check_written(files *f, const char *section, const char *option, const char *path)
 {
 	struct stat st;
-	const char *const slash = strrchr(path, '/');
-	const char *folder = slash == NULL ? "." : slash == path ? "/" : qg_cfg_copy(f->report->mem, path, (size_t)(slash - path));
-	if (folder == NULL) {
-		f->report->nomem = true;
-		return;
-	}
 	cfg_node *const node = qg_cfg_find(f->root, section);
-	if (stat(folder, &st) != 0)
-		report_system(f, section, option, "is the folder and cannot be reached", folder);
+	const char *const folder = folder_of(f, path);
+	if (folder == NULL)
+		f->report->nomem = true;
+	else if (stat(folder, &st) != 0)
+		report_system(f, section, option, "is its folder and cannot be reached", folder);
 	else if (!S_ISDIR(st.st_mode))
 		report_option(f, node, option, "is not in a folder");
 	else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
-		report_system(f, section, option, "is the folder and cannot be written", folder);
+		report_system(f, section, option, "is its folder and cannot be written", folder);
 	else if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
 		report_option(f, node, option, "is not a regular file");
 	else if (stat(path, &st) == 0 && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) != 0)

@@ -106,8 +106,8 @@ path_of(cfg_report *r, const cfg_node *node, const char *member)
 		if (node->name == NULL)
 			path = qg_cfg_format(r->mem, "[%zu]%s%s", node->index, dot, path);
 		else
-			path = qg_cfg_format(r->mem, "%s%s%s", printable(r->mem, node->name, NAME_SHOWN_MAX, ""), dot,
-					     path);
+			path = qg_cfg_format(r->mem, "%s%s%s",
+					     printable(r->mem, node->name, NAME_SHOWN_MAX, ""), dot, path);
 	}
 	if (path == NULL)
 		return "?";
