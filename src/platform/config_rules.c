@@ -184,7 +184,7 @@ rule_directory(rules *r)
 		const char *const kme = qg_cfg_text(entry, "kme");
 		if (sae != NULL && kme != NULL && has_name(&local, sae) && strcmp(kme, self) != 0)
 			qg_cfg_problem(r->report, qg_cfg_find(entry, "sae"),
-				       "%s is one of saes, so lives here, not at %s: take it out of one of them",
+				       "%s is one of saes, so not at %s: take it out of one of the two",
 				       qg_cfg_show(r->report, sae), qg_cfg_show(r->report, kme));
 	}
 }

@@ -114,7 +114,7 @@ path_of(cfg_report *r, const cfg_node *node, const char *member)
 	return path[0] == '\0' ? "file" : path;
 }
 
-static void
+static void QG_PRINTF(4, 0)
 add_problem(cfg_report *r, unsigned line, const char *option, const char *fmt, va_list args)
 {
 	char text[TEXT_ROOM];

@@ -383,8 +383,8 @@ take_expected(const char *file, unsigned line, char *marks)
 		assert_non_null(bar);
 		*bar = '\0';
 		if (!take_report(file, line, trim(one), trim(bar + 1)))
-			fail_msg("line %u: %s: %s is not reported; left are\n%s", line, trim(one), trim(bar + 1),
-				 report);
+			fail_msg("line %u: %s: %s is not reported; left are\n%s", line, trim(one),
+				 trim(bar + 1), report);
 	}
 	return n;
 }
@@ -488,7 +488,7 @@ addresses_and_names(void **state)
 	changed("credential:qkdgate.master", "\"credential:\"", "store.master_key");
 	changed("credential:qkdgate.master", "credential:../master", "store.master_key");
 	changed("\"0.0.0.0:444\"", "\"[2001:db8::1]:443\"", "is the address of sae_listener");
-	changed("{cn: kme-c}", "{dns: kme-c, uri: \"urn:x\"}", "neighbours[1].certificate: has more than one");
+	changed("{cn: kme-c}", "{dns: kme-c, uri: \"urn:x\"}", "neighbours[1].certificate: has more");
 	changed("id: KME-C", "id: KME-A", "neighbours[1].id: \"KME-A\" is this KME itself");
 	changed("{sae: \"sae-2\", kme: KME-A}", "{sae: \"sae-2\", kme: KME-C}", "directory[0].sae");
 	changed("{sae: \"sae-2\", kme: KME-A}", "{sae: \"sae-2*\", kme: KME-C}", NULL);
@@ -501,7 +501,8 @@ static void
 a_key_in_the_file_is_not_shown(void **state)
 {
 	(void)state;
-	changed("credential:qkdgate.master", "c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00",
+	changed("credential:qkdgate.master",
+		"c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00",
 		"store.master_key: looks like the key itself");
 	assert_null(strstr(report, "c0ffee"));
 }
@@ -511,7 +512,8 @@ a_key_in_the_file_is_not_shown(void **state)
 static void
 empty_files(void **state)
 {
-	static const char *const empty[] = {"", "\n\n", "# only a comment\n", "---\n", "---\n...\n", "{}\n", "kme:\n"};
+	static const char *const empty[] = {"", "\n\n", "# only a comment\n", "---\n",
+					    "---\n...\n", "{}\n", "kme:\n"};
 	(void)state;
 	for (size_t i = 0; i < sizeof empty / sizeof empty[0]; i++) {
 		refused(empty[i], strlen(empty[i]), ": kme");
@@ -617,7 +619,8 @@ large_files(void **state)
 {
 	(void)state;
 	refused_repeat("# 3456789012345\n", QG_CFG_FILE_MAX / 16, "", ": kme: is missing");
-	refused_repeat("# 3456789012345\n", QG_CFG_FILE_MAX / 16, "\n", ":1: file: is too large: give at most 4194304");
+	refused_repeat("# 3456789012345\n", QG_CFG_FILE_MAX / 16, "\n",
+		       ":1: file: is too large: give at most 4194304");
 	refused_repeat("a,", 1000000, "\n", "is a single value");
 	refused_repeat("- a\n", 600000, "\n", "file: has too many values");
 	refused_repeat("zzzzzzzzzzzzzz: 1\n", 200000, "\n", "199005 further problems");
@@ -629,7 +632,8 @@ special_files(void **state)
 	char name[] = "/tmp/qkdgate-test-XXXXXX";
 	(void)state;
 	(void)load("/nonexistent/qkdgate.yaml", QG_E_IO);
-	assert_string_equal(report, "/nonexistent/qkdgate.yaml:1: file: cannot be opened: No such file or directory\n");
+	assert_string_equal(report, "/nonexistent/qkdgate.yaml:1: file: cannot be opened: "
+				    "No such file or directory\n");
 	(void)load("/tmp", QG_E_IO);
 	assert_non_null(strstr(report, "is not a regular file"));
 	(void)load("/dev/zero", QG_E_IO);

@@ -304,21 +304,23 @@ a_hundred_thousand_saes(void **state)
 	qg_directory_free(&d);
 }
 
+#define IN_FIXTURE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(each_kind_of_name_identifies, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(names_count_only_as_their_kind, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(names_beyond_the_count_are_not_read, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(two_names_of_one_sae_are_fine, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(names_of_two_saes_match_none_and_are_logged, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(one_name_of_two_saes_matches_none, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(neighbours_by_certificate, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(local_by_id, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(home_local_then_exact_then_patterns_in_order, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(an_empty_directory_knows_nobody, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_hundred_thousand_saes, set_up, tear_down),
+		IN_FIXTURE(each_kind_of_name_identifies),
+		IN_FIXTURE(names_count_only_as_their_kind),
+		IN_FIXTURE(names_beyond_the_count_are_not_read),
+		IN_FIXTURE(two_names_of_one_sae_are_fine),
+		IN_FIXTURE(names_of_two_saes_match_none_and_are_logged),
+		IN_FIXTURE(one_name_of_two_saes_matches_none),
+		IN_FIXTURE(neighbours_by_certificate),
+		IN_FIXTURE(local_by_id),
+		IN_FIXTURE(home_local_then_exact_then_patterns_in_order),
+		IN_FIXTURE(an_empty_directory_knows_nobody),
+		IN_FIXTURE(a_hundred_thousand_saes),
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;
