@@ -21,7 +21,9 @@ LDLIBS   += $(shell pkg-config --libs $(PKGS))
 
 LAYERS  := base wire platform core north east south
 LIB_SRC := $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
+GEN_SRC := $(if $(wildcard db/*.sql),$(BUILD)/gen/migrations.c) \
+	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml))
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_SRC := $(wildcard src/app/*.c)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
@@ -33,6 +35,18 @@ all: $(TOOLS) $(if $(APP_SRC),$(BUILD)/bin/qkdgate)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/gen/migrations.c: $(wildcard db db/*.sql) src/embed
+	@mkdir -p $(@D)
+	src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
+
+.SECONDARY: $(GEN_SRC)
+$(BUILD)/gen/openapi_%.c: openapi/%.yaml src/embed
+	@mkdir -p $(@D)
+	src/embed $< > $@.tmp && mv $@.tmp $@
+
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(LIB): $(LIB_OBJ)

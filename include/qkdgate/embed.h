@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_EMBED_H
+#define QKDGATE_EMBED_H
+
+#include <stddef.h>
+
+/* Files of the source tree that are compiled in by src/embed. Each array ends
+ * with a NUL that its length does not count. */
+
+extern const char qg_embed_openapi_etsi014_yaml[];
+extern const size_t qg_embed_openapi_etsi014_yaml_len;
+
+/* One file db/NNN_name.sql. */
+typedef struct qg_migration {
+	unsigned number;  /* 1, 2, 3 ... without a gap */
+	const char *name; /* "001_initial" */
+	const char *text; /* SQL statements */
+} qg_migration;
+
+/* In order of their numbers. */
+extern const qg_migration qg_migrations[];
+extern const size_t qg_n_migrations;
+
+#endif
