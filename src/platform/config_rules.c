@@ -242,12 +242,17 @@ check_source_files(rules *r, cfg_node *source)
 static void
 check_source(rules *r, cfg_node *source)
 {
-	uint64_t lowest = 0, highest = 0;
+	uint64_t lowest = 0, highest = 0, timeout_ms = 0;
 	if (source == NULL || source->kind != CFG_MAP)
 		return;
 	check_source_files(r, source);
+	const char *const profile = qg_cfg_text(source, "profile");
+	if (profile != NULL && strcmp(profile, "bin-b") == 0 &&
+	    qg_cfg_number(source, "timeout_ms", &timeout_ms) && timeout_ms == 0)
+		qg_cfg_problem(r->report, qg_cfg_find(source, "timeout_ms"),
+			       "0 makes every call fail with bin-b: give 1 to 3600000 ms");
 	if (qg_cfg_number(source, "min_bps", &lowest) && qg_cfg_number(source, "max_bps", &highest) &&
-	    lowest > highest)
+	    highest != 0 && lowest > highest)
 		qg_cfg_problem(r->report, given_of(source, "min_bps", "max_bps"),
 			       "min_bps %" PRIu64 " is above max_bps %" PRIu64 ": give at most that", lowest,
 			       highest);

@@ -458,6 +458,8 @@ limits_are_sharp(void **state)
 	changed("ready_chunks: 38", "ready_chunks: 37", "pool.ready_chunks: 37 is too few: give at least 38");
 	changed("inbound_chunks: 19", "inbound_chunks: 18", "pool.inbound_chunks: 18 is too few");
 	changed("min_bps: 2", "min_bps: 3", "streams[0].source.min_bps");
+	changed("max_bps: 2", "max_bps: 0", NULL);
+	changed("timeout_ms: 6", "timeout_ms: 0", "streams[0].source.timeout_ms: 0 makes every call fail");
 	changed("default_key_bits: 32760", "default_key_bits: 32752", NULL);
 	changed("min_key_bits: 8", "min_key_bits: 32768", "policy[0].min_key_bits");
 	changed("max_key_bits: 32760", "max_key_bits: 32752", "policy[0].default_key_bits");
