@@ -19,7 +19,7 @@
 #include "qkdgate/secret.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-#define FOREVER UINT64_MAX
+#define FOREVER ((uint64_t)INT64_MAX)
 #define ALICE "sae-alice"
 
 /* A node's storage in a folder of its own; up and down as the daemon does. */
