@@ -80,16 +80,15 @@ count(qg_committer *c, const qg_job *job)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* The jobs and then the hook; *ran tells that it came to the hook. */
+/* The jobs and then the hook. */
 static qg_err
-run_jobs(qg_committer *c, qg_job *job, bool *ran)
+run_jobs(qg_committer *c, qg_job *job)
 {
 	for (; job != NULL; job = job->next) {
 		qg_err err = job->run(job, c->store);
 		if (err != QG_OK)
 			return err;
 	}
-	*ran = true;
 	return c->hooks.before_commit != NULL ? c->hooks.before_commit(c->store, c->hooks.ctx) : QG_OK;
 }
 
@@ -100,25 +99,24 @@ static void
 transaction(qg_committer *c, qg_job *group, bool alone, bool *settled)
 {
 	const qg_store_ops *ops = c->store->ops;
-	bool ran = false;
 	*settled = true;
 	qg_err err = ops->begin(c->store);
 	if (err != QG_OK) {
 		group_result(group, err);
 		return;
 	}
-	err = run_jobs(c, group, &ran);
+	err = run_jobs(c, group);
 	if (err != QG_OK) {
 		ops->rollback(c->store);
 		group_result(group, err);
 		*settled = alone;
 	} else {
-		err = ops->commit(c->store) == QG_OK ? QG_OK : QG_E_IO;
+		err = ops->commit(c->store);
 		group_result(group, err);
 		if (err == QG_OK)
 			count(c, group);
 	}
-	if (ran && c->hooks.after != NULL)
+	if (c->hooks.after != NULL)
 		c->hooks.after(err, c->hooks.ctx);
 }
 

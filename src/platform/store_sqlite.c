@@ -323,11 +323,16 @@ store_commit(qg_store *store)
 	qg_err err = changing(s);
 	if (err == QG_E_STATE)
 		return err;
-	if (err == QG_OK)
+	if (err == QG_OK) {
 		err = statement_run(s, QG_SQL_COMMIT, NULL, 0);
+		/* A write or sync that failed half-way may yet be found done after
+		 * a crash. */
+		if ((sqlite3_errcode(s->db) & 0xff) == SQLITE_IOERR)
+			err = QG_E_UNKNOWN;
+	}
 	if (err != QG_OK) {
 		store_rollback(store);
-		return err == QG_E_CORRUPT ? err : QG_E_IO;
+		return err == QG_E_CORRUPT || err == QG_E_UNKNOWN ? err : QG_E_IO;
 	}
 	s->changing = false;
 	recovered(s);
@@ -361,6 +366,7 @@ const qg_store_ops qg_store_sqlite_ops = {
 	.segment_confirm = qg_store_segment_confirm,
 	.segment_sent = qg_store_segment_sent,
 	.segment_use = qg_store_segment_use,
+	.segment_used = qg_store_segment_used,
 	.segment_reseal = qg_store_segment_reseal,
 	.segment_delete = qg_store_segment_delete,
 	.transfer_put = qg_store_transfer_put,
