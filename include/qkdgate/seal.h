@@ -48,10 +48,12 @@ qg_err qg_sealer_unseal(qg_sealer *s, const void *ad, size_t ad_len, const uint8
 uint32_t qg_seal_generation(const uint8_t *blob, size_t len);
 uint32_t qg_sealer_generation(const qg_sealer *s);
 
-/* Begins a new generation when the present one is old enough. QG_E_IO. */
+/* Begins a new generation when the present one is old enough. QG_E_IO,
+ * QG_E_FULL when 256 generations are in use. */
 qg_err qg_sealer_rotate(qg_sealer *s) QG_CHECKED;
 
-/* Destroys all generations below the one given. QG_E_IO. */
+/* Destroys all generations below the one given, but never the one in use.
+ * QG_E_IO. */
 qg_err qg_sealer_destroy_below(qg_sealer *s, uint32_t generation) QG_CHECKED;
 
 /* A 32-byte key derived from the master key for one purpose (the audit chain,

@@ -106,8 +106,8 @@ typedef struct qg_store qg_store;
 /* Every entry: no locks held by the store's caller matter, may wait for the
  * disk, pointers in records stay the caller's, QG_E_IO when the database
  * refuses (full, read-only), QG_E_CORRUPT when it is damaged. Changes happen
- * inside begin .. commit; rollback drops them. After a failed commit nothing
- * is known of what was in it. load_* call back per row, views valid inside;
+ * inside begin .. commit; rollback drops them. A commit that fails
+ * with QG_E_UNKNOWN may have happened, with another error it has not. load_* call back per row, views valid inside;
  * a callback that does not return QG_OK ends the load with its error. */
 typedef struct qg_store_ops {
 	qg_err (*begin)(qg_store *s);
@@ -129,6 +129,8 @@ typedef struct qg_store_ops {
 	qg_err (*segment_sent)(qg_store *s, int64_t row, uint64_t born_ms);
 	/* Sets `used` to `now` if it is `was`, byte for byte; else QG_E_CONSUMED. */
 	qg_err (*segment_use)(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len);
+	/* Reads `used` as the store has it. QG_E_NOTFOUND. */
+	qg_err (*segment_used)(qg_store *s, int64_t row, uint8_t *out, size_t len);
 	/* Puts in a blob sealed anew (used chunks zeroed), or NULL for none left. */
 	qg_err (*segment_reseal)(qg_store *s, int64_t row, const uint8_t *sealed, size_t len);
 	qg_err (*segment_delete)(qg_store *s, int64_t row);

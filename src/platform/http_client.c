@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The only file that includes curl. One thread runs all calls; the others put
+ * them into its inbox. */
+#include <curl/curl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qkdgate/http_client.h"
+#include "qkdgate/secret.h"
+
+#define CONNECTIONS_PER_HOST 16L
+#define CONNECTIONS_KEPT 64L
+#define EASY_KEPT 16u /* idle handles that are used again */
+#define METHOD_MAX 16
+#define TYPE_MAX 128
+#define FIRST_ROOM 512u /* of an answer's buffer */
+
+typedef struct call {
+	struct call *prev;
+	struct call *next;
+	CURL *easy;
+	struct curl_slist *fields;
+	char method[METHOD_MAX];
+	char type[TYPE_MAX + 16];
+	char *url;
+	qg_secret *body;   /* may hold key */
+	qg_secret *answer; /* may hold key */
+	bool too_long;
+	bool no_memory;
+	size_t answer_limit;
+	unsigned timeout_ms;
+	qg_http_done *done;
+	void *ctx;
+} call;
+
+struct qg_http_client {
+	qg_tls_files tls;
+	CURLM *multi;
+	pthread_t thread;
+	pthread_mutex_t lock; /* for inbox and stopping */
+	call *inbox;          /* oldest first */
+	call **inbox_end;
+	bool stopping;
+	call *running; /* the thread's, like all below */
+	CURL *idle[EASY_KEPT];
+	unsigned n_idle;
+};
+
+/* --- calls ---------------------------------------------------------------- */
+
+static void
+call_free(call *k)
+{
+	curl_slist_free_all(k->fields);
+	qg_secret_free(&k->body);
+	qg_secret_free(&k->answer);
+	free(k->url);
+	free(k);
+}
+
+/* A header field from outside must not smuggle another one in. */
+static bool
+copy_token(char *to, size_t room, const char *prefix, const char *from)
+{
+	for (const char *p = from; *p != '\0'; p++)
+		if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
+			return false;
+	int n = snprintf(to, room, "%s%s", prefix, from);
+	return n > 0 && (size_t)n < room;
+}
+
+static qg_err
+call_fill(call *k, const qg_http_call *from)
+{
+	if (!copy_token(k->method, sizeof k->method, "", from->method) ||
+	    !copy_token(k->type, sizeof k->type, "Content-Type: ", from->type != NULL ? from->type : ""))
+		return QG_E_INVAL;
+	if (from->type == NULL)
+		k->type[0] = '\0';
+	k->url = strdup(from->url);
+	if (k->url == NULL)
+		return QG_E_NOMEM;
+	k->answer_limit = from->answer_limit;
+	k->timeout_ms = from->timeout_ms;
+	k->done = from->done;
+	k->ctx = from->ctx;
+	if (from->body == NULL)
+		return QG_OK;
+	qg_err err = qg_secret_new(from->len > 0 ? from->len : 1, &k->body);
+	return err == QG_OK ? qg_secret_append(k->body, from->body, from->len) : err;
+}
+
+static qg_err
+call_new(const qg_http_call *from, call **out)
+{
+	if (from->method == NULL || from->method[0] == '\0' || from->url == NULL || from->done == NULL)
+		return QG_E_INVAL;
+	call *k = calloc(1, sizeof *k);
+	if (k == NULL)
+		return QG_E_NOMEM;
+	qg_err err = call_fill(k, from);
+	if (err != QG_OK) {
+		call_free(k);
+		return err;
+	}
+	*out = k;
+	return QG_OK;
+}
+
+/* --- an answer comes in --------------------------------------------------- */
+
+static qg_err
+grow_answer(call *k, size_t n)
+{
+	size_t have = k->answer != NULL ? k->answer->len : 0;
+	if (k->answer != NULL && n <= k->answer->room - have)
+		return QG_OK;
+	size_t room = have + n > 2 * have ? have + n : 2 * have;
+	room = room > FIRST_ROOM ? room : FIRST_ROOM;
+	qg_secret *bigger = NULL;
+	qg_err err = qg_secret_new(room, &bigger);
+	if (err != QG_OK)
+		return err;
+	if (k->answer != NULL)
+		err = qg_secret_append(bigger, k->answer->data, have);
+	qg_secret_free(&k->answer);
+	k->answer = bigger;
+	return err;
+}
+
+static size_t
+on_data(char *data, size_t one, size_t n, void *ctx)
+{
+	(void)one; /* is 1 */
+	call *k = ctx;
+	size_t have = k->answer != NULL ? k->answer->len : 0;
+	if (n > k->answer_limit - have) {
+		k->too_long = true;
+		return CURL_WRITEFUNC_ERROR;
+	}
+	if (n > 0 && (grow_answer(k, n) != QG_OK || qg_secret_append(k->answer, data, n) != QG_OK)) {
+		k->no_memory = true;
+		return CURL_WRITEFUNC_ERROR;
+	}
+	qg_wipe(data, n); /* curl's own buffer, that it would leave as it is */
+	return n;
+}
+
+/* --- setting up a transfer ------------------------------------------------ */
+
+#define SET(option, value) (curl_easy_setopt(easy, option, value) == CURLE_OK)
+
+static bool
+set_tls(CURL *easy, const qg_tls_files *tls)
+{
+	long version = tls->min_version == QG_TLS_1_3 ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2;
+	return SET(CURLOPT_SSLVERSION, version) && SET(CURLOPT_SSL_VERIFYPEER, 1L) && SET(CURLOPT_SSL_VERIFYHOST, 2L) &&
+	       SET(CURLOPT_CAINFO, tls->ca) && SET(CURLOPT_CAPATH, NULL) && SET(CURLOPT_SSLCERT, tls->certificate) &&
+	       SET(CURLOPT_SSLKEY, tls->key) && (tls->crl == NULL || SET(CURLOPT_CRLFILE, tls->crl));
+}
+
+/* Nothing from the environment, nowhere but where the URL says. */
+static bool
+set_manners(CURL *easy)
+{
+	return SET(CURLOPT_PROTOCOLS_STR, "https") && SET(CURLOPT_FOLLOWLOCATION, 0L) && SET(CURLOPT_PROXY, "") &&
+	       SET(CURLOPT_NOPROXY, "*") && SET(CURLOPT_NOSIGNAL, 1L) && SET(CURLOPT_TCP_KEEPALIVE, 1L) &&
+	       SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) && SET(CURLOPT_HTTP09_ALLOWED, 0L);
+}
+
+static bool
+set_request(CURL *easy, call *k)
+{
+	bool head = strcmp(k->method, "HEAD") == 0;
+	if (!SET(CURLOPT_URL, k->url) || !SET(CURLOPT_NOBODY, head ? 1L : 0L))
+		return false;
+	if (!head && !SET(CURLOPT_CUSTOMREQUEST, k->method))
+		return false;
+	if (k->body != NULL) {
+		if (!SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)k->body->len) ||
+		    !SET(CURLOPT_POSTFIELDS, (char *)k->body->data))
+			return false;
+	}
+	/* Without "Expect:" curl waits for leave to send a larger body; without
+	 * ours it would say application/x-www-form-urlencoded. */
+	struct curl_slist *fields = curl_slist_append(NULL, "Expect:");
+	k->fields = fields;
+	if (fields == NULL || curl_slist_append(fields, k->type[0] != '\0' ? k->type : "Content-Type:") == NULL)
+		return false;
+	return SET(CURLOPT_HTTPHEADER, fields);
+}
+
+static bool
+set_all(CURL *easy, const qg_tls_files *tls, call *k)
+{
+	return set_tls(easy, tls) && set_manners(easy) && set_request(easy, k) &&
+	       SET(CURLOPT_TIMEOUT_MS, (long)k->timeout_ms) && SET(CURLOPT_CONNECTTIMEOUT_MS, (long)k->timeout_ms) &&
+	       SET(CURLOPT_WRITEFUNCTION, on_data) && SET(CURLOPT_WRITEDATA, k) && SET(CURLOPT_PRIVATE, k);
+}
+
+static void
+easy_put(qg_http_client *c, CURL *easy)
+{
+	curl_easy_reset(easy); /* forgets the pointers into the call */
+	if (c->n_idle < EASY_KEPT)
+		c->idle[c->n_idle++] = easy;
+	else
+		curl_easy_cleanup(easy);
+}
+
+static void
+list_add(qg_http_client *c, call *k)
+{
+	k->prev = NULL;
+	k->next = c->running;
+	if (k->next != NULL)
+		k->next->prev = k;
+	c->running = k;
+}
+
+static void
+list_remove(qg_http_client *c, call *k)
+{
+	if (k->prev != NULL)
+		k->prev->next = k->next;
+	else
+		c->running = k->next;
+	if (k->next != NULL)
+		k->next->prev = k->prev;
+}
+
+/* Tells the outcome and frees. The call is in no list any more. */
+static void
+finish(qg_http_client *c, call *k, qg_err err, int status)
+{
+	if (k->easy != NULL)
+		easy_put(c, k->easy);
+	const char *body = err == QG_OK && k->answer != NULL ? (const char *)k->answer->data : "";
+	k->done(k->ctx, err, status, body, err == QG_OK && k->answer != NULL ? k->answer->len : 0);
+	call_free(k);
+}
+
+static void
+begin(qg_http_client *c, call *k)
+{
+	k->easy = c->n_idle > 0 ? c->idle[--c->n_idle] : curl_easy_init();
+	if (k->easy == NULL || !set_all(k->easy, &c->tls, k) || curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
+		finish(c, k, QG_E_NOMEM, 0);
+		return;
+	}
+	list_add(c, k);
+}
+
+/* --- results -------------------------------------------------------------- */
+
+static qg_err
+error_of(const call *k, CURLcode code)
+{
+	if (k->too_long)
+		return QG_E_RANGE;
+	if (k->no_memory)
+		return QG_E_NOMEM;
+	switch (code) {
+	case CURLE_OK:
+		return QG_OK;
+	case CURLE_OPERATION_TIMEDOUT:
+		return QG_E_TIMEOUT;
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_CERTPROBLEM:
+	case CURLE_SSL_ISSUER_ERROR:
+	case CURLE_SSL_CACERT_BADFILE:
+	case CURLE_SSL_CRL_BADFILE:
+		return QG_E_AUTH;
+	case CURLE_URL_MALFORMAT:
+	case CURLE_UNSUPPORTED_PROTOCOL:
+		return QG_E_INVAL;
+	case CURLE_OUT_OF_MEMORY:
+		return QG_E_NOMEM;
+	case CURLE_WEIRD_SERVER_REPLY:
+		return QG_E_PROTO;
+	default:
+		return QG_E_IO;
+	}
+}
+
+static void
+collect(qg_http_client *c)
+{
+	CURLMsg *m;
+	int left;
+	while ((m = curl_multi_info_read(c->multi, &left)) != NULL) {
+		if (m->msg != CURLMSG_DONE)
+			continue;
+		CURL *easy = m->easy_handle;
+		CURLcode code = m->data.result; /* m is gone with the handle */
+		call *k = NULL;
+		long status = 0;
+		(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, &k);
+		(void)curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
+		(void)curl_multi_remove_handle(c->multi, easy);
+		list_remove(c, k);
+		qg_err err = error_of(k, code);
+		finish(c, k, err, err == QG_OK ? (int)status : 0);
+	}
+}
+
+/* --- the thread ----------------------------------------------------------- */
+
+static bool
+take_inbox(qg_http_client *c, call **list)
+{
+	pthread_mutex_lock(&c->lock);
+	bool stopping = c->stopping;
+	*list = c->inbox;
+	c->inbox = NULL;
+	c->inbox_end = &c->inbox;
+	pthread_mutex_unlock(&c->lock);
+	return stopping;
+}
+
+static void
+end_all(qg_http_client *c, call *inbox)
+{
+	while (c->running != NULL) {
+		call *k = c->running;
+		list_remove(c, k);
+		(void)curl_multi_remove_handle(c->multi, k->easy);
+		finish(c, k, QG_E_CLOSED, 0);
+	}
+	while (inbox != NULL) {
+		call *k = inbox;
+		inbox = k->next;
+		finish(c, k, QG_E_CLOSED, 0);
+	}
+}
+
+static void *
+client_main(void *arg)
+{
+	qg_http_client *c = arg;
+	for (;;) {
+		call *inbox;
+		bool stopping = take_inbox(c, &inbox);
+		if (stopping) {
+			end_all(c, inbox);
+			return NULL;
+		}
+		while (inbox != NULL) {
+			call *k = inbox;
+			inbox = k->next;
+			begin(c, k);
+		}
+		int running;
+		(void)curl_multi_perform(c->multi, &running);
+		collect(c);
+		(void)curl_multi_poll(c->multi, NULL, 0, 1000, NULL);
+	}
+}
+
+/* --- start, send, stop ---------------------------------------------------- */
+
+static CURLcode global_init_result;
+
+static void
+global_init(void)
+{
+	global_init_result = curl_global_init(CURL_GLOBAL_DEFAULT);
+}
+
+/* Signals are the main thread's. */
+static bool
+start_thread(qg_http_client *c)
+{
+	sigset_t all;
+	sigset_t old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	bool ok = pthread_create(&c->thread, NULL, client_main, c) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ok;
+}
+
+static void
+client_free(qg_http_client *c)
+{
+	while (c->n_idle > 0)
+		curl_easy_cleanup(c->idle[--c->n_idle]);
+	if (c->multi != NULL)
+		curl_multi_cleanup(c->multi);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+qg_err
+qg_http_client_start(const qg_tls_files *tls, qg_http_client **out)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, global_init);
+	if (global_init_result != CURLE_OK)
+		return QG_E_NOMEM;
+	qg_err err = qg_tls_check_files(tls, NULL, 0);
+	if (err != QG_OK)
+		return err;
+	qg_http_client *c = calloc(1, sizeof *c);
+	if (c == NULL)
+		return QG_E_NOMEM;
+	pthread_mutex_init(&c->lock, NULL);
+	c->tls = *tls;
+	c->inbox_end = &c->inbox;
+	c->multi = curl_multi_init();
+	if (c->multi == NULL ||
+	    curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, CONNECTIONS_PER_HOST) != CURLM_OK ||
+	    curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT) != CURLM_OK || !start_thread(c)) {
+		client_free(c);
+		return QG_E_NOMEM;
+	}
+	*out = c;
+	return QG_OK;
+}
+
+qg_err
+qg_http_client_send(qg_http_client *c, const qg_http_call *from)
+{
+	call *k = NULL;
+	qg_err err = call_new(from, &k);
+	if (err != QG_OK)
+		return err;
+	pthread_mutex_lock(&c->lock);
+	bool stopping = c->stopping;
+	if (!stopping) {
+		*c->inbox_end = k;
+		c->inbox_end = &k->next;
+		(void)curl_multi_wakeup(c->multi);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (!stopping)
+		return QG_OK;
+	call_free(k);
+	return QG_E_CLOSED;
+}
+
+void
+qg_http_client_stop(qg_http_client **c)
+{
+	if (c == NULL || *c == NULL)
+		return;
+	qg_http_client *old = *c;
+	*c = NULL;
+	pthread_mutex_lock(&old->lock);
+	old->stopping = true;
+	(void)curl_multi_wakeup(old->multi);
+	pthread_mutex_unlock(&old->lock);
+	pthread_join(old->thread, NULL);
+	client_free(old);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_HTTP_INTERNAL_H
+#define QKDGATE_HTTP_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "qkdgate/error.h"
+#include "qkdgate/http_server.h"
+#include "qkdgate/secret.h"
+#include "router_internal.h"
+
+/* The parts of the server that do not need libmicrohttpd. */
+
+/* --- a request (http_request.c) ------------------------------------------- */
+
+#define QG_HTTP_METHOD_MAX 16
+#define QG_HTTP_TEXT_MAX 128
+#define QG_HTTP_SWALLOW_BYTES ((size_t)256 * 1024) /* of a refused body, before the connection is cut */
+
+typedef enum qg_http_late { QG_HTTP_OPEN, QG_HTTP_ANSWERED, QG_HTTP_ABANDONED } qg_http_late;
+
+typedef struct qg_http_field {
+	struct qg_http_field *next;
+	char *value;
+	char name[];
+} qg_http_field;
+
+struct qg_http_worker;
+struct qg_http_link;
+struct MHD_Connection;
+struct MHD_Response;
+
+/* Two owners: the worker until libmicrohttpd has completed it and, once
+ * deferred, whoever answers late. */
+struct qg_http_request {
+	struct qg_http_worker *worker;
+	struct qg_http_link *link;  /* its connection, the worker's */
+	struct MHD_Connection *mhd; /* the same to libmicrohttpd; the worker's once deferred */
+	atomic_uint refs;
+	const void *peer;
+	char method[QG_HTTP_METHOD_MAX];
+	qg_target target;
+	qg_route_match match;
+	char allow[QG_ROUTER_ALLOW_MAX];
+	int refused; /* status, or 0 */
+	char refused_text[QG_HTTP_TEXT_MAX];
+	qg_secret *body;
+	size_t swallowed;
+	bool handled;
+	bool deferred; /* set before anybody else knows of the request */
+	_Atomic qg_http_late late;
+	qg_http_field *fields; /* of the answer */
+	struct MHD_Response *response;
+	int status;
+	qg_http_request *late_next; /* in the worker's queue of late answers */
+	qg_http_request *prev;      /* in the worker's list of deferred ones */
+	qg_http_request *next;
+	char scratch[];
+};
+
+/* One with a single owner and room to take its target apart; NULL: no memory. */
+qg_http_request *qg_http_request_new(const char *method, const char *raw_target);
+
+/* Gives up one share; the last one frees all but the response. */
+void qg_http_request_put(qg_http_request *req);
+
+/* Notes that the request is to be refused; the first reason counts. */
+void qg_http_refuse(qg_http_request *req, int status, const char *fmt, ...) QG_PRINTF(3, 4);
+
+/* Finds the route of the target, or refuses. */
+void qg_http_find_route(qg_http_request *req, const qg_router *router, const char *raw_target);
+
+/* Looks at what the headers (NULL: absent) say of the body. False: it cannot
+ * even be swallowed, so the refusal must go out at once. */
+bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length);
+
+/* Takes n bytes of the body and wipes them where they were. False: more than
+ * can be swallowed. */
+bool qg_http_take_body(qg_http_request *req, void *data, size_t n);
+
+/* --- listening and counting (http_listen.c) ------------------------------- */
+
+/* Opens a listening socket on an IP address; *port 0: any, and is set. The
+ * first of a group fails when anybody else listens there already; the others
+ * share its port with SO_REUSEPORT. QG_E_INVAL: not an IP address. QG_E_IO
+ * with errno. */
+qg_err qg_listen_open(const char *address, unsigned *port, bool first, int *fd) QG_CHECKED;
+
+/* How many connections there are, in all and per address. Any thread. */
+typedef struct qg_census qg_census;
+
+/* An IPv6 or mapped IPv4 address. */
+typedef struct qg_census_key {
+	uint8_t bytes[16];
+} qg_census_key;
+
+/* most_each 0: no limit per address. QG_E_NOMEM. */
+qg_err qg_census_new(unsigned most, unsigned most_each, qg_census **out) QG_CHECKED;
+void qg_census_free(qg_census **c);
+/* Whether one more would be let in now. */
+bool qg_census_has_room(qg_census *c, const struct sockaddr *from);
+/* Counts one more, or says no. */
+bool qg_census_enter(qg_census *c, const struct sockaddr *from, qg_census_key *key);
+void qg_census_leave(qg_census *c, const qg_census_key *key);
+
+#endif

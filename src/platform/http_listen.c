@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "http_internal.h"
+
+/* --- listening ------------------------------------------------------------ */
+
+static bool
+parse_address(const char *text, unsigned port, struct sockaddr_storage *out, socklen_t *len)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
+	memset(out, 0, sizeof *out);
+	if (port > 65535)
+		return false;
+	if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
+		memcpy(out, &v4, sizeof v4);
+		*len = sizeof v4;
+		return true;
+	}
+	if (inet_pton(AF_INET6, text, &v6.sin6_addr) == 1) {
+		memcpy(out, &v6, sizeof v6);
+		*len = sizeof v6;
+		return true;
+	}
+	return false;
+}
+
+static bool
+learn_port(int fd, unsigned *port)
+{
+	struct sockaddr_storage a = {0};
+	socklen_t len = sizeof a;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+	if (getsockname(fd, (struct sockaddr *)&a, &len) != 0)
+		return false;
+	memcpy(&v4, &a, sizeof v4);
+	memcpy(&v6, &a, sizeof v6);
+	*port = ntohs(a.ss_family == AF_INET ? v4.sin_port : v6.sin6_port);
+	return true;
+}
+
+static bool
+set_on(int fd, int option)
+{
+	int on = 1;
+	return setsockopt(fd, SOL_SOCKET, option, &on, sizeof on) == 0;
+}
+
+/* With SO_REUSEPORT from the start a second daemon of the same user would
+ * silently get half of the connections: so the first socket binds without. */
+static bool
+bind_and_listen(int fd, const struct sockaddr_storage *a, socklen_t len, bool first)
+{
+	if (!set_on(fd, SO_REUSEADDR) || (!first && !set_on(fd, SO_REUSEPORT)))
+		return false;
+	if (bind(fd, (const struct sockaddr *)a, len) != 0)
+		return false;
+	if (first && !set_on(fd, SO_REUSEPORT))
+		return false;
+	return listen(fd, SOMAXCONN) == 0;
+}
+
+qg_err
+qg_listen_open(const char *address, unsigned *port, bool first, int *fd)
+{
+	struct sockaddr_storage a;
+	socklen_t len = 0;
+	if (!parse_address(address, *port, &a, &len))
+		return QG_E_INVAL;
+	int s = socket(a.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return QG_E_IO;
+	if (!bind_and_listen(s, &a, len, first) || !learn_port(s, port)) {
+		int saved = errno;
+		close(s);
+		errno = saved;
+		return QG_E_IO;
+	}
+	*fd = s;
+	return QG_OK;
+}
+
+/* --- counting ------------------------------------------------------------- */
+
+typedef struct resident {
+	struct resident *next;
+	qg_census_key key;
+	unsigned n;
+} resident;
+
+#define BUCKETS 1024u
+
+struct qg_census {
+	pthread_mutex_t lock;
+	unsigned most;
+	unsigned most_each;
+	unsigned n;
+	resident *bucket[BUCKETS];
+};
+
+static qg_census_key
+key_of(const struct sockaddr *from)
+{
+	qg_census_key key = {.bytes = {[10] = 0xff, [11] = 0xff}};
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+	if (from->sa_family == AF_INET6) {
+		memcpy(&v6, from, sizeof v6);
+		memcpy(key.bytes, &v6.sin6_addr, sizeof key.bytes);
+	} else if (from->sa_family == AF_INET) {
+		memcpy(&v4, from, sizeof v4);
+		memcpy(key.bytes + 12, &v4.sin_addr, 4);
+	}
+	return key;
+}
+
+/* The table never holds more than max_connections: a chosen clash of addresses
+ * costs little. */
+static resident **
+find(qg_census *c, const qg_census_key *key)
+{
+	uint32_t h = 2166136261u;
+	for (size_t i = 0; i < sizeof key->bytes; i++)
+		h = (h ^ key->bytes[i]) * 16777619u;
+	resident **at = &c->bucket[(h ^ h >> 16) % BUCKETS];
+	while (*at != NULL && memcmp(&(*at)->key, key, sizeof *key) != 0)
+		at = &(*at)->next;
+	return at;
+}
+
+qg_err
+qg_census_new(unsigned most, unsigned most_each, qg_census **out)
+{
+	qg_census *c = calloc(1, sizeof *c);
+	if (c == NULL)
+		return QG_E_NOMEM;
+	pthread_mutex_init(&c->lock, NULL);
+	c->most = most;
+	c->most_each = most_each;
+	*out = c;
+	return QG_OK;
+}
+
+void
+qg_census_free(qg_census **c)
+{
+	if (c == NULL || *c == NULL)
+		return;
+	for (size_t i = 0; i < BUCKETS; i++) {
+		for (resident *r = (*c)->bucket[i]; r != NULL;) {
+			resident *next = r->next;
+			free(r);
+			r = next;
+		}
+	}
+	pthread_mutex_destroy(&(*c)->lock);
+	free(*c);
+	*c = NULL;
+}
+
+static bool
+has_room(const qg_census *c, const resident *r)
+{
+	return c->n < c->most && (c->most_each == 0 || r == NULL || r->n < c->most_each);
+}
+
+bool
+qg_census_has_room(qg_census *c, const struct sockaddr *from)
+{
+	qg_census_key key = key_of(from);
+	pthread_mutex_lock(&c->lock);
+	bool yes = has_room(c, *find(c, &key));
+	pthread_mutex_unlock(&c->lock);
+	return yes;
+}
+
+bool
+qg_census_enter(qg_census *c, const struct sockaddr *from, qg_census_key *key)
+{
+	*key = key_of(from);
+	pthread_mutex_lock(&c->lock);
+	resident **at = find(c, key);
+	bool yes = has_room(c, *at);
+	if (yes && *at == NULL) {
+		*at = calloc(1, sizeof **at);
+		if (*at != NULL)
+			(*at)->key = *key;
+		else
+			yes = false;
+	}
+	if (yes) {
+		(*at)->n++;
+		c->n++;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return yes;
+}
+
+void
+qg_census_leave(qg_census *c, const qg_census_key *key)
+{
+	pthread_mutex_lock(&c->lock);
+	resident **at = find(c, key);
+	if (*at != NULL) {
+		c->n--;
+		if (--(*at)->n == 0) {
+			resident *gone = *at;
+			*at = gone->next;
+			free(gone);
+		}
+	}
+	pthread_mutex_unlock(&c->lock);
+}

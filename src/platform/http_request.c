@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A request between its first header and its answer: what it may be, its body,
+ * and what handlers ask of it. */
+#include <assert.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "http_internal.h"
+
+enum { BAD_REQUEST = 400, NOT_FOUND = 404, METHOD_NOT_ALLOWED = 405, CONTENT_TOO_LARGE = 413, UNAVAILABLE = 503 };
+
+/* --- birth and death ------------------------------------------------------ */
+
+qg_http_request *
+qg_http_request_new(const char *method, const char *raw_target)
+{
+	qg_http_request *req = calloc(1, sizeof *req + 2 * (strlen(raw_target) + 1));
+	if (req == NULL)
+		return NULL;
+	atomic_init(&req->refs, 1);
+	atomic_init(&req->late, QG_HTTP_OPEN);
+	req->target.path = req->scratch;
+	/* A longer method is none of ours, also when cut. */
+	memcpy(req->method, method, strnlen(method, QG_HTTP_METHOD_MAX - 1));
+	return req;
+}
+
+void
+qg_http_request_put(qg_http_request *req)
+{
+	if (atomic_fetch_sub(&req->refs, 1) != 1)
+		return;
+	qg_secret_free(&req->body);
+	while (req->fields != NULL) {
+		qg_http_field *next = req->fields->next;
+		free(req->fields->value);
+		free(req->fields);
+		req->fields = next;
+	}
+	free(req);
+}
+
+/* --- refusing ------------------------------------------------------------- */
+
+void
+qg_http_refuse(qg_http_request *req, int status, const char *fmt, ...)
+{
+	if (req->refused != 0)
+		return;
+	va_list ap;
+	va_start(ap, fmt);
+	if (vsnprintf(req->refused_text, sizeof req->refused_text, fmt, ap) < 0)
+		req->refused_text[0] = '\0';
+	va_end(ap);
+	req->refused = status;
+}
+
+void
+qg_http_find_route(qg_http_request *req, const qg_router *router, const char *raw_target)
+{
+	qg_err err = qg_target_parse(raw_target, req->scratch, &req->target);
+	if (err == QG_OK)
+		err = qg_router_match(router, req->method, &req->target, &req->match, req->allow);
+	switch (err) {
+	case QG_OK:
+		break;
+	case QG_E_PARSE:
+		qg_http_refuse(req, BAD_REQUEST, "the path or query has a bad escape or character");
+		break;
+	case QG_E_RANGE:
+		qg_http_refuse(req, BAD_REQUEST, "more than %d query arguments", QG_TARGET_QUERY_MAX);
+		break;
+	case QG_E_UNSUPPORTED:
+		qg_http_refuse(req, METHOD_NOT_ALLOWED, "this path allows only %s", req->allow);
+		break;
+	default:
+		qg_http_refuse(req, NOT_FOUND, "no such path");
+		break;
+	}
+}
+
+static void
+refuse_body(qg_http_request *req, size_t limit)
+{
+	if (limit == 0)
+		qg_http_refuse(req, BAD_REQUEST, "this request takes no body");
+	else
+		qg_http_refuse(req, CONTENT_TOO_LARGE, "the body is larger than %zu bytes", limit);
+}
+
+/* --- the body ------------------------------------------------------------- */
+
+static size_t
+body_limit(const qg_http_request *req)
+{
+	return req->match.route != NULL ? req->match.route->body_limit : 0;
+}
+
+bool
+qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length)
+{
+	size_t limit = body_limit(req);
+	if (coding != NULL && strcasecmp(coding, "chunked") != 0) {
+		qg_http_refuse(req, BAD_REQUEST, "the only transfer coding taken is chunked");
+		return false;
+	}
+	/* Whoever is in front of us may have believed the other one. */
+	if (coding != NULL && length != NULL) {
+		qg_http_refuse(req, BAD_REQUEST, "Transfer-Encoding and Content-Length exclude each other");
+		return false;
+	}
+	if (length == NULL)
+		return true;
+	unsigned long long n = strtoull(length, NULL, 10); /* libmicrohttpd took only digits that fit 64 bits */
+	if (n > limit)
+		refuse_body(req, limit);
+	return n <= limit || n - limit <= QG_HTTP_SWALLOW_BYTES;
+}
+
+/* Makes room for n more bytes, by doubling: memory is taken as bytes come, not
+ * as they are announced. */
+static qg_err
+grow_body(qg_http_request *req, size_t n, size_t limit)
+{
+	size_t have = req->body != NULL ? req->body->len : 0;
+	if (req->body != NULL && n <= req->body->room - have)
+		return QG_OK;
+	size_t room = n > have ? have + n : 2 * have; /* both within twice the limit */
+	qg_secret *bigger = NULL;
+	qg_err err = qg_secret_new(room < limit ? room : limit, &bigger);
+	if (err != QG_OK)
+		return err;
+	if (req->body != NULL)
+		err = qg_secret_append(bigger, req->body->data, have);
+	qg_secret_free(&req->body);
+	req->body = bigger;
+	return err;
+}
+
+bool
+qg_http_take_body(qg_http_request *req, void *data, size_t n)
+{
+	size_t limit = body_limit(req);
+	size_t have = req->body != NULL ? req->body->len : 0;
+	if (req->refused == 0 && n > limit - have)
+		refuse_body(req, limit);
+	if (req->refused == 0 &&
+	    (grow_body(req, n, limit) != QG_OK || qg_secret_append(req->body, data, n) != QG_OK))
+		qg_http_refuse(req, UNAVAILABLE, "out of memory");
+	if (req->refused != 0) {
+		qg_secret_free(&req->body);
+		req->swallowed += n;
+	}
+	qg_wipe(data, n);
+	return req->swallowed <= QG_HTTP_SWALLOW_BYTES + limit;
+}
+
+/* --- what handlers ask ---------------------------------------------------- */
+
+const void *
+qg_http_peer(const qg_http_request *req)
+{
+	return req->peer;
+}
+
+const char *
+qg_http_path_part(const qg_http_request *req, size_t n)
+{
+	return n < req->match.n_parts ? req->match.part[n] : NULL;
+}
+
+size_t
+qg_http_query_count(const qg_http_request *req)
+{
+	return req->target.n_query;
+}
+
+void
+qg_http_query_at(const qg_http_request *req, size_t n, const char **name, const char **value)
+{
+	assert(n < req->target.n_query);
+	*name = req->target.query[n].name;
+	*value = req->target.query[n].value;
+}
+
+const char *
+qg_http_body(const qg_http_request *req, size_t *len)
+{
+	*len = req->body != NULL ? req->body->len : 0;
+	return req->body != NULL ? (const char *)req->body->data : "";
+}
+
+const char *
+qg_http_method(const qg_http_request *req)
+{
+	return req->method;
+}
+
+const char *
+qg_http_path(const qg_http_request *req)
+{
+	return req->target.path;
+}
+
+void
+qg_http_set_header(qg_http_request *req, const char *name, const char *value)
+{
+	size_t len = strlen(name) + 1;
+	qg_http_field *f = malloc(sizeof *f + len);
+	char *copy = strdup(value);
+	if (f == NULL || copy == NULL) {
+		free(f);
+		free(copy);
+		return;
+	}
+	memcpy(f->name, name, len);
+	f->value = copy;
+	f->next = req->fields;
+	req->fields = f;
+}

@@ -1,0 +1,780 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The only file that includes libmicrohttpd.
+ *
+ * One worker thread per core with a daemon of its own, in epoll mode without
+ * its internal thread: that one spins at 100 % of a core as soon as a client
+ * sends a ClientHello and stops. A deferred request is a suspended connection;
+ * its late answer goes to the worker's queue, and the worker resumes the whole
+ * queue at once. libmicrohttpd never touches a suspended connection, so what a
+ * request points to stays valid until then, whether its client is still there
+ * or not. */
+#include <assert.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "http_internal.h"
+#include "qkdgate/clock.h"
+#include "qkdgate/http_server.h"
+#include "router_internal.h"
+#include "tls_internal.h"
+
+#define POOL_BYTES ((size_t)8 * 1024)       /* per connection: request line, headers, read buffer */
+#define RUNS_IN_A_ROW 3                     /* of MHD_run while it asks for no wait */
+#define SWEEP_MS 500                        /* between looks for connections that take too long */
+#define DRAIN_MS 1000                       /* for answers under way when the server stops */
+#define THREADS_MAX 64u
+
+typedef struct qg_http_worker worker;
+
+/* One client connection; only its worker touches it. */
+typedef struct qg_http_link {
+	worker *w;
+	struct qg_http_link *prev;
+	struct qg_http_link *next;
+	int fd;
+	bool counted; /* in the census, under key */
+	qg_census_key key;
+	bool identified; /* peer holds what identify said */
+	const void *peer;
+	bool waiting;      /* for a late answer: no time limit of ours */
+	uint64_t since_ms; /* the last time a request was begun or answered */
+	char *target;      /* of the request that is being read, as it came */
+	size_t target_room;
+} conn;
+
+struct qg_http_worker {
+	qg_http_server *server;
+	struct MHD_Daemon *daemon;
+	int daemon_fd; /* libmicrohttpd's epoll descriptor */
+	int listen_fd;
+	int wake_fd;
+	pthread_t thread;
+	bool running;
+	bool draining;
+	uint64_t next_sweep_ms;
+	size_t active; /* requests that libmicrohttpd holds */
+	conn *conns;
+	qg_http_request *deferred;
+	pthread_mutex_t lock; /* for late */
+	qg_http_request *late;
+};
+
+struct qg_http_server {
+	qg_http_options o;
+	qg_router *router;
+	qg_tls_context *tls;
+	qg_census *census;
+	unsigned port;
+	atomic_bool stopping;
+	char trouble[QG_HTTP_TEXT_MAX]; /* what libmicrohttpd said while starting */
+	bool started;
+	unsigned n_workers;
+	worker *workers;
+};
+
+/* --- deferred requests ---------------------------------------------------- */
+
+static void
+list_add(worker *w, qg_http_request *req)
+{
+	req->prev = NULL;
+	req->next = w->deferred;
+	if (req->next != NULL)
+		req->next->prev = req;
+	w->deferred = req;
+}
+
+static void
+list_remove(worker *w, qg_http_request *req)
+{
+	if (req->prev != NULL)
+		req->prev->next = req->next;
+	else
+		w->deferred = req->next;
+	if (req->next != NULL)
+		req->next->prev = req->prev;
+}
+
+/* --- answers -------------------------------------------------------------- */
+
+static bool
+add_header(struct MHD_Response *r, const char *name, const char *value)
+{
+	return MHD_add_response_header(r, name, value) == MHD_YES;
+}
+
+static void
+decorate(const qg_http_request *req, struct MHD_Response *r, const char *type)
+{
+	add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	if (type != NULL)
+		add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	if (atomic_load_explicit(&req->worker->server->stopping, memory_order_relaxed))
+		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
+}
+
+static struct MHD_Response *
+make_response(const void *body, size_t len)
+{
+	/* libmicrohttpd copies; the prototype merely lacks a const. */
+	void *p = (void *)(uintptr_t)(len > 0 ? body : "");
+	return MHD_create_response_from_buffer(len, p, len > 0 ? MHD_RESPMEM_MUST_COPY : MHD_RESPMEM_PERSISTENT);
+}
+
+static enum MHD_Result
+queue(qg_http_request *req, int status, struct MHD_Response *r)
+{
+	if (r == NULL)
+		return MHD_NO;
+	req->link->since_ms = qg_clock_elapsed_ms();
+	enum MHD_Result rc = MHD_queue_response(req->mhd, (unsigned)status, r);
+	MHD_destroy_response(r);
+	return rc;
+}
+
+/* A body that is too large is an error of the client like any other: 413 is
+ * what error_body hears, 400 what goes out (ETSI GS QKD 014 knows no 413). */
+static enum MHD_Result
+queue_refusal(qg_http_request *req, int status, const char *text)
+{
+	const qg_http_options *o = &req->worker->server->o;
+	char buf[1024];
+	size_t len = 0;
+	if (status != MHD_HTTP_UNAUTHORIZED && o->error_body != NULL)
+		len = o->error_body(status, text, buf, sizeof buf);
+	struct MHD_Response *r = make_response(buf, len);
+	if (r != NULL) {
+		decorate(req, r, len > 0 ? o->error_type : NULL);
+		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
+			add_header(r, MHD_HTTP_HEADER_ALLOW, req->allow);
+	}
+	if (o->on_refused != NULL)
+		o->on_refused(status, req->method, req->target.path, o->ctx);
+	return queue(req, status == MHD_HTTP_CONTENT_TOO_LARGE ? MHD_HTTP_BAD_REQUEST : status, r);
+}
+
+static void
+wake(worker *w)
+{
+	uint64_t one = 1;
+	ssize_t n;
+	do
+		n = write(w->wake_fd, &one, sizeof one);
+	while (n < 0 && errno == EINTR);
+}
+
+/* Once it is in the queue the request belongs to the worker. The lock spans
+ * the waking: the worker may end as soon as its last answer is there. */
+static void
+answer_late(qg_http_request *req)
+{
+	qg_http_late open = QG_HTTP_OPEN;
+	if (!atomic_compare_exchange_strong(&req->late, &open, QG_HTTP_ANSWERED)) {
+		if (req->response != NULL) /* the server stopped meanwhile */
+			MHD_destroy_response(req->response);
+		qg_http_request_put(req);
+		return;
+	}
+	worker *w = req->worker;
+	pthread_mutex_lock(&w->lock);
+	req->late_next = w->late;
+	w->late = req;
+	if (req->late_next == NULL)
+		wake(w);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void
+answer(qg_http_request *req, int status, const char *type, struct MHD_Response *r)
+{
+	assert(req->response == NULL && req->status == 0);
+	if (r != NULL) {
+		add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+		if (type != NULL)
+			add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+		for (const qg_http_field *h = req->fields; h != NULL; h = h->next)
+			add_header(r, h->name, h->value);
+	}
+	req->response = r;
+	req->status = status;
+	if (req->deferred)
+		answer_late(req);
+}
+
+void
+qg_http_answer(qg_http_request *req, int status, const char *type, const void *body, size_t len)
+{
+	answer(req, status, type, make_response(body, len));
+}
+
+static void
+free_secret_body(void *cls)
+{
+	qg_secret *s = cls;
+	qg_secret_free(&s);
+}
+
+void
+qg_http_answer_secret(qg_http_request *req, int status, const char *type, qg_secret *body)
+{
+	struct MHD_Response *r =
+		MHD_create_response_from_buffer_with_free_callback_cls(body->len, body->data, free_secret_body, body);
+	if (r == NULL)
+		qg_secret_free(&body);
+	answer(req, status, type, r);
+}
+
+void
+qg_http_defer(qg_http_request *req)
+{
+	assert(!req->deferred && req->status == 0);
+	req->deferred = true;
+	req->link->waiting = true;
+	atomic_fetch_add(&req->refs, 1);
+	list_add(req->worker, req);
+	MHD_suspend_connection(req->mhd);
+}
+
+const char *
+qg_http_header(const qg_http_request *req, const char *name)
+{
+	return MHD_lookup_connection_value(req->mhd, MHD_HEADER_KIND, name);
+}
+
+/* --- a request comes in --------------------------------------------------- */
+
+static conn *
+conn_of(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	return info != NULL ? info->socket_context : NULL;
+}
+
+static void *
+session_of(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+	return info != NULL ? info->tls_session : NULL;
+}
+
+/* libmicrohttpd shows the target as it came only here, before it decodes. */
+static void *
+on_target(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+	(void)cls;
+	conn *c = conn_of(mhd);
+	size_t len = strlen(target) + 1;
+	if (c == NULL)
+		return NULL;
+	if (len > c->target_room) {
+		char *bigger = realloc(c->target, len);
+		if (bigger == NULL) {
+			if (c->target != NULL)
+				c->target[0] = '\0'; /* not found, then */
+			return NULL;
+		}
+		c->target = bigger;
+		c->target_room = len;
+	}
+	memcpy(c->target, target, len);
+	return NULL;
+}
+
+/* No decoding by libmicrohttpd: ours is strict, and knows segments. */
+static size_t
+on_unescape(void *cls, struct MHD_Connection *mhd, char *text)
+{
+	(void)cls, (void)mhd;
+	return strlen(text);
+}
+
+/* Once per connection: looking at a certificate costs as much as 40 requests. */
+static const void *
+peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
+{
+	if (!c->identified) {
+		qg_tls_identity id;
+		c->identified = true;
+		if (qg_tls_identify(session_of(mhd), &id) == QG_OK)
+			c->peer = s->o.identify(&id, s->o.ctx);
+	}
+	return c->peer;
+}
+
+static enum MHD_Result
+begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
+{
+	conn *c = conn_of(mhd);
+	qg_http_request *req = c != NULL && c->target != NULL ? qg_http_request_new(method, c->target) : NULL;
+	if (req == NULL)
+		return MHD_NO;
+	req->worker = w;
+	req->link = c;
+	req->mhd = mhd;
+	w->active++;
+	*con_cls = req;
+	c->since_ms = qg_clock_elapsed_ms();
+
+	req->peer = peer_of(w->server, c, mhd);
+	if (req->peer == NULL)
+		qg_http_refuse(req, MHD_HTTP_UNAUTHORIZED, "the certificate names nobody known here");
+	qg_http_find_route(req, w->server->router, c->target);
+	/* Never an answer on this first call, it would end the connection: except
+	 * where just that is wanted. */
+	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING),
+				 qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH)))
+		return MHD_YES;
+	return queue_refusal(req, req->refused, req->refused_text);
+}
+
+static enum MHD_Result
+send_answer(qg_http_request *req)
+{
+	struct MHD_Response *r = req->response;
+	if (r == NULL)
+		return queue_refusal(req, MHD_HTTP_INTERNAL_SERVER_ERROR, "internal error");
+	req->response = NULL;
+	if (atomic_load_explicit(&req->worker->server->stopping, memory_order_relaxed))
+		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
+	return queue(req, req->status, r);
+}
+
+/* The body is complete: handle it, or the request is back with its answer. */
+static enum MHD_Result
+finish(qg_http_request *req)
+{
+	if (req->deferred) {
+		switch (atomic_load(&req->late)) {
+		case QG_HTTP_OPEN:
+			return MHD_YES;
+		case QG_HTTP_ANSWERED:
+			return send_answer(req);
+		case QG_HTTP_ABANDONED:
+			return queue_refusal(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
+		}
+	}
+	if (req->worker->draining)
+		qg_http_refuse(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
+	if (req->refused != 0)
+		return queue_refusal(req, req->refused, req->refused_text);
+	assert(!req->handled);
+	req->handled = true;
+	req->match.route->handler(req, req->worker->server->o.ctx);
+	/* Deferred, it may have been answered already: the queue has it then. */
+	return req->deferred ? MHD_YES : send_answer(req);
+}
+
+static enum MHD_Result
+on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+	  const char *data, size_t *size, void **con_cls)
+{
+	(void)url, (void)version;
+	qg_http_request *req = *con_cls;
+	if (req == NULL)
+		return begin(cls, mhd, method, con_cls);
+	if (*size == 0)
+		return finish(req);
+	/* The body may hold key and libmicrohttpd frees its buffers unwiped, so the
+	 * bytes are wiped where they are: it is done with them. */
+	bool ok = qg_http_take_body(req, (void *)(uintptr_t)data, *size);
+	*size = 0;
+	return ok ? MHD_YES : MHD_NO;
+}
+
+static void
+on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_RequestTerminationCode how)
+{
+	(void)mhd, (void)how;
+	worker *w = cls;
+	qg_http_request *req = *con_cls;
+	if (req == NULL)
+		return;
+	*con_cls = NULL;
+	w->active--;
+	req->link->since_ms = qg_clock_elapsed_ms();
+	if (atomic_load(&req->late) != QG_HTTP_ABANDONED && req->response != NULL)
+		MHD_destroy_response(req->response);
+	qg_http_request_put(req);
+}
+
+/* --- connections ---------------------------------------------------------- */
+
+static enum MHD_Result
+on_accept(void *cls, const struct sockaddr *from, socklen_t len)
+{
+	(void)len;
+	worker *w = cls;
+	return qg_census_has_room(w->server->census, from) ? MHD_YES : MHD_NO;
+}
+
+/* Whatever goes wrong here, the socket is shut and libmicrohttpd finds out. */
+static bool
+conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *from = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	void *session = session_of(mhd);
+	if (from == NULL || session == NULL)
+		return false;
+	c->counted = qg_census_enter(w->server->census, from->client_addr, &c->key);
+	return c->counted && qg_tls_adopt(w->server->tls, session) == QG_OK;
+}
+
+static void
+conn_open(worker *w, struct MHD_Connection *mhd, void **context)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+	int fd = info != NULL ? info->connect_fd : -1;
+	conn *c = calloc(1, sizeof *c);
+	if (c != NULL) {
+		c->w = w;
+		c->fd = fd;
+		c->since_ms = qg_clock_elapsed_ms();
+		c->next = w->conns;
+		if (c->next != NULL)
+			c->next->prev = c;
+		w->conns = c;
+		*context = c;
+	}
+	if (c == NULL || !conn_start(w, c, mhd))
+		(void)shutdown(fd, SHUT_RDWR);
+}
+
+static void
+conn_close(worker *w, conn *c)
+{
+	if (c == NULL)
+		return;
+	if (c->prev != NULL)
+		c->prev->next = c->next;
+	else
+		w->conns = c->next;
+	if (c->next != NULL)
+		c->next->prev = c->prev;
+	if (c->counted)
+		qg_census_leave(w->server->census, &c->key);
+	free(c->target);
+	free(c);
+}
+
+static void
+on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
+{
+	worker *w = cls;
+	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+		conn_open(w, mhd, context);
+	} else {
+		conn_close(w, *context);
+		*context = NULL;
+	}
+}
+
+/* libmicrohttpd's timeout starts anew with every byte. Here a request must be
+ * complete, and an answer taken, within twice that time. */
+static void
+sweep(worker *w)
+{
+	uint64_t now = qg_clock_elapsed_ms();
+	uint64_t most_ms = 2 * (uint64_t)w->server->o.idle_timeout_s * 1000;
+	if (now < w->next_sweep_ms)
+		return;
+	w->next_sweep_ms = now + SWEEP_MS;
+	for (const conn *c = w->conns; c != NULL && most_ms > 0; c = c->next)
+		if (!c->waiting && now - c->since_ms > most_ms)
+			(void)shutdown(c->fd, SHUT_RDWR);
+}
+
+/* --- the loop ------------------------------------------------------------- */
+
+static void
+resume(worker *w, qg_http_request *req)
+{
+	list_remove(w, req);
+	req->link->waiting = false;
+	req->link->since_ms = qg_clock_elapsed_ms();
+	MHD_resume_connection(req->mhd);
+}
+
+static void
+take_late_answers(worker *w)
+{
+	uint64_t count;
+	(void)!read(w->wake_fd, &count, sizeof count);
+	pthread_mutex_lock(&w->lock);
+	qg_http_request *req = w->late;
+	w->late = NULL;
+	pthread_mutex_unlock(&w->lock);
+	while (req != NULL) {
+		qg_http_request *next = req->late_next;
+		resume(w, req);
+		qg_http_request_put(req); /* the answerer's share */
+		req = next;
+	}
+}
+
+/* How long libmicrohttpd lets us sleep. A client that stopped inside the
+ * handshake makes it say 0 for ever: hence the limit on runs in a row. */
+static int
+run_daemon(worker *w)
+{
+	MHD_UNSIGNED_LONG_LONG wait_ms = SWEEP_MS;
+	for (int i = 0; i < RUNS_IN_A_ROW; i++) {
+		MHD_run(w->daemon);
+		if (MHD_get_timeout(w->daemon, &wait_ms) != MHD_YES)
+			return SWEEP_MS;
+		if (wait_ms != 0)
+			return wait_ms < SWEEP_MS ? (int)wait_ms : SWEEP_MS;
+	}
+	return 1;
+}
+
+static int
+serve(worker *w, int wait_ms)
+{
+	struct pollfd p[2] = {{.fd = w->daemon_fd, .events = POLLIN}, {.fd = w->wake_fd, .events = POLLIN}};
+	if (poll(p, 2, wait_ms) > 0 && p[1].revents != 0)
+		take_late_answers(w);
+	sweep(w);
+	return run_daemon(w);
+}
+
+/* Those that win the race against us are in the queue, or will be soon. */
+static void
+abandon_deferred(worker *w)
+{
+	for (qg_http_request *req = w->deferred; req != NULL;) {
+		qg_http_request *next = req->next;
+		qg_http_late open = QG_HTTP_OPEN;
+		if (atomic_compare_exchange_strong(&req->late, &open, QG_HTTP_ABANDONED))
+			resume(w, req);
+		req = next;
+	}
+}
+
+static void
+drain(worker *w)
+{
+	uint64_t deadline_ms = qg_clock_elapsed_ms() + DRAIN_MS;
+	w->draining = true;
+	(void)MHD_quiesce_daemon(w->daemon);
+	close(w->listen_fd);
+	w->listen_fd = -1;
+	abandon_deferred(w);
+	int wait_ms = run_daemon(w);
+	while (w->deferred != NULL || (w->active > 0 && qg_clock_elapsed_ms() < deadline_ms))
+		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
+}
+
+static void *
+worker_main(void *arg)
+{
+	worker *w = arg;
+	int wait_ms = 0;
+	while (!atomic_load(&w->server->stopping))
+		wait_ms = serve(w, wait_ms);
+	drain(w);
+	MHD_stop_daemon(w->daemon);
+	w->daemon = NULL;
+	return NULL;
+}
+
+/* --- start and stop ------------------------------------------------------- */
+
+/* libmicrohttpd's words on single connections say nothing an operator can use,
+ * and a stranger can have as many of them written as he likes. */
+static void on_log(void *cls, const char *fmt, va_list ap) QG_PRINTF(2, 0);
+
+static void
+on_log(void *cls, const char *fmt, va_list ap)
+{
+	qg_http_server *s = cls;
+	if (s->started)
+		return;
+	if (vsnprintf(s->trouble, sizeof s->trouble, fmt, ap) < 0)
+		s->trouble[0] = '\0';
+	s->trouble[strcspn(s->trouble, "\n")] = '\0';
+}
+
+static struct MHD_Daemon *
+start_daemon(worker *w)
+{
+	const qg_http_options *o = &w->server->o;
+	unsigned flags = MHD_USE_EPOLL | MHD_USE_TLS | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+	/* clang-format off */
+	return MHD_start_daemon(flags, 0, on_accept, w, on_access, w,
+		MHD_OPTION_EXTERNAL_LOGGER, on_log, w->server,
+		MHD_OPTION_LISTEN_SOCKET, w->listen_fd,
+		MHD_OPTION_HTTPS_CERT_CALLBACK, qg_tls_no_certificate(),
+		MHD_OPTION_NOTIFY_CONNECTION, on_connection, w,
+		MHD_OPTION_NOTIFY_COMPLETED, on_completed, w,
+		MHD_OPTION_URI_LOG_CALLBACK, on_target, w,
+		MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, w,
+		MHD_OPTION_CONNECTION_MEMORY_LIMIT, POOL_BYTES,
+		MHD_OPTION_CONNECTION_LIMIT, o->max_connections + 16, /* on_accept rules */
+		MHD_OPTION_CONNECTION_TIMEOUT, o->idle_timeout_s,
+		MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+		MHD_OPTION_END);
+	/* clang-format on */
+}
+
+static qg_err
+worker_open(worker *w, qg_http_server *s, bool first, char *why, size_t why_room)
+{
+	w->server = s;
+	w->daemon_fd = -1;
+	qg_err err = qg_listen_open(s->o.address, &s->port, first, &w->listen_fd);
+	if (err != QG_OK) {
+		qg_tls_say(why, why_room, "%s port %u: %s", s->o.address, s->port,
+			   err == QG_E_INVAL ? "not an IP address and port" : strerror(errno));
+		return QG_E_IO;
+	}
+	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (w->wake_fd < 0)
+		return QG_E_IO;
+	w->daemon = start_daemon(w);
+	if (w->daemon == NULL) {
+		w->listen_fd = -1; /* it closed that */
+		qg_tls_say(why, why_room, "%s port %u: %s", s->o.address, s->port, s->trouble);
+		return QG_E_IO;
+	}
+	const union MHD_DaemonInfo *info = MHD_get_daemon_info(w->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+	if (info == NULL)
+		return QG_E_IO;
+	w->daemon_fd = info->epoll_fd;
+	return QG_OK;
+}
+
+/* Signals are the main thread's. */
+static qg_err
+worker_start(worker *w)
+{
+	sigset_t all;
+	sigset_t old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	w->running = pthread_create(&w->thread, NULL, worker_main, w) == 0;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return w->running ? QG_OK : QG_E_NOMEM;
+}
+
+static void
+worker_end(worker *w)
+{
+	if (w->running) {
+		wake(w);
+		pthread_join(w->thread, NULL);
+	}
+	if (w->daemon != NULL) {
+		MHD_stop_daemon(w->daemon); /* takes the listening socket along */
+		w->listen_fd = -1;
+	}
+	if (w->listen_fd >= 0)
+		close(w->listen_fd);
+	if (w->wake_fd >= 0)
+		close(w->wake_fd);
+	pthread_mutex_destroy(&w->lock);
+}
+
+static unsigned
+count_threads(unsigned wanted)
+{
+	cpu_set_t set;
+	if (wanted == 0 && sched_getaffinity(0, sizeof set, &set) == 0)
+		wanted = (unsigned)CPU_COUNT(&set);
+	if (wanted == 0)
+		return 1;
+	return wanted < THREADS_MAX ? wanted : THREADS_MAX;
+}
+
+static qg_err
+open_workers(qg_http_server *s, char *why, size_t why_room)
+{
+	unsigned n = count_threads(s->o.threads);
+	s->workers = calloc(n, sizeof *s->workers);
+	if (s->workers == NULL)
+		return QG_E_NOMEM;
+	for (unsigned i = 0; i < n; i++) {
+		worker *w = &s->workers[i];
+		w->listen_fd = w->wake_fd = -1;
+		pthread_mutex_init(&w->lock, NULL);
+		s->n_workers = i + 1;
+		qg_err err = worker_open(w, s, i == 0, why, why_room);
+		if (err != QG_OK)
+			return err;
+	}
+	s->started = true;
+	for (unsigned i = 0; i < n; i++) {
+		qg_err err = worker_start(&s->workers[i]);
+		if (err != QG_OK)
+			return err;
+	}
+	return QG_OK;
+}
+
+static qg_err
+start_all(qg_http_server *s, char *why, size_t why_room)
+{
+	qg_err err = qg_router_new(s->o.routes, s->o.n_routes, &s->router);
+	if (err != QG_OK) {
+		qg_tls_say(why, why_room, "the table of routes is wrong");
+		return err;
+	}
+	err = qg_tls_context_new(&s->o.tls, QG_TLS_SERVER, why, why_room, &s->tls);
+	if (err == QG_OK)
+		err = qg_census_new(s->o.max_connections, s->o.max_per_address, &s->census);
+	return err == QG_OK ? open_workers(s, why, why_room) : err;
+}
+
+qg_err
+qg_http_server_start(const qg_http_options *o, qg_http_server **out, char *why, size_t why_room)
+{
+	qg_http_server *s = calloc(1, sizeof *s);
+	if (s == NULL)
+		return QG_E_NOMEM;
+	qg_tls_say(why, why_room, "out of memory");
+	s->o = *o;
+	s->port = o->port;
+	atomic_init(&s->stopping, false);
+	qg_err err = start_all(s, why, why_room);
+	if (err != QG_OK) {
+		qg_http_server_stop(&s);
+		return err;
+	}
+	*out = s;
+	return QG_OK;
+}
+
+unsigned
+qg_http_server_port(const qg_http_server *s)
+{
+	return s->port;
+}
+
+void
+qg_http_server_stop(qg_http_server **s)
+{
+	if (s == NULL || *s == NULL)
+		return;
+	qg_http_server *old = *s;
+	*s = NULL;
+	atomic_store(&old->stopping, true);
+	for (unsigned i = 0; i < old->n_workers; i++)
+		if (old->workers[i].running)
+			wake(&old->workers[i]);
+	for (unsigned i = 0; i < old->n_workers; i++)
+		worker_end(&old->workers[i]);
+	free(old->workers);
+	qg_census_free(&old->census);
+	qg_tls_context_free(&old->tls);
+	qg_router_free(&old->router);
+	free(old);
+}

@@ -1,0 +1,533 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The only file that includes GnuTLS. */
+#include <gnutls/abstract.h>
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "qkdgate/encode.h"
+#include "qkdgate/tls.h"
+#include "tls_internal.h"
+
+/* AEAD only, elliptic curves only, no version before 1.2. GnuTLS never
+ * renegotiates by itself and answers a peer's wish with GNUTLS_E_REHANDSHAKE,
+ * which here and in libmicrohttpd ends the connection. */
+#define SUITES                                                                                                 \
+	"-CIPHER-ALL:+AES-256-GCM:+CHACHA20-POLY1305:+AES-128-GCM:-MAC-ALL:+AEAD:-KX-ALL:+ECDHE-ECDSA:"        \
+	"+ECDHE-RSA:-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-X448:+GROUP-SECP521R1:" \
+	"-SIGN-RSA-SHA1:-SIGN-ECDSA-SHA1"
+
+static const char *const priorities[] = {
+	[QG_TLS_1_2] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:" SUITES,
+	[QG_TLS_1_3] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:" SUITES,
+};
+
+struct qg_tls_context {
+	gnutls_certificate_credentials_t cred;
+	gnutls_priority_t priority;
+	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
+	qg_tls_role role;
+};
+
+struct qg_tls_session {
+	gnutls_session_t gnutls;
+	const char *peer_name;
+	bool up; /* the handshake is done */
+};
+
+/* --- verifying a peer ----------------------------------------------------- */
+
+static gnutls_alert_description_t
+alert_of(unsigned status)
+{
+	static const struct {
+		unsigned bit;
+		gnutls_alert_description_t alert;
+	} table[] = {
+		{GNUTLS_CERT_REVOKED, GNUTLS_A_CERTIFICATE_REVOKED},
+		{GNUTLS_CERT_EXPIRED, GNUTLS_A_CERTIFICATE_EXPIRED},
+		{GNUTLS_CERT_SIGNER_NOT_FOUND, GNUTLS_A_UNKNOWN_CA},
+		{GNUTLS_CERT_PURPOSE_MISMATCH, GNUTLS_A_UNSUPPORTED_CERTIFICATE},
+	};
+	for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+		if ((status & table[i].bit) != 0)
+			return table[i].alert;
+	return GNUTLS_A_BAD_CERTIFICATE;
+}
+
+/* Chain, time, revocation, purpose and, where given, the name. */
+static bool
+verify_peer(gnutls_session_t session, qg_tls_role peer_role, const char *name, unsigned *status)
+{
+	char client_oid[] = GNUTLS_KP_TLS_WWW_CLIENT;
+	char server_oid[] = GNUTLS_KP_TLS_WWW_SERVER;
+	gnutls_typed_vdata_st want[2] = {{.type = GNUTLS_DT_KEY_PURPOSE_OID}, {.type = GNUTLS_DT_DNS_HOSTNAME}};
+	want[0].data = (unsigned char *)(peer_role == QG_TLS_CLIENT ? client_oid : server_oid);
+	char host[QG_TLS_NAME_MAX] = "";
+	unsigned n = 1;
+	if (name != NULL) {
+		size_t len = strlen(name);
+		if (len >= sizeof host)
+			return false;
+		memcpy(host, name, len + 1);
+		want[n++].data = (unsigned char *)host;
+	}
+	*status = GNUTLS_CERT_INVALID;
+	return gnutls_certificate_verify_peers(session, want, n, status) == 0 && *status == 0;
+}
+
+/* libmicrohttpd drops the connection of a failed handshake without a word, so
+ * the alert that says why is sent from here. */
+static int
+verify_client_now(gnutls_session_t session)
+{
+	unsigned status;
+	if (verify_peer(session, QG_TLS_CLIENT, NULL, &status))
+		return 0;
+	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
+	return GNUTLS_E_CERTIFICATE_ERROR;
+}
+
+static int
+verify_server_now(gnutls_session_t session)
+{
+	const qg_tls_session *s = gnutls_session_get_ptr(session);
+	unsigned status;
+	if (verify_peer(session, QG_TLS_SERVER, s->peer_name, &status))
+		return 0;
+	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
+	return GNUTLS_E_CERTIFICATE_ERROR;
+}
+
+/* --- names ---------------------------------------------------------------- */
+
+static void
+put_name(char names[][QG_TLS_NAME_MAX], size_t *n, const char *text, size_t len)
+{
+	/* An embedded NUL or a name cut short could pass for another's. */
+	if (*n == QG_TLS_NAMES_MAX || len == 0 || len >= QG_TLS_NAME_MAX || memchr(text, '\0', len) != NULL)
+		return;
+	memcpy(names[*n], text, len);
+	names[*n][len] = '\0';
+	++*n;
+}
+
+static void
+read_alt_names(gnutls_x509_crt_t crt, qg_tls_identity *id)
+{
+	for (unsigned seq = 0; seq < 4 * QG_TLS_NAMES_MAX; seq++) {
+		char text[QG_TLS_NAME_MAX + 1];
+		size_t len = sizeof text;
+		int type = gnutls_x509_crt_get_subject_alt_name(crt, seq, text, &len, NULL);
+		if (type == GNUTLS_E_SHORT_MEMORY_BUFFER || type == GNUTLS_E_X509_UNKNOWN_SAN)
+			continue;
+		if (type < 0)
+			return;
+		if (type == GNUTLS_SAN_URI)
+			put_name(id->uri, &id->n_uri, text, len);
+		else if (type == GNUTLS_SAN_DNSNAME)
+			put_name(id->dns, &id->n_dns, text, len);
+	}
+}
+
+static void
+read_cn(gnutls_x509_crt_t crt, char cn[QG_TLS_NAME_MAX])
+{
+	char text[QG_TLS_NAME_MAX + 1];
+	size_t len = sizeof text;
+	/* Two common names: which one is meant nobody can say. */
+	size_t none = 0;
+	if (gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 1, 0, NULL, &none) !=
+	    GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
+		return;
+	if (gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, text, &len) != 0)
+		return;
+	if (len == 0 || len >= QG_TLS_NAME_MAX || memchr(text, '\0', len) != NULL)
+		return;
+	memcpy(cn, text, len);
+	cn[len] = '\0';
+}
+
+static qg_err
+read_identity(const gnutls_datum_t *der, qg_tls_identity *out)
+{
+	gnutls_x509_crt_t crt;
+	if (gnutls_x509_crt_init(&crt) != 0)
+		return QG_E_NOMEM;
+	uint8_t digest[32];
+	size_t digest_len = sizeof digest;
+	qg_err err = QG_E_AUTH;
+	if (gnutls_x509_crt_import(crt, der, GNUTLS_X509_FMT_DER) == 0 &&
+	    gnutls_x509_crt_get_fingerprint(crt, GNUTLS_DIG_SHA256, digest, &digest_len) == 0) {
+		memset(out, 0, sizeof *out);
+		qg_hex_encode(digest, sizeof digest, out->fingerprint);
+		read_alt_names(crt, out);
+		read_cn(crt, out->cn);
+		err = QG_OK;
+	}
+	gnutls_x509_crt_deinit(crt);
+	return err;
+}
+
+qg_err
+qg_tls_identify(void *session, qg_tls_identity *out)
+{
+	unsigned n = 0;
+	unsigned status;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
+	if (chain == NULL || n == 0)
+		return QG_E_AUTH;
+	if (gnutls_session_is_resumed(session) && !verify_peer(session, QG_TLS_CLIENT, NULL, &status))
+		return QG_E_AUTH;
+	return read_identity(&chain[0], out);
+}
+
+/* --- loading files -------------------------------------------------------- */
+
+static gnutls_datum_t
+datum_of(const qg_secret *s)
+{
+	return (gnutls_datum_t){.data = s->data, .size = (unsigned)s->len}; /* at most 1 MiB */
+}
+
+/* A certificate chain of a file. */
+typedef struct chain {
+	gnutls_x509_crt_t *list;
+	unsigned n;
+} chain;
+
+static void
+chain_free(chain *c)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		gnutls_x509_crt_deinit(c->list[i]);
+	gnutls_free(c->list);
+}
+
+static void
+key_free(gnutls_x509_privkey_t *key)
+{
+	if (*key != NULL)
+		gnutls_x509_privkey_deinit(*key);
+}
+
+static qg_err
+load_chain(const qg_tls_files *f, char *why, size_t why_room, chain *out)
+{
+	QG_SECRET_AUTO *pem = NULL;
+	qg_err err = qg_tls_read_file(f->certificate, false, why, why_room, &pem);
+	if (err != QG_OK)
+		return err;
+	gnutls_datum_t data = datum_of(pem);
+	int rc = gnutls_x509_crt_list_import2(&out->list, &out->n, &data, GNUTLS_X509_FMT_PEM, 0);
+	if (rc < 0 || out->n == 0) {
+		out->n = 0;
+		qg_tls_say(why, why_room, "%s: not a PEM certificate chain", f->certificate);
+		return QG_E_PARSE;
+	}
+	return QG_OK;
+}
+
+static qg_err
+load_key(const qg_tls_files *f, char *why, size_t why_room, gnutls_x509_privkey_t *out)
+{
+	QG_SECRET_AUTO *pem = NULL;
+	qg_err err = qg_tls_read_file(f->key, true, why, why_room, &pem);
+	if (err != QG_OK)
+		return err;
+	gnutls_datum_t data = datum_of(pem);
+	if (gnutls_x509_privkey_init(out) != 0)
+		return QG_E_NOMEM;
+	if (gnutls_x509_privkey_import2(*out, &data, GNUTLS_X509_FMT_PEM, NULL, 0) != 0) {
+		qg_tls_say(why, why_room, "%s: not a PEM private key without a password", f->key);
+		return QG_E_PARSE;
+	}
+	return QG_OK;
+}
+
+static qg_err
+load_own(gnutls_certificate_credentials_t cred, const qg_tls_files *f, char *why, size_t why_room)
+{
+	__attribute__((cleanup(chain_free))) chain certs = {0};
+	__attribute__((cleanup(key_free))) gnutls_x509_privkey_t key = NULL;
+	qg_err err = load_chain(f, why, why_room, &certs);
+	if (err == QG_OK)
+		err = load_key(f, why, why_room, &key);
+	if (err != QG_OK)
+		return err;
+	int rc = gnutls_certificate_set_x509_key(cred, certs.list, (int)certs.n, key);
+	if (rc == GNUTLS_E_CERTIFICATE_KEY_MISMATCH) {
+		qg_tls_say(why, why_room, "%s: does not fit the certificate %s", f->key, f->certificate);
+		return QG_E_MISMATCH;
+	}
+	if (rc < 0) {
+		qg_tls_say(why, why_room, "%s: not usable: %s", f->certificate, gnutls_strerror(rc));
+		return QG_E_PARSE;
+	}
+	return QG_OK;
+}
+
+/* Loads the CA bundle or the revocation lists; both functions give the number
+ * of what they found. */
+static qg_err
+load_list(gnutls_certificate_credentials_t cred, const char *path, const char *what,
+	  int (*set)(gnutls_certificate_credentials_t, const gnutls_datum_t *, gnutls_x509_crt_fmt_t), char *why,
+	  size_t why_room)
+{
+	QG_SECRET_AUTO *pem = NULL;
+	qg_err err = qg_tls_read_file(path, false, why, why_room, &pem);
+	if (err != QG_OK)
+		return err;
+	gnutls_datum_t data = datum_of(pem);
+	if (set(cred, &data, GNUTLS_X509_FMT_PEM) <= 0) {
+		qg_tls_say(why, why_room, "%s: no PEM %s in it", path, what);
+		return QG_E_PARSE;
+	}
+	return QG_OK;
+}
+
+static qg_err
+load_all(qg_tls_context *ctx, const qg_tls_files *f, char *why, size_t why_room)
+{
+	qg_err err = load_own(ctx->cred, f, why, why_room);
+	if (err == QG_OK)
+		err = load_list(ctx->cred, f->ca, "certificate", gnutls_certificate_set_x509_trust_mem, why, why_room);
+	if (err == QG_OK && f->crl != NULL)
+		err = load_list(ctx->cred, f->crl, "revocation list", gnutls_certificate_set_x509_crl_mem, why,
+				why_room);
+	return err;
+}
+
+qg_err
+qg_tls_context_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t why_room, qg_tls_context **out)
+{
+	qg_tls_context *ctx = calloc(1, sizeof *ctx);
+	if (ctx == NULL)
+		return QG_E_NOMEM;
+	ctx->role = role;
+	qg_err err = QG_E_NOMEM;
+	if (gnutls_certificate_allocate_credentials(&ctx->cred) != 0 ||
+	    gnutls_priority_init(&ctx->priority, priorities[f->min_version], NULL) != 0 ||
+	    gnutls_session_ticket_key_generate(&ctx->ticket_key) != 0)
+		qg_tls_say(why, why_room, "TLS cannot be set up");
+	else
+		err = load_all(ctx, f, why, why_room);
+	if (err != QG_OK) {
+		qg_tls_context_free(&ctx);
+		return err;
+	}
+	gnutls_certificate_set_verify_function(ctx->cred,
+					       role == QG_TLS_SERVER ? verify_client_now : verify_server_now);
+	*out = ctx;
+	return QG_OK;
+}
+
+void
+qg_tls_context_free(qg_tls_context **ctx)
+{
+	if (ctx == NULL || *ctx == NULL)
+		return;
+	qg_tls_context *c = *ctx;
+	*ctx = NULL;
+	if (c->cred != NULL)
+		gnutls_certificate_free_credentials(c->cred);
+	if (c->priority != NULL)
+		gnutls_priority_deinit(c->priority);
+	if (c->ticket_key.data != NULL) {
+		qg_wipe(c->ticket_key.data, c->ticket_key.size);
+		gnutls_free(c->ticket_key.data);
+	}
+	free(c);
+}
+
+static qg_err
+check_dates(const qg_tls_files *f, char *why, size_t why_room)
+{
+	__attribute__((cleanup(chain_free))) chain certs = {0};
+	qg_err err = load_chain(f, why, why_room, &certs);
+	if (err != QG_OK)
+		return err;
+	time_t now = time(NULL);
+	for (unsigned i = 0; i < certs.n; i++) {
+		const char *part = i == 0 ? "certificate" : "authority in the chain";
+		if (gnutls_x509_crt_get_expiration_time(certs.list[i]) < now) {
+			qg_tls_say(why, why_room, "%s: the %s has expired", f->certificate, part);
+			return QG_E_EXPIRED;
+		}
+		if (gnutls_x509_crt_get_activation_time(certs.list[i]) > now) {
+			qg_tls_say(why, why_room, "%s: the %s is not valid yet", f->certificate, part);
+			return QG_E_EXPIRED;
+		}
+	}
+	return QG_OK;
+}
+
+qg_err
+qg_tls_check_files(const qg_tls_files *f, char *why, size_t why_room)
+{
+	qg_tls_context *ctx = NULL;
+	qg_err err = qg_tls_context_new(f, QG_TLS_CLIENT, why, why_room, &ctx);
+	qg_tls_context_free(&ctx);
+	return err == QG_OK ? check_dates(f, why, why_room) : err;
+}
+
+/* --- sessions ------------------------------------------------------------- */
+
+qg_err
+qg_tls_adopt(const qg_tls_context *ctx, void *session)
+{
+	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
+	 * its first answer. */
+	if (gnutls_priority_set(session, ctx->priority) != 0 ||
+	    gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, ctx->cred) != 0 ||
+	    gnutls_session_ticket_enable_server(session, &ctx->ticket_key) != 0)
+		return QG_E_NOMEM;
+	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
+	return QG_OK;
+}
+
+static int
+find_nothing(gnutls_session_t session, const gnutls_datum_t *ca, int n_ca, const gnutls_pk_algorithm_t *algs,
+	     int n_algs, gnutls_pcert_st **certs, unsigned *n_certs, gnutls_privkey_t *key)
+{
+	(void)session, (void)ca, (void)n_ca, (void)algs, (void)n_algs, (void)certs, (void)n_certs, (void)key;
+	return -1;
+}
+
+qg_tls_any_fn *
+qg_tls_no_certificate(void)
+{
+	return (qg_tls_any_fn *)find_nothing;
+}
+
+static bool
+session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify_client)
+{
+	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS;
+	flags |= ctx->role == QG_TLS_SERVER ? GNUTLS_SERVER : GNUTLS_CLIENT;
+	if (gnutls_init(&s->gnutls, flags) != 0)
+		return false;
+	gnutls_session_set_ptr(s->gnutls, s);
+	gnutls_transport_set_int(s->gnutls, fd);
+	gnutls_handshake_set_timeout(s->gnutls, GNUTLS_INDEFINITE_TIMEOUT); /* the caller's deadline rules */
+	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 ||
+	    gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, ctx->cred) != 0)
+		return false;
+	if (ctx->role == QG_TLS_SERVER)
+		gnutls_certificate_server_set_request(s->gnutls, verify_client ? GNUTLS_CERT_REQUIRE
+									       : GNUTLS_CERT_IGNORE);
+	return true;
+}
+
+qg_err
+qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client, qg_tls_session **out)
+{
+	if (ctx->role == QG_TLS_CLIENT && (peer_name == NULL || peer_name[0] == '\0'))
+		return QG_E_INVAL;
+	qg_tls_session *s = calloc(1, sizeof *s);
+	if (s == NULL)
+		return QG_E_NOMEM;
+	s->peer_name = peer_name;
+	if (!session_set_up(s, ctx, fd, verify_client)) {
+		qg_tls_session_free(&s);
+		return QG_E_NOMEM;
+	}
+	*out = s;
+	return QG_OK;
+}
+
+/* Alerts that speak of a certificate. */
+static bool
+alert_on_certificate(gnutls_session_t session)
+{
+	switch (gnutls_alert_get(session)) {
+	case GNUTLS_A_BAD_CERTIFICATE:
+	case GNUTLS_A_UNSUPPORTED_CERTIFICATE:
+	case GNUTLS_A_CERTIFICATE_REVOKED:
+	case GNUTLS_A_CERTIFICATE_EXPIRED:
+	case GNUTLS_A_CERTIFICATE_UNKNOWN:
+	case GNUTLS_A_UNKNOWN_CA:
+	case GNUTLS_A_ACCESS_DENIED:
+	case GNUTLS_A_CERTIFICATE_REQUIRED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static qg_tls_step
+step_of(qg_tls_session *s, ssize_t rc)
+{
+	switch (rc) {
+	case GNUTLS_E_AGAIN:
+	case GNUTLS_E_INTERRUPTED:
+		return gnutls_record_get_direction(s->gnutls) == 1 ? QG_TLS_WANT_WRITE : QG_TLS_WANT_READ;
+	case GNUTLS_E_PREMATURE_TERMINATION:
+		return QG_TLS_EOF;
+	case GNUTLS_E_CERTIFICATE_ERROR:
+	case GNUTLS_E_CERTIFICATE_REQUIRED:
+	case GNUTLS_E_NO_CERTIFICATE_FOUND:
+	case GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR:
+		return QG_TLS_REFUSED;
+	case GNUTLS_E_FATAL_ALERT_RECEIVED:
+		return alert_on_certificate(s->gnutls) ? QG_TLS_REFUSED : QG_TLS_FAILED;
+	default:
+		return QG_TLS_FAILED;
+	}
+}
+
+qg_tls_step
+qg_tls_session_handshake(qg_tls_session *s)
+{
+	int rc;
+	do
+		rc = gnutls_handshake(s->gnutls);
+	while (rc == GNUTLS_E_WARNING_ALERT_RECEIVED || rc == GNUTLS_E_GOT_APPLICATION_DATA);
+	if (rc == 0) {
+		s->up = true;
+		return QG_TLS_DONE;
+	}
+	qg_tls_step step = step_of(s, rc);
+	if (step != QG_TLS_WANT_READ && step != QG_TLS_WANT_WRITE && rc != GNUTLS_E_CERTIFICATE_ERROR)
+		(void)gnutls_alert_send_appropriate(s->gnutls, rc);
+	return step;
+}
+
+qg_tls_step
+qg_tls_session_send(qg_tls_session *s, const void *p, size_t n, size_t *sent)
+{
+	ssize_t rc = gnutls_record_send(s->gnutls, p, n);
+	if (rc < 0)
+		return step_of(s, rc);
+	*sent = (size_t)rc;
+	return QG_TLS_DONE;
+}
+
+qg_tls_step
+qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got)
+{
+	ssize_t rc = gnutls_record_recv(s->gnutls, p, n);
+	if (rc == 0)
+		return QG_TLS_EOF;
+	if (rc < 0)
+		return step_of(s, rc);
+	*got = (size_t)rc;
+	return QG_TLS_DONE;
+}
+
+void
+qg_tls_session_free(qg_tls_session **s)
+{
+	if (s == NULL || *s == NULL)
+		return;
+	qg_tls_session *old = *s;
+	*s = NULL;
+	if (old->gnutls != NULL) {
+		if (old->up)
+			(void)gnutls_bye(old->gnutls, GNUTLS_SHUT_WR);
+		gnutls_deinit(old->gnutls);
+	}
+	free(old);
+}

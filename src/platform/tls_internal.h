@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_TLS_INTERNAL_H
+#define QKDGATE_TLS_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "qkdgate/error.h"
+#include "qkdgate/secret.h"
+#include "qkdgate/tls.h"
+
+/* What the platform's other files need of TLS without GnuTLS's header. A
+ * session is a gnutls_session_t, as a void pointer like libmicrohttpd's. */
+
+/* --- files (tls_files.c) -------------------------------------------------- */
+
+/* Puts a text into why; NULL or no room: nothing. */
+void qg_tls_say(char *why, size_t why_room, const char *fmt, ...) QG_PRINTF(3, 4);
+
+/* Reads a whole file of at most 1 MiB into a secret. With `private`, refuses
+ * files that group or others can use, or that belong to somebody else than us
+ * or root. QG_E_IO, QG_E_MODE, QG_E_RANGE, QG_E_NOMEM. */
+qg_err qg_tls_read_file(const char *path, bool private, char *why, size_t why_room, qg_secret **out) QG_CHECKED;
+
+/* --- a set of files, loaded (tls_gnutls.c) -------------------------------- */
+
+typedef enum qg_tls_role { QG_TLS_CLIENT, QG_TLS_SERVER } qg_tls_role;
+
+/* Certificate, key, trust, priorities and, for servers, a ticket key. Read
+ * only once made: any number of threads. */
+typedef struct qg_tls_context qg_tls_context;
+
+/* Errors and `why` as of qg_tls_check_files, without QG_E_EXPIRED. */
+qg_err qg_tls_context_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t why_room,
+			  qg_tls_context **out) QG_CHECKED;
+void qg_tls_context_free(qg_tls_context **ctx); /* after its last session */
+
+/* Puts our rules into a server session that another library made and has not
+ * begun to use: credentials, priorities, tickets, a client certificate that is
+ * required and verified inside the handshake. QG_E_NOMEM. */
+qg_err qg_tls_adopt(const qg_tls_context *ctx, void *session) QG_CHECKED;
+
+/* Who is at the other end, after the handshake. Resumed sessions are verified
+ * again: time and revocations move on. QG_E_AUTH. */
+qg_err qg_tls_identify(void *session, qg_tls_identity *out) QG_CHECKED;
+
+/* For MHD_OPTION_HTTPS_CERT_CALLBACK, a gnutls_certificate_retrieve_function2
+ * that finds nothing: libmicrohttpd insists on a certificate of its own though
+ * qg_tls_adopt replaces it. */
+typedef void qg_tls_any_fn(void);
+qg_tls_any_fn *qg_tls_no_certificate(void);
+
+/* --- sessions of our own (tls_gnutls.c, for tls_conn.c) ------------------- */
+
+typedef struct qg_tls_session qg_tls_session;
+
+typedef enum qg_tls_step {
+	QG_TLS_DONE,
+	QG_TLS_WANT_READ,  /* call again when the socket is readable */
+	QG_TLS_WANT_WRITE, /* call again when the socket is writable */
+	QG_TLS_EOF,
+	QG_TLS_REFUSED,    /* one side does not accept the other's certificate */
+	QG_TLS_FAILED,
+} qg_tls_step;
+
+/* On a non-blocking socket, which stays the caller's. peer_name (clients): what
+ * the certificate must bear; it must outlive the session. verify_client
+ * (servers): require a certificate. */
+qg_err qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
+			  qg_tls_session **out) QG_CHECKED;
+qg_tls_step qg_tls_session_handshake(qg_tls_session *s) QG_CHECKED;
+/* After WANT_*, repeat with the same bytes. */
+qg_tls_step qg_tls_session_send(qg_tls_session *s, const void *p, size_t n, size_t *sent) QG_CHECKED;
+qg_tls_step qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got) QG_CHECKED;
+/* Says close-notify without waiting, frees. */
+void qg_tls_session_free(qg_tls_session **s);
+
+#endif
