@@ -12,7 +12,8 @@ PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml y
 
 # --- flags: what the compiler at hand does not know is left out --------------
 
-try  = $(shell echo '\#include <stdlib.h>' | $(CC) -Werror $(OPT) $(1) -x c -c -o /dev/null - 2>/dev/null && echo '$(1)')
+hash := \#
+try  = $(shell echo '$(hash)include <stdlib.h>' | $(CC) -Werror $(OPT) $(1) -x c -c -o /dev/null - 2>/dev/null && echo '$(1)')
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wcast-qual -Wwrite-strings \
 	-Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wimplicit-fallthrough -Werror
 HARD := -fPIE -U_FORTIFY_SOURCE $(foreach f,-D_FORTIFY_SOURCE=3 -fstack-protector-strong \
@@ -38,7 +39,7 @@ LIB     := $(BUILD)/libqkdgate-core.a
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all unit check demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit check demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -83,12 +84,15 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 # --- tests -------------------------------------------------------------------
 # Packages may be missing when make begins: it starts again with all of them.
 
+programs: all $(UNIT)
+	@:
+
 unit: $(UNIT)
 	@set -e; for t in $^; do echo "== $$t"; $(RUNNER) $$t; done
 
 check:
 	@tests/deps/install build test
-	@$(MAKE) --no-print-directory all $(UNIT)
+	@$(MAKE) --no-print-directory programs
 	@tests/check $(BUILD) $(UNIT)
 
 SANITIZE := -fno-omit-frame-pointer -fno-sanitize-recover=all
@@ -138,6 +142,7 @@ install: $(BUILD)/bin/qkdgate
 	install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/qkdgate
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' docs/systemd/qkdgate.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/qkdgate.service
+	install -D -m 644 docs/systemd/qkdgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/qkdgate.conf
 	for m in $(filter-out %-sim.1,$(MAN)); do \
 		install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit 1; done
 
