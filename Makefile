@@ -79,6 +79,9 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
 
+# These run the simulator as it is built.
+$(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
+
 -include $(shell test -d $(BUILD) && find $(BUILD)/obj $(BUILD)/unit $(BUILD)/gen -name '*.d' 2>/dev/null)
 
 # --- tests -------------------------------------------------------------------

@@ -102,7 +102,8 @@ check_count(cfg_checker *c, const cfg_option *o, cfg_node *list)
 {
 	const size_t n = list->last == NULL ? 0 : list->last->index + 1;
 	if (n < o->min || n > o->max)
-		qg_cfg_problem(c->report, list, "has %zu entries: give %" PRIu64 " to %" PRIu64, n, o->min, o->max);
+		qg_cfg_problem(c->report, list, "has %zu entries: give %" PRIu64 " to %" PRIu64, n, o->min,
+			       o->max);
 }
 
 static void
@@ -146,7 +147,8 @@ check_value(cfg_checker *c, const cfg_option *o, cfg_node *n)
 			check_list(c, o, n);
 	} else if (check_kind(c, n, CFG_SCALAR, what)) {
 		if (is_null(n))
-			qg_cfg_problem(c->report, n, "has no value: give %s, or leave the option out", what);
+			qg_cfg_problem(c->report, n, "has no value: give %s%s", what,
+				       o->required ? "" : ", or leave the option out");
 		else
 			qg_cfg_types[o->type].check(c, o, n);
 	}

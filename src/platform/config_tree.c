@@ -106,15 +106,15 @@ path_of(cfg_report *r, const cfg_node *node, const char *member)
 		if (node->name == NULL)
 			path = qg_cfg_format(r->mem, "[%zu]%s%s", node->index, dot, path);
 		else
-			path = qg_cfg_format(r->mem, "%s%s%s", printable(r->mem, node->name, NAME_SHOWN_MAX, ""), dot,
-					     path);
+			path = qg_cfg_format(r->mem, "%s%s%s",
+					     printable(r->mem, node->name, NAME_SHOWN_MAX, ""), dot, path);
 	}
 	if (path == NULL)
 		return "?";
 	return path[0] == '\0' ? "file" : path;
 }
 
-static void
+static void QG_PRINTF(4, 0)
 add_problem(cfg_report *r, unsigned line, const char *option, const char *fmt, va_list args)
 {
 	char text[TEXT_ROOM];
