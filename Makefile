@@ -58,7 +58,10 @@ $(BUILD)/bin/qkdgate: $(APP_OBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/bin/%: $(BUILD)/obj/src/tools/%.o $(LIB)
+# A tool is src/tools/NAME.c, with more files in src/tools/NAME/ where it is larger.
+.SECONDEXPANSION:
+$(BUILD)/bin/%: $(BUILD)/obj/src/tools/%.o \
+		$$(addprefix $(BUILD)/obj/,$$(addsuffix .o,$$(basename $$(wildcard src/tools/$$*/*.c)))) $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
@@ -66,10 +69,13 @@ $(BUILD)/unit/test_%: tests/unit/test_%.c $(LIB)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
 
+# These run the simulator as it is built.
+$(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
+
 unit: $(UNIT)
 	@set -e; for t in $^; do echo "== $$t"; $$t; done
 
 clean:
 	rm -rf $(BUILD)
 
--include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d)
+-include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(patsubst %.c,$(BUILD)/obj/%.d,$(wildcard src/tools/*.c src/tools/*/*.c))

@@ -179,11 +179,13 @@ set_request(CURL *easy, call *k)
 		return false;
 	if (!head && !SET(CURLOPT_CUSTOMREQUEST, k->method))
 		return false;
-	if (k->body != NULL) {
-		if (!SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)k->body->len) ||
-		    !SET(CURLOPT_POSTFIELDS, (char *)k->body->data))
-			return false;
-	}
+	/* Where a body belongs, none is said as Content-Length: 0. */
+	bool empty = k->body == NULL && (strcmp(k->method, "POST") == 0 || strcmp(k->method, "PUT") == 0);
+	if (empty && (!SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)0) || !SET(CURLOPT_POSTFIELDS, "")))
+		return false;
+	if (k->body != NULL && (!SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)k->body->len) ||
+				!SET(CURLOPT_POSTFIELDS, (char *)k->body->data)))
+		return false;
 	/* Without "Expect:" curl waits for leave to send a larger body; without
 	 * ours it would say application/x-www-form-urlencoded. */
 	struct curl_slist *fields = curl_slist_append(NULL, "Expect:");

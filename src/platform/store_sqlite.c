@@ -325,9 +325,10 @@ store_commit(qg_store *store)
 		return err;
 	if (err == QG_OK) {
 		err = statement_run(s, QG_SQL_COMMIT, NULL, 0);
-		/* A write or sync that failed half-way may yet be found done after
-		 * a crash. */
-		if ((sqlite3_errcode(s->db) & 0xff) == SQLITE_IOERR)
+		/* After a sync that failed, a crash may yet find the commit done; a
+		 * write that failed left no commit mark. */
+		int rc = sqlite3_extended_errcode(s->db);
+		if ((rc & 0xff) == SQLITE_IOERR && rc != SQLITE_IOERR_WRITE)
 			err = QG_E_UNKNOWN;
 	}
 	if (err != QG_OK) {

@@ -286,22 +286,6 @@ qg_conn_send(qg_conn *c, const void *p, size_t n, unsigned timeout_ms)
 }
 
 qg_err
-qg_conn_recv_some(qg_conn *c, void *p, size_t room, unsigned timeout_ms, size_t *got)
-{
-	uint64_t deadline_ms = deadline_in(timeout_ms);
-	size_t have = 0;
-	qg_err err = usable(c);
-	while (have == 0 && err == QG_OK)
-		err = after_step(c, recv_step(c, p, room, &have), deadline_ms);
-	if (err == QG_E_AUTH)
-		err = QG_E_IO; /* TLS 1.3: as in qg_conn_recv */
-	c->broken = c->broken || err == QG_E_IO;
-	if (err == QG_OK)
-		*got = have;
-	return err;
-}
-
-qg_err
 qg_conn_recv(qg_conn *c, void *p, size_t n, unsigned timeout_ms)
 {
 	uint64_t deadline_ms = deadline_in(timeout_ms);
@@ -322,6 +306,22 @@ qg_conn_recv(qg_conn *c, void *p, size_t n, unsigned timeout_ms)
 		err = QG_E_IO; /* cut in the middle */
 	if (have > 0)
 		qg_wipe(p, have);
+	return err;
+}
+
+qg_err
+qg_conn_recv_some(qg_conn *c, void *p, size_t room, unsigned timeout_ms, size_t *got)
+{
+	uint64_t deadline_ms = deadline_in(timeout_ms);
+	size_t n = 0;
+	qg_err err = room > 0 ? usable(c) : QG_E_INVAL;
+	while (n == 0 && err == QG_OK)
+		err = after_step(c, recv_step(c, p, room, &n), deadline_ms);
+	if (err == QG_E_AUTH)
+		err = QG_E_IO; /* as in qg_conn_recv */
+	c->broken = c->broken || err == QG_E_IO;
+	if (n > 0 && err == QG_OK)
+		*got = n;
 	return err;
 }
 

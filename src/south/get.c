@@ -12,6 +12,7 @@
 #define METADATA_FIRST 1024  /* bytes offered until a status 8 asks for more */
 #define SINGLES_FIRST 256u   /* one at a time after pipelining broke */
 #define SINGLES_SHIFT_MAX 12
+#define NAP_MS 1000          /* then the intake may have another order */
 
 /* What became of a window. */
 typedef enum verdict { GO_ON, GIVE_BACK } verdict;
@@ -200,13 +201,17 @@ broken(qg_source *s, window *w, uint32_t index, qg_err err)
 		       qg_log_safe(s->cfg->name), s->singles_due);
 	}
 	qg_session_drop(s);
-	qg_intake_get_failed(s->in, index, qg_order_failed(s, "get_failed", err, 0), 0);
+	err = qg_order_failed(s, "get_failed", err, 0);
+	/* A fault that shows with one request in flight too is the server's. */
+	if (w->asked > 1 && err == QG_E_PROTO)
+		err = QG_E_IO;
+	qg_intake_get_failed(s->in, index, err, 0);
 	return GIVE_BACK;
 }
 
-/* No key or no peer yet: asked again soon, and reported by nobody but the log. */
+/* No key or no peer yet: reported, and asked again soon over the same connection. */
 static verdict
-wait_for_key(qg_source *s, uint32_t status)
+wait_for_key(qg_source *s, uint32_t index, uint32_t status)
 {
 	unsigned held = 0;
 	uint64_t now = qg_clock_elapsed_ms();
@@ -214,6 +219,7 @@ wait_for_key(qg_source *s, uint32_t status)
 		qg_log(QG_LOG_INFO, "source", "event=waiting stream=%s status=%u repeated=%u",
 		       qg_log_safe(s->cfg->name), status, held);
 	s->not_before_ms = now + qg_backoff_take(&s->retry);
+	qg_intake_get_failed(s->in, index, qg_order_err_of_status(status), status);
 	return GIVE_BACK;
 }
 
@@ -224,7 +230,7 @@ by_status(qg_source *s, window *w)
 	case QG_ETSI004_NO_KEY:
 	case QG_ETSI004_NO_PEER:
 	case QG_ETSI004_TIMEOUT:
-		return wait_for_key(s, w->status);
+		return wait_for_key(s, w->failed_index, w->status);
 	case QG_ETSI004_METADATA_SIZE:
 		if (w->resized || w->needed > QG_ETSI004_METADATA_MAX || w->needed <= metadata_room(s))
 			break;
@@ -270,7 +276,7 @@ allowed(qg_source *s, uint32_t want)
 	uint32_t n = qg_rate_allow(&s->rate, qg_clock_elapsed_ms(), s->chunk_size, want, &wait_ms);
 	if (n > 0)
 		return n;
-	qg_session_nap(s, wait_ms < 1000 ? wait_ms : 1000);
+	qg_session_nap(s, wait_ms < NAP_MS ? wait_ms : NAP_MS);
 	return qg_rate_allow(&s->rate, qg_clock_elapsed_ms(), s->chunk_size, want, &wait_ms);
 }
 
@@ -282,9 +288,9 @@ qg_order_get(qg_source *s, const qg_intake_order *o)
 		    .end = o->index + (o->count < most ? o->count : most)};
 	if (w.next == w.end) {
 		qg_intake_get_failed(s->in, o->index, qg_order_failed(s, "get_failed", QG_E_RANGE, 0), 0);
-		qg_session_nap(s, 1000);
+		qg_session_nap(s, NAP_MS);
 	}
-	while (w.next != w.end && !w.is_void && qg_order_may(s)) {
+	while (w.next != w.end && !w.is_void && qg_order_may(s, NAP_MS)) {
 		report_early(s, &w);
 		uint32_t left = w.end - w.next;
 		if (left == 0 || w.is_void)

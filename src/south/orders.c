@@ -2,15 +2,15 @@
 /* OPEN_CONNECT and CLOSE, and what all orders share. */
 #include "south_internal.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
-/* Table 2 in the project's own errors. */
-static qg_err
-err_of_status(uint32_t status)
+qg_err
+qg_order_err_of_status(uint32_t status)
 {
 	static const qg_err errs[] = {
 		[QG_ETSI004_SUCCESS] = QG_OK,
@@ -27,12 +27,12 @@ err_of_status(uint32_t status)
 }
 
 bool
-qg_order_may(qg_source *s)
+qg_order_may(qg_source *s, unsigned most_ms)
 {
 	uint64_t now = qg_clock_elapsed_ms();
 	if (now < s->not_before_ms) {
 		uint64_t left = s->not_before_ms - now;
-		qg_session_nap(s, left < 1000 ? (unsigned)left : 1000);
+		qg_session_nap(s, left < most_ms ? (unsigned)left : most_ms);
 	}
 	return !qg_session_stopping(s) && qg_clock_elapsed_ms() >= s->not_before_ms;
 }
@@ -44,7 +44,7 @@ qg_order_failed(qg_source *s, const char *what, qg_err err, uint32_t status)
 	unsigned held = 0;
 	const char *fault = err == QG_E_PROTO && s->fault != NULL ? s->fault : "-";
 	if (err == QG_OK)
-		err = err_of_status(status);
+		err = qg_order_err_of_status(status);
 	/* A fault is a literal too, so each kind is a reason of its own. */
 	if (qg_reasons_due(&s->reasons, fault[0] != '-' ? fault : what, err, status, now, &held))
 		qg_log(QG_LOG_WARN, "source", "event=%s stream=%s status=%u error=\"%s\" fault=%s repeated=%u",
@@ -192,8 +192,11 @@ qg_order_open(qg_source *s, const qg_intake_order *o)
 {
 	qg_etsi004_response a = {.status = 0};
 	qg_uuid ksid = o->ksid;
-	if (!qg_order_may(s))
+	/* An OPEN_CONNECT is ordered once and waits for its report. */
+	if (!qg_order_may(s, UINT_MAX)) {
+		qg_intake_open_failed(s->in, QG_E_CLOSED, 0);
 		return;
+	}
 	qg_order_forget(s);
 	s->rate.max_bps = s->cfg->source.max_bps;
 	qg_err err = negotiate(s, &ksid, &a);
@@ -223,7 +226,7 @@ qg_order_close(qg_source *s, const qg_intake_order *o)
 	if (err != QG_OK || !s->profile->persistent)
 		qg_session_drop(s);
 	if (err == QG_OK)
-		err = err_of_status(a.status);
+		err = qg_order_err_of_status(a.status);
 	qg_uuid_format(&o->ksid, text);
 	qg_log(QG_LOG_INFO, "source", "event=close stream=%s ksid=%s result=\"%s\"",
 	       qg_log_safe(s->cfg->name), text, qg_err_text(err));

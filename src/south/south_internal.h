@@ -127,8 +127,12 @@ void qg_order_open(qg_source *s, const qg_intake_order *o);
 void qg_order_get(qg_source *s, const qg_intake_order *o);
 void qg_order_close(qg_source *s, const qg_intake_order *o);
 
-/* Waits out the backoff, at most a second of it; false when more is left. */
-bool qg_order_may(qg_source *s);
+/* Waits out the backoff, at most most_ms of it; false when more is left or the
+ * session stops. */
+bool qg_order_may(qg_source *s, unsigned most_ms);
+
+/* Table 2 in the project's own errors. */
+qg_err qg_order_err_of_status(uint32_t status);
 
 /* A failure: logs it, within limits, and sets the backoff. err is QG_OK when
  * the key manager answered with a status. Returns what to report as err. */
