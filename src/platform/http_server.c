@@ -28,7 +28,12 @@
 #include "router_internal.h"
 #include "tls_internal.h"
 
-#define POOL_BYTES ((size_t)8 * 1024)       /* per connection: request line, headers, read buffer */
+/* Memory of a connection for request line, headers, their index, read buffer
+ * and the answer's headers. When a request just fills it, libmicrohttpd cannot
+ * answer at all; so what is above HEADERS_MAX is refused while there is room. */
+#define POOL_BYTES ((size_t)10 * 1024)
+#define HEADERS_MAX ((size_t)8 * 1024)
+
 #define RUNS_IN_A_ROW 3                     /* of MHD_run while it asks for no wait */
 #define SWEEP_MS 500                        /* between looks for connections that take too long */
 #define DRAIN_MS 1000                       /* for answers under way when the server stops */
@@ -328,6 +333,9 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	req->peer = peer_of(w->server, c, mhd);
 	if (req->peer == NULL)
 		qg_http_refuse(req, MHD_HTTP_UNAUTHORIZED, "the certificate names nobody known here");
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+	if (info != NULL && info->header_size > HEADERS_MAX)
+		qg_http_refuse(req, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 8 KiB of headers");
 	qg_http_find_route(req, w->server->router, c->target);
 	/* Never an answer on this first call, it would end the connection: except
 	 * where just that is wanted. */

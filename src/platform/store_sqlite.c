@@ -132,7 +132,7 @@ bind_one(sqlite3_stmt *stmt, int at, const qg_sql_arg *a)
 static qg_err
 statement_bind(qg_sqlite *s, qg_sql id, const qg_sql_arg *arg, size_t n, sqlite3_stmt **out)
 {
-	sqlite3_stmt *stmt;
+	sqlite3_stmt *stmt = NULL;
 	qg_err err = statement(s, id, &stmt);
 	if (err != QG_OK)
 		return err;
@@ -152,7 +152,7 @@ statement_bind(qg_sqlite *s, qg_sql id, const qg_sql_arg *arg, size_t n, sqlite3
 static qg_err
 statement_run(qg_sqlite *s, qg_sql id, const qg_sql_arg *arg, size_t n)
 {
-	sqlite3_stmt *stmt;
+	sqlite3_stmt *stmt = NULL;
 	qg_err err = statement_bind(s, id, arg, n, &stmt);
 	if (err != QG_OK)
 		return err;
@@ -196,7 +196,7 @@ qg_err
 qg_sql_each(qg_store *store, qg_sql id, const qg_sql_arg *arg, size_t n, qg_row_fn each, void *ctx)
 {
 	qg_sqlite *s = sqlite_of(store);
-	sqlite3_stmt *stmt;
+	sqlite3_stmt *stmt = NULL;
 	int rc;
 	qg_err err = statement_bind(s, id, arg, n, &stmt);
 	if (err != QG_OK)
