@@ -106,9 +106,10 @@ typedef struct qg_store qg_store;
 /* Every entry: no locks held by the store's caller matter, may wait for the
  * disk, pointers in records stay the caller's, QG_E_IO when the database
  * refuses (full, read-only), QG_E_CORRUPT when it is damaged. Changes happen
- * inside begin .. commit; rollback drops them. A commit that fails
- * with QG_E_UNKNOWN may have happened, with another error it has not. load_* call back per row, views valid inside;
- * a callback that does not return QG_OK ends the load with its error. */
+ * inside begin .. commit; rollback drops them. A commit that fails with
+ * QG_E_UNKNOWN may have happened, with another error it has not. load_* call
+ * back per row, views valid inside; a callback that does not return QG_OK ends
+ * the load with its error. */
 typedef struct qg_store_ops {
 	qg_err (*begin)(qg_store *s);
 	qg_err (*commit)(qg_store *s);
