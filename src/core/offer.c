@@ -19,6 +19,7 @@
 #define LINK_MS 200
 #define LINK_MAX_MS 5000
 #define BAD_ANSWERS 3
+#define BATCH_TEXT_MAX 2048
 
 typedef struct offer_job {
 	qg_job job;
@@ -307,16 +308,14 @@ static qg_err offer_message(qg_segment *s)
 	memcpy(s->tag, m.mac, sizeof s->tag);
 	s->issue_s = m.issue_s;
 	s->fetch_s = m.fetch_s;
-	char *text = malloc(QG_KMS_MSG_MAX);
-	if (text == NULL)
-		return QG_E_NOMEM;
-	qg_err err = qg_kms_batch_encode(&m, text, QG_KMS_MSG_MAX, &s->message_len);
-	if (err != QG_OK) {
-		free(text);
+	char text[BATCH_TEXT_MAX];
+	qg_err err = qg_kms_batch_encode(&m, text, sizeof text, &s->message_len);
+	if (err != QG_OK)
 		return err;
-	}
-	char *fit = realloc(text, s->message_len);
-	s->message = fit != NULL ? fit : text;
+	s->message = malloc(s->message_len);
+	if (s->message == NULL)
+		return QG_E_NOMEM;
+	memcpy(s->message, text, s->message_len);
 	return QG_OK;
 }
 

@@ -37,6 +37,7 @@
 #define RUNS_IN_A_ROW 3                     /* of MHD_run while it asks for no wait */
 #define SWEEP_MS 500                        /* between looks for connections that take too long */
 #define DRAIN_MS 1000                       /* for answers under way when the server stops */
+#define LATE_MS 500 /* for answers under way when the server stops */
 #define THREADS_MAX 64u
 
 typedef struct qg_http_worker worker;
@@ -576,8 +577,13 @@ drain(worker *w)
 	(void)MHD_quiesce_daemon(w->daemon);
 	close(w->listen_fd);
 	w->listen_fd = -1;
-	abandon_deferred(w);
+	/* An answer under way may be a key whose consumption is being committed. */
 	int wait_ms = run_daemon(w);
+	uint64_t late_ms = qg_clock_elapsed_ms() + LATE_MS;
+	while (w->deferred != NULL && qg_clock_elapsed_ms() < late_ms)
+		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
+	abandon_deferred(w);
+	wait_ms = run_daemon(w);
 	while (w->deferred != NULL || (w->active > 0 && qg_clock_elapsed_ms() < deadline_ms))
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
 }

@@ -496,7 +496,7 @@ static void *
 release_main(void *arg)
 {
 	(void)arg;
-	nap(300);
+	nap(900); /* longer than a stop waits for answers */
 	pthread_mutex_lock(&store.lock);
 	store.hold = false;
 	pthread_cond_broadcast(&store.released);
