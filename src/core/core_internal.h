@@ -148,6 +148,7 @@ struct qg_stream {
 	qg_uuid to_close[QG_LIVE_EPOCHS];
 	size_t n_to_close;
 	uint64_t next_index;     /* to ask for */
+	bool reopening;          /* it was open before: the source knows it or lost it */
 	unsigned probe_fails, open_fails;
 	uint64_t retry_at_ms;    /* of the phase */
 	unsigned backoff_ms;

@@ -76,7 +76,8 @@ void qg_http_find_route(qg_http_request *req, const qg_router *router, const cha
 
 /* Looks at what the headers (NULL: absent) say of the body. False: it cannot
  * even be swallowed, so the refusal must go out at once. */
-bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length);
+bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length,
+			  unsigned n_lengths);
 
 /* Takes n bytes of the body and wipes them where they were. False: more than
  * can be swallowed. */

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -28,10 +29,16 @@
 #include "router_internal.h"
 #include "tls_internal.h"
 
-#define POOL_BYTES ((size_t)8 * 1024)       /* per connection: request line, headers, read buffer */
+/* Memory of a connection for request line, headers, their index, read buffer
+ * and the answer's headers. When a request just fills it, libmicrohttpd cannot
+ * answer at all; so what is above HEADERS_MAX is refused while there is room. */
+#define POOL_BYTES ((size_t)10 * 1024)
+#define HEADERS_MAX ((size_t)8 * 1024)
+
 #define RUNS_IN_A_ROW 3                     /* of MHD_run while it asks for no wait */
 #define SWEEP_MS 500                        /* between looks for connections that take too long */
 #define DRAIN_MS 1000                       /* for answers under way when the server stops */
+#define LATE_MS 500 /* for answers under way when the server stops */
 #define THREADS_MAX 64u
 
 typedef struct qg_http_worker worker;
@@ -312,6 +319,25 @@ peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 }
 
 static enum MHD_Result
+count_length(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	(void)kind, (void)value;
+	unsigned *n = cls;
+	*n += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+	return MHD_YES;
+}
+
+/* libmicrohttpd takes the first of several; whoever is in front of us may have
+ * taken another one (RFC 9112, 6.3). */
+static unsigned
+count_lengths(struct MHD_Connection *mhd)
+{
+	unsigned n = 0;
+	(void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, count_length, &n);
+	return n;
+}
+
+static enum MHD_Result
 begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 {
 	conn *c = conn_of(mhd);
@@ -328,11 +354,15 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	req->peer = peer_of(w->server, c, mhd);
 	if (req->peer == NULL)
 		qg_http_refuse(req, MHD_HTTP_UNAUTHORIZED, "the certificate names nobody known here");
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+	if (info != NULL && info->header_size > HEADERS_MAX)
+		qg_http_refuse(req, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 8 KiB of headers");
 	qg_http_find_route(req, w->server->router, c->target);
 	/* Never an answer on this first call, it would end the connection: except
 	 * where just that is wanted. */
-	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING),
-				 qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH)))
+	const char *length = qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING), length,
+				 length != NULL ? count_lengths(mhd) : 0))
 		return MHD_YES;
 	return queue_refusal(req, req->refused, req->refused_text);
 }
@@ -568,8 +598,13 @@ drain(worker *w)
 	(void)MHD_quiesce_daemon(w->daemon);
 	close(w->listen_fd);
 	w->listen_fd = -1;
-	abandon_deferred(w);
+	/* An answer under way may be a key whose consumption is being committed. */
 	int wait_ms = run_daemon(w);
+	uint64_t late_ms = qg_clock_elapsed_ms() + LATE_MS;
+	while (w->deferred != NULL && qg_clock_elapsed_ms() < late_ms)
+		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
+	abandon_deferred(w);
+	wait_ms = run_daemon(w);
 	while (w->deferred != NULL || (w->active > 0 && qg_clock_elapsed_ms() < deadline_ms))
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
 }

@@ -44,6 +44,10 @@ qg_err qg_tls_adopt(const qg_tls_context *ctx, void *session) QG_CHECKED;
  * again: time and revocations move on. QG_E_AUTH. */
 qg_err qg_tls_identify(void *session, qg_tls_identity *out) QG_CHECKED;
 
+/* Who the server at the other end of a client session is; whoever made the
+ * session verified it. QG_E_AUTH. */
+qg_err qg_tls_identify_server(void *session, qg_tls_identity *out) QG_CHECKED;
+
 /* For MHD_OPTION_HTTPS_CERT_CALLBACK, a gnutls_certificate_retrieve_function2
  * that finds nothing: libmicrohttpd insists on a certificate of its own though
  * qg_tls_adopt replaces it. */

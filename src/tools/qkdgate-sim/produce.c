@@ -61,6 +61,20 @@ produce_for(sim *s, sim_stream *st, uint64_t want)
 	return made;
 }
 
+/* Where the rate gives less than a chunk for each, they take turns. */
+static void
+rotate(sim *s)
+{
+	sim_stream *head = s->streams, **end = &s->streams;
+	if (head == NULL || head->later == NULL)
+		return;
+	s->streams = head->later;
+	while (*end != NULL)
+		end = &(*end)->later;
+	head->later = NULL;
+	*end = head;
+}
+
 bool
 sim_produce(sim *s, uint64_t now_ms)
 {
@@ -82,5 +96,6 @@ sim_produce(sim *s, uint64_t now_ms)
 		if (s->opt.rate_bps > 0)
 			s->tokens -= made * price(st);
 	}
+	rotate(s);
 	return true;
 }
