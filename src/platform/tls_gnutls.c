@@ -388,6 +388,18 @@ qg_tls_adopt(const qg_tls_context *ctx, void *session)
 	return QG_OK;
 }
 
+/* Only a completed handshake can be described; nothing else says so. */
+qg_tls_step
+qg_tls_handshake_state(void *session)
+{
+	char *description = gnutls_session_get_desc(session);
+	if (description != NULL) {
+		gnutls_free(description);
+		return QG_TLS_DONE;
+	}
+	return gnutls_record_get_direction(session) == 1 ? QG_TLS_WANT_WRITE : QG_TLS_WANT_READ;
+}
+
 static int
 find_nothing(gnutls_session_t session, const gnutls_datum_t *ca, int n_ca, const gnutls_pk_algorithm_t *algs,
 	     int n_algs, gnutls_pcert_st **certs, unsigned *n_certs, gnutls_privkey_t *key)
