@@ -261,7 +261,7 @@ static const void *
 peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 {
 	if (!c->identified) {
-		qg_tls_identity id;
+		static _Thread_local qg_tls_identity id; /* 8 KiB */
 		c->identified = true;
 		if (qg_tls_identify(session_of(mhd), &id) == QG_OK)
 			c->peer = s->o.identify(&id, s->o.ctx);
