@@ -13,8 +13,7 @@
  * each job of the group is run again in a transaction of its own, so that one
  * bad job harms no other; a job's run may thus be called twice and must have
  * no effect outside the store but on members it sets itself. When the commit
- * itself fails, every job of the group is told QG_E_IO: its outcome is
- * unknown. */
+ * itself fails, every job of the group is told its error (store.h). */
 
 typedef struct qg_job qg_job;
 
@@ -29,7 +28,8 @@ typedef struct qg_committer qg_committer;
 
 /* Called on the committer's thread inside the transaction after the jobs of a
  * group ran, so that many small changes become one write; and `after` once its
- * outcome is known, before the jobs' done. Either may be NULL. */
+ * outcome is known, before the jobs' done: once for each transaction that was
+ * begun, whatever failed in it. Either may be NULL. */
 typedef struct qg_committer_hooks {
 	qg_err (*before_commit)(qg_store *store, void *ctx);
 	void (*after)(qg_err err, void *ctx);

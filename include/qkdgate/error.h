@@ -35,6 +35,7 @@ typedef enum qg_err {
 	QG_E_LIMIT,       /* a rate or quota is used up */
 	QG_E_MODE,        /* a secret file's owner or mode is too loose */
 	QG_E_ROLLBACK,    /* the store is older than it should be */
+	QG_E_UNKNOWN,     /* it may or may not have happened: counts as happened */
 	QG_E_COUNT
 } qg_err;
 

@@ -61,8 +61,9 @@ qg_err qg_http_server_start(const qg_http_options *o, qg_http_server **out, char
 /* The port listened on. */
 unsigned qg_http_server_port(const qg_http_server *s);
 
-/* Requests waiting for a late answer are answered 503 first; no handler runs
- * after it returns. Late answers may still come: they are dropped. Clears *s. */
+/* New requests are answered 503; those that wait for a late answer get it, or
+ * 503 after half a second. No handler runs after it returns. Late answers may
+ * still come: they are dropped. Clears *s. */
 void qg_http_server_stop(qg_http_server **s);
 
 /* --- the request, inside a handler (views live until the answer) --------- */

@@ -37,21 +37,25 @@ qg_err qg_seal_make_master_key(const char *path) QG_CHECKED;
 
 /* Seals n bytes bound to ad, under a fresh data key and fresh nonces; out has
  * n + QG_SEAL_OVERHEAD bytes of room. */
-qg_err qg_sealer_seal(qg_sealer *s, const void *ad, size_t ad_len, const void *plain, size_t n, uint8_t *out) QG_CHECKED;
+qg_err qg_sealer_seal(qg_sealer *s, const void *ad, size_t ad_len, const void *plain, size_t n, uint8_t *out)
+	QG_CHECKED;
 
 /* Opens a blob of len bytes into a new secret. QG_E_AUTH, QG_E_NOTFOUND when
  * its generation is destroyed, QG_E_NOMEM. */
-qg_err qg_sealer_unseal(qg_sealer *s, const void *ad, size_t ad_len, const uint8_t *blob, size_t len, qg_secret **out) QG_CHECKED;
+qg_err qg_sealer_unseal(
+	qg_sealer *s, const void *ad, size_t ad_len, const uint8_t *blob, size_t len, qg_secret **out) QG_CHECKED;
 
 /* The generation a blob is sealed under, and the one in use now: blobs of an
  * older one are sealed again by the housekeeping. */
 uint32_t qg_seal_generation(const uint8_t *blob, size_t len);
 uint32_t qg_sealer_generation(const qg_sealer *s);
 
-/* Begins a new generation when the present one is old enough. QG_E_IO. */
+/* Begins a new generation when the present one is old enough. QG_E_IO,
+ * QG_E_FULL when 256 generations are in use. */
 qg_err qg_sealer_rotate(qg_sealer *s) QG_CHECKED;
 
-/* Destroys all generations below the one given. QG_E_IO. */
+/* Destroys all generations below the one given, but never the one in use.
+ * QG_E_IO. */
 qg_err qg_sealer_destroy_below(qg_sealer *s, uint32_t generation) QG_CHECKED;
 
 /* A 32-byte key derived from the master key for one purpose (the audit chain,

@@ -76,6 +76,10 @@ qg_err qg_conn_send(qg_conn *c, const void *p, size_t n, unsigned timeout_ms) QG
  * byte, QG_E_IO, QG_E_TIMEOUT. */
 qg_err qg_conn_recv(qg_conn *c, void *p, size_t n, unsigned timeout_ms) QG_CHECKED;
 
+/* Receives what there is, waiting for the first byte only: 1 to room bytes.
+ * After QG_E_TIMEOUT nothing is lost. QG_E_CLOSED, QG_E_IO, QG_E_TIMEOUT. */
+qg_err qg_conn_recv_some(qg_conn *c, void *p, size_t room, unsigned timeout_ms, size_t *got) QG_CHECKED;
+
 /* Ends the connection (TLS close-notify, no wait), frees, clears *c. */
 void qg_conn_close(qg_conn **c);
 

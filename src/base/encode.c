@@ -6,6 +6,8 @@
 
 #include <stdbool.h>
 
+#include "qkdgate/secret.h"
+
 /* All ones where a < b, a > b, a == b, for values below 2^16. */
 #define LT(a, b) ((uint32_t)(0u - (((uint32_t)(a) - (uint32_t)(b)) >> 31)))
 #define GT(a, b) LT(b, a)
@@ -56,19 +58,29 @@ qg_base64_encode(const uint8_t *in, size_t n, char *out)
 	out[3] = '=';
 }
 
-/* The last group of four, which may be padded; bits beyond the data must be 0
- * (RFC 4648, 3.5). n_out is 1, 2 or 3. */
-static bool
-decode_last(const char *in, size_t n_out, uint8_t *out)
+/* The 24 bits of a group of four; *bad collects the marks of bad characters. */
+static inline uint32_t
+base64_group(const char *in, uint32_t *bad)
 {
 	uint32_t a = base64_value(in[0]), b = base64_value(in[1]);
-	uint32_t c = n_out > 1 ? base64_value(in[2]) : 0;
-	uint32_t d = n_out > 2 ? base64_value(in[3]) : 0;
-	uint32_t v = a << 18 | b << 12 | c << 6 | d;
-	uint32_t rest = n_out == 3 ? 0 : v & (n_out == 1 ? 0xffffu : 0xffu);
-	for (size_t i = 0; i < n_out; i++)
-		out[i] = (uint8_t)(v >> (16 - 8 * i));
-	return ((a | b | c | d) & 64) == 0 && rest == 0;
+	uint32_t c = base64_value(in[2]), d = base64_value(in[3]);
+	*bad |= a | b | c | d;
+	return a << 18 | b << 12 | c << 6 | d;
+}
+
+/* Whether all is well formed: n is a multiple of 4, not 0, and the last `pad`
+ * characters are '='. Bits beyond the data must be 0 (RFC 4648, 3.5). */
+static bool
+base64_valid(const char *in, size_t n, size_t pad)
+{
+	uint32_t bad = 0;
+	for (size_t i = 0; i < n - 4; i += 4)
+		(void)base64_group(in + i, &bad);
+	char last[4] = {in[n - 4], in[n - 3], pad > 1 ? 'A' : in[n - 2], pad > 0 ? 'A' : in[n - 1]};
+	uint32_t v = base64_group(last, &bad);
+	uint32_t beyond = pad == 0 ? 0 : pad == 1 ? 0xff : 0xffff;
+	qg_wipe(last, sizeof last);
+	return (bad & 64) == 0 && (v & beyond) == 0;
 }
 
 qg_err
@@ -82,22 +94,16 @@ qg_base64_decode(const char *in, size_t n, uint8_t *out, size_t room, size_t *ou
 	}
 	size_t pad = in[n - 1] != '=' ? 0 : in[n - 2] != '=' ? 1 : 2;
 	size_t len = n / 4 * 3 - pad;
+	if (!base64_valid(in, n, pad))
+		return QG_E_PARSE;
 	if (len > room)
 		return QG_E_RANGE;
 	uint32_t bad = 0;
-	size_t groups = n / 4 - 1;
-	for (size_t i = 0; i < groups; i++, in += 4, out += 3) {
-		uint32_t a = base64_value(in[0]), b = base64_value(in[1]);
-		uint32_t c = base64_value(in[2]), d = base64_value(in[3]);
-		bad |= a | b | c | d;
-		uint32_t v = a << 18 | b << 12 | c << 6 | d;
-		out[0] = (uint8_t)(v >> 16);
-		out[1] = (uint8_t)(v >> 8);
-		out[2] = (uint8_t)v;
+	for (size_t i = 0; i < len; i += 3, in += 4) {
+		uint32_t v = base64_group(in, &bad); /* '=' is 64: of no bit that is kept */
+		for (size_t k = 0; k < 3 && i + k < len; k++)
+			out[i + k] = (uint8_t)(v >> (16 - 8 * k));
 	}
-	bool last = decode_last(in, 3 - pad, out);
-	if (!last || (bad & 64) != 0)
-		return QG_E_PARSE;
 	*out_len = len;
 	return QG_OK;
 }
@@ -133,10 +139,11 @@ qg_hex_decode(const char *in, size_t n_chars, uint8_t *out, size_t n)
 	if (n_chars % 2 != 0 || n_chars / 2 != n)
 		return QG_E_PARSE;
 	uint32_t bad = 0;
-	for (size_t i = 0; i < n; i++) {
-		uint32_t high = hex_value(in[2 * i]), low = hex_value(in[2 * i + 1]);
-		bad |= high | low;
-		out[i] = (uint8_t)(high << 4 | low);
-	}
-	return (bad & 16) != 0 ? QG_E_PARSE : QG_OK;
+	for (size_t i = 0; i < n_chars; i++)
+		bad |= hex_value(in[i]);
+	if ((bad & 16) != 0)
+		return QG_E_PARSE;
+	for (size_t i = 0; i < n; i++)
+		out[i] = (uint8_t)(hex_value(in[2 * i]) << 4 | hex_value(in[2 * i + 1]));
+	return QG_OK;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "qkdgate/error.h"
 
+#include <stddef.h>
+
 static const char *const texts[QG_E_COUNT] = {
 	[QG_OK] = "ok",
 	[QG_E_NOMEM] = "out of memory",
@@ -27,12 +29,13 @@ static const char *const texts[QG_E_COUNT] = {
 	[QG_E_LIMIT] = "limit reached",
 	[QG_E_MODE] = "file owner or mode too loose",
 	[QG_E_ROLLBACK] = "store is older than it should be",
+	[QG_E_UNKNOWN] = "the outcome is unknown",
 };
 
 const char *
 qg_err_text(qg_err err)
 {
-	if ((unsigned)err >= QG_E_COUNT)
+	if ((unsigned)err >= QG_E_COUNT || texts[err] == NULL)
 		return "unknown error";
 	return texts[err];
 }

@@ -80,7 +80,8 @@ void qg_http_find_route(qg_http_request *req, const qg_router *router, const cha
 
 /* Looks at what the headers (NULL: absent) say of the body. False: it cannot
  * even be swallowed, so the refusal must go out at once. */
-bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length);
+bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length,
+			  unsigned n_lengths);
 
 /* Takes n bytes of the body and wipes them where they were. False: more than
  * can be swallowed. */
@@ -135,6 +136,9 @@ qg_http_link *qg_link_next(int epoll_fd);
  * share its port with SO_REUSEPORT. QG_E_INVAL: not an IP address. QG_E_IO
  * with errno. */
 qg_err qg_listen_open(const char *address, unsigned *port, bool first, int *fd) QG_CHECKED;
+
+/* How many threads to serve with; wanted 0: one per core that we may use. */
+unsigned qg_listen_threads(unsigned wanted);
 
 /* How many connections there are, in all and per address. Any thread. */
 typedef struct qg_census qg_census;

@@ -13,12 +13,12 @@
 #include <microhttpd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -37,8 +37,8 @@
 
 #define RUNS_IN_A_ROW 3 /* of MHD_run while it asks for no wait */
 #define SWEEP_MS 500    /* between looks for connections that take too long */
-#define DRAIN_MS 1000   /* for answers under way when the server stops */
-#define THREADS_MAX 64u
+#define DRAIN_MS 1000   /* when the server stops: for answers to go out */
+#define LATE_MS 500     /* and for late answers to come */
 
 typedef struct qg_http_worker worker;
 
@@ -270,6 +270,25 @@ peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 }
 
 static enum MHD_Result
+count_length(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	(void)kind, (void)value;
+	unsigned *n = cls;
+	*n += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+	return MHD_YES;
+}
+
+/* libmicrohttpd takes the first of several; whoever is in front of us may have
+ * taken another one (RFC 9112, 6.3). */
+static unsigned
+count_lengths(struct MHD_Connection *mhd)
+{
+	unsigned n = 0;
+	(void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, count_length, &n);
+	return n;
+}
+
+static enum MHD_Result
 begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 {
 	conn *c = conn_of(mhd);
@@ -292,8 +311,9 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	qg_http_find_route(req, w->server->router, c->target);
 	/* Never an answer on this first call, it would end the connection: except
 	 * where just that is wanted. */
-	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING),
-				 qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH)))
+	const char *length = qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING), length,
+				 length != NULL ? count_lengths(mhd) : 0))
 		return MHD_YES;
 	return queue_refusal(req, req->refused, req->refused_text);
 }
@@ -562,10 +582,15 @@ drain(worker *w)
 	(void)MHD_quiesce_daemon(w->daemon);
 	close(w->listen_fd);
 	w->listen_fd = -1;
-	abandon_deferred(w);
 	while (w->parked != NULL)
 		unpark(w, w->parked);
+	/* An answer under way may be a key whose consumption is being committed. */
 	int wait_ms = run_daemon(w);
+	uint64_t late_ms = qg_clock_elapsed_ms() + LATE_MS;
+	while (w->deferred != NULL && qg_clock_elapsed_ms() < late_ms)
+		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
+	abandon_deferred(w);
+	wait_ms = run_daemon(w);
 	while (w->deferred != NULL || (w->active > 0 && qg_clock_elapsed_ms() < deadline_ms))
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
 }
@@ -685,21 +710,10 @@ worker_end(worker *w)
 	pthread_mutex_destroy(&w->lock);
 }
 
-static unsigned
-count_threads(unsigned wanted)
-{
-	cpu_set_t set;
-	if (wanted == 0 && sched_getaffinity(0, sizeof set, &set) == 0)
-		wanted = (unsigned)CPU_COUNT(&set);
-	if (wanted == 0)
-		return 1;
-	return wanted < THREADS_MAX ? wanted : THREADS_MAX;
-}
-
 static qg_err
 open_workers(qg_http_server *s, char *why, size_t why_room)
 {
-	unsigned n = count_threads(s->o.threads);
+	unsigned n = qg_listen_threads(s->o.threads);
 	s->workers = calloc(n, sizeof *s->workers);
 	if (s->workers == NULL)
 		return QG_E_NOMEM;

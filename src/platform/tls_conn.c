@@ -309,6 +309,22 @@ qg_conn_recv(qg_conn *c, void *p, size_t n, unsigned timeout_ms)
 	return err;
 }
 
+qg_err
+qg_conn_recv_some(qg_conn *c, void *p, size_t room, unsigned timeout_ms, size_t *got)
+{
+	uint64_t deadline_ms = deadline_in(timeout_ms);
+	size_t n = 0;
+	qg_err err = room > 0 ? usable(c) : QG_E_INVAL;
+	while (n == 0 && err == QG_OK)
+		err = after_step(c, recv_step(c, p, room, &n), deadline_ms);
+	if (err == QG_E_AUTH)
+		err = QG_E_IO; /* as in qg_conn_recv */
+	c->broken = c->broken || err == QG_E_IO;
+	if (n > 0 && err == QG_OK)
+		*got = n;
+	return err;
+}
+
 void
 qg_conn_close(qg_conn **c)
 {

@@ -187,6 +187,14 @@ read_identity(const gnutls_datum_t *der, qg_tls_identity *out)
 }
 
 qg_err
+qg_tls_identify_server(void *session, qg_tls_identity *out)
+{
+	unsigned n = 0;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
+	return chain != NULL && n > 0 ? read_identity(&chain[0], out) : QG_E_AUTH;
+}
+
+qg_err
 qg_tls_identify(void *session, qg_tls_identity *out)
 {
 	unsigned n = 0;

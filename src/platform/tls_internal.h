@@ -57,6 +57,10 @@ qg_err qg_tls_identify(void *session, qg_tls_identity *out) QG_CHECKED;
  * handshake: QG_TLS_DONE, QG_TLS_WANT_READ or QG_TLS_WANT_WRITE. */
 qg_tls_step qg_tls_handshake_state(void *session);
 
+/* Who the server at the other end of a client session is; whoever made the
+ * session verified it. QG_E_AUTH. */
+qg_err qg_tls_identify_server(void *session, qg_tls_identity *out) QG_CHECKED;
+
 /* For MHD_OPTION_HTTPS_CERT_CALLBACK, a gnutls_certificate_retrieve_function2
  * that finds nothing: libmicrohttpd insists on a certificate of its own though
  * qg_tls_adopt replaces it. */

@@ -116,10 +116,13 @@ bare_tls(gnutls_certificate_credentials_t cred, char *buf, size_t room, int *ale
 	gnutls_transport_set_int(s, fd);
 	gnutls_handshake_set_timeout(s, 5000);
 	ssize_t n = gnutls_handshake(s);
-	if (n == 0 && gnutls_record_send(s, request, sizeof request - 1) > 0)
+	if (n == 0) {
+		/* May fail already: the alert that says why is there to be read. */
+		(void)!gnutls_record_send(s, request, sizeof request - 1);
 		do
 			n = gnutls_record_recv(s, buf, room - 1);
 		while (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED);
+	}
 	*alert = n == GNUTLS_E_FATAL_ALERT_RECEIVED ? (int)gnutls_alert_get(s) : -1;
 	buf[n > 0 ? n : 0] = '\0';
 	gnutls_deinit(s);

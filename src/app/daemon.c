@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "daemon.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include "qkdgate/audit.h"
+#include "qkdgate/core.h"
+#include "qkdgate/directory.h"
+#include "qkdgate/etsi014.h"
+#include "qkdgate/kms.h"
+#include "qkdgate/log.h"
+#include "qkdgate/seal.h"
+#include "qkdgate/source.h"
+#include "qkdgate/store.h"
+
+#define SOURCE_GRACE_MS 2000
+#define WHY_ROOM 512
+
+typedef struct daemon_parts {
+	const qg_config *cfg;
+	qg_sealer *sealer;
+	qg_audit *audit;
+	qg_store *store;
+	bool fresh;
+	qg_directory *directory;
+	qg_kms *kms;
+	qg_core *core;
+	qg_source **source;
+	size_t n_sources;
+	qg_etsi014 *etsi014;
+	char why[WHY_ROOM];
+} daemon_parts;
+
+/* --- the parts, in the order they are made ------------------------------------- */
+
+static void say_why(daemon_parts *d, const char *what, const char *name, qg_err err)
+{
+	int n = snprintf(d->why, sizeof d->why, "%s %s: %s", what, name, qg_err_text(err));
+	if (n < 0 || (size_t)n >= sizeof d->why)
+		d->why[sizeof d->why - 1] = '\0';
+}
+
+static qg_err make_sealer(daemon_parts *d)
+{
+	qg_seal_options o = { .master_key = d->cfg->master_key, .key_ring = d->cfg->key_ring,
+			      .rotate_s = d->cfg->key_ring_rotate_s };
+	qg_err err = qg_sealer_open(&o, &d->sealer);
+	if (err != QG_OK)
+		say_why(d, "master key or key ring", d->cfg->master_key, err);
+	return err;
+}
+
+static qg_err make_audit(daemon_parts *d)
+{
+	unsigned char key[32];
+	qg_sealer_derive(d->sealer, "audit", key);
+	qg_err err = qg_audit_open(d->cfg->audit_file, key, &d->audit);
+	qg_wipe(key, sizeof key);
+	if (err != QG_OK)
+		say_why(d, "audit log", d->cfg->audit_file, err);
+	return err;
+}
+
+static qg_err make_store(daemon_parts *d)
+{
+	return qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, d->why, sizeof d->why);
+}
+
+static qg_err make_directory(daemon_parts *d)
+{
+	return qg_directory_new(d->cfg, &d->directory);
+}
+
+static qg_err make_kms(daemon_parts *d)
+{
+	qg_err err = qg_kms_new(d->cfg, d->directory, &d->kms);
+	if (err != QG_OK)
+		say_why(d, "kms_client", d->cfg->kms_client.certificate, err);
+	return err;
+}
+
+static qg_core_parts core_parts(const daemon_parts *d)
+{
+	return (qg_core_parts){ .cfg = d->cfg, .directory = d->directory, .store = d->store, .fresh = d->fresh,
+				.sealer = d->sealer, .audit = d->audit,
+				.channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL };
+}
+
+static qg_err make_core(daemon_parts *d)
+{
+	qg_core_parts parts = core_parts(d);
+	return qg_core_start(&parts, &d->core, d->why, sizeof d->why);
+}
+
+static qg_err make_kms_listener(daemon_parts *d)
+{
+	return qg_kms_listen(d->kms, qg_core_peers(d->core), d->why, sizeof d->why);
+}
+
+static qg_err make_sources(daemon_parts *d)
+{
+	size_t n = qg_core_intakes(d->core);
+	d->source = calloc(n + 1, sizeof(qg_source *));
+	if (d->source == NULL)
+		return QG_E_NOMEM;
+	for (; d->n_sources < n; d->n_sources++) {
+		qg_err err = qg_source_start(qg_core_intake(d->core, d->n_sources), &d->source[d->n_sources]);
+		if (err != QG_OK)
+			return err;
+	}
+	return QG_OK;
+}
+
+static qg_err make_etsi014(daemon_parts *d)
+{
+	qg_etsi014_parts parts = { .cfg = d->cfg, .directory = d->directory, .keystore = qg_core_keystore(d->core),
+				   .audit = d->audit };
+	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
+}
+
+typedef struct daemon_step {
+	const char *name;
+	qg_err (*make)(daemon_parts *d);
+} daemon_step;
+
+static const daemon_step run_steps[] = {
+	{ "seal", make_sealer }, { "audit", make_audit },	 { "store", make_store },
+	{ "directory", make_directory },	 { "kms", make_kms },		 { "core", make_core },
+	{ "kms_listener", make_kms_listener }, { "streams", make_sources }, { "sae_listener", make_etsi014 },
+};
+
+static qg_err make_all(daemon_parts *d, const daemon_step *steps, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		d->why[0] = '\0';
+		qg_err err = steps[i].make(d);
+		if (err == QG_OK)
+			continue;
+		qg_log(QG_LOG_ERROR, "daemon", "event=start_failed part=%s reason=\"%s\"", steps[i].name,
+		       d->why[0] != '\0' ? d->why : qg_err_text(err));
+		return err;
+	}
+	return QG_OK;
+}
+
+/* First nobody asks any more, then the streams close and the neighbours are
+ * told, then what is left becomes durable. */
+static void unmake_all(daemon_parts *d)
+{
+	qg_etsi014_stop(&d->etsi014);
+	if (d->core != NULL)
+		qg_core_wind_down(d->core);
+	for (size_t i = 0; i < d->n_sources; i++)
+		qg_source_stop(&d->source[i], SOURCE_GRACE_MS);
+	free(d->source);
+	if (d->kms != NULL)
+		qg_kms_unlisten(d->kms);
+	qg_kms_free(&d->kms);
+	qg_core_stop(&d->core);
+	if (d->store != NULL)
+		d->store->ops->close(&d->store);
+	qg_audit_close(&d->audit);
+	qg_directory_free(&d->directory);
+	qg_sealer_close(&d->sealer);
+}
+
+/* --- running -------------------------------------------------------------------- */
+
+/* No key in a core file or for a debugger of another user. */
+static void protect_process(void)
+{
+	struct rlimit none = { 0, 0 };
+	if (setrlimit(RLIMIT_CORE, &none) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+		qg_log(QG_LOG_WARN, "daemon", "event=core_dumps_not_disabled");
+}
+
+static void block_signals(sigset_t *ends)
+{
+	sigemptyset(ends);
+	sigaddset(ends, SIGTERM);
+	sigaddset(ends, SIGINT);
+	pthread_sigmask(SIG_BLOCK, ends, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+}
+
+static void audit_life(daemon_parts *d, qg_audit_act act)
+{
+	qg_audit_event e = { .act = act, .caller = d->cfg->kme_id, .peer = "", .reason = "" };
+	qg_audit_write(d->audit, &e);
+}
+
+qg_err qg_daemon_run(const qg_config *cfg)
+{
+	daemon_parts d = { .cfg = cfg };
+	sigset_t ends;
+	int sig = 0;
+	protect_process();
+	block_signals(&ends);
+	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
+	if (err == QG_OK) {
+		audit_life(&d, QG_AUDIT_START);
+		qg_log(QG_LOG_INFO, "daemon", "event=ready kme=%s sae_listener=%s:%u kms_listener=%s:%u", cfg->kme_id,
+		       cfg->sae.address, cfg->sae.port, cfg->kms.address, cfg->kms.port);
+		sigwait(&ends, &sig);
+		qg_log(QG_LOG_INFO, "daemon", "event=stopping signal=%d", sig);
+		audit_life(&d, QG_AUDIT_STOP);
+	}
+	unmake_all(&d);
+	if (err == QG_OK)
+		qg_log(QG_LOG_INFO, "daemon", "event=stopped");
+	return err;
+}
+
+static qg_err reset_core(daemon_parts *d)
+{
+	qg_core_parts parts = core_parts(d);
+	return qg_core_reset_epochs(&parts, d->why, sizeof d->why);
+}
+
+static const daemon_step reset_steps[] = {
+	{ "seal", make_sealer }, { "audit", make_audit }, { "store", make_store },
+	{ "directory", make_directory }, { "core", reset_core },
+};
+
+qg_err qg_daemon_reset_epochs(const qg_config *cfg)
+{
+	daemon_parts d = { .cfg = cfg };
+	qg_err err = make_all(&d, reset_steps, sizeof reset_steps / sizeof reset_steps[0]);
+	unmake_all(&d);
+	return err;
+}

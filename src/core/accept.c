@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core_internal.h"
+#include "qkdgate/clock.h"
+#include "qkdgate/log.h"
+
+/* The far end's side of a segment's confirmation: the request's MAC proves that
+ * both ends hold the same key; the segment is durable before the answer, and
+ * the answer is stored with it and repeated byte for byte (SOUNDNESS 5). */
+
+#define WINDOW_MAX_S (10u * 365 * 86400)
+
+typedef struct accept_job {
+	qg_job job;
+	qg_segment *seg;
+	uint8_t *blob;
+	uint8_t *none_used;
+	qg_segment_rec rec;
+	qg_epoch_image img;
+	qg_peer_answer *answer;
+	void *ctx;
+} accept_job;
+
+static void answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, void *ctx)
+{
+	qg_kms_batch_answer a = { .result = result };
+	char text[512];
+	size_t len = 0;
+	if (qg_kms_batch_answer_encode(&a, text, sizeof text, &len) == QG_OK)
+		answer(ctx, 200, text, len);
+	else
+		answer(ctx, 500, NULL, 0);
+}
+
+static void accept_job_free(accept_job *j)
+{
+	qg_epoch_image_free(&j->img);
+	free(j->blob);
+	free(j->none_used);
+	free(j);
+}
+
+/* Destroys a segment that cannot become usable and counts it. */
+static void refuse_segment(qg_epoch *e, uint32_t number, const char *why)
+{
+	qg_stream *st = e->stream;
+	qg_segment *s = qg_epoch_segment(e, number);
+	if (s != NULL) {
+		s->phase = QG_SEG_DEAD;
+		qg_epoch_remove(e, s);
+	}
+	if (e->decided_in <= number)
+		e->decided_in = number + 1;
+	st->n_bad++;
+	qg_log(QG_LOG_WARN, "stream", "event=segment_mismatch stream=%s segment=%u side=far_end reason=\"%s\"",
+	       st->cfg->name, number, why);
+	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
+			      .ids = &e->ksid, .n_ids = 1 };
+	qg_audit_write(st->core->part.audit, &ev);
+	if (++e->bad_in_row >= QG_BAD_LIMIT)
+		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
+	else
+		qg_epoch_save(e);
+}
+
+/* --- storing what verified ---------------------------------------------------- */
+
+static qg_err accept_run(qg_job *job, qg_store *store)
+{
+	accept_job *j = (accept_job *)job;
+	qg_err err = store->ops->segment_put(store, &j->rec);
+	if (err == QG_OK)
+		err = store->ops->epoch_update(store, &j->img.rec);
+	if (err == QG_OK)
+		qg_commit_note_change(j->seg->epoch->stream->core);
+	return err;
+}
+
+/* The answer of the segment before was got: the owner went on. */
+static void forget_last(qg_epoch *e, uint32_t number)
+{
+	uint32_t last = e->last_in;
+	e->last_in = number + 1;
+	qg_segment *s = last > 0 ? qg_epoch_segment(e, last - 1) : NULL;
+	if (s != NULL)
+		s->dirty = true; /* the flush deletes it if nothing is left in it */
+}
+
+static void accept_done(qg_job *job, qg_err err)
+{
+	accept_job *j = (accept_job *)job;
+	qg_segment *s = j->seg;
+	qg_epoch *e = s->epoch;
+	qg_stream *st = e->stream;
+	pthread_mutex_lock(&st->lock);
+	if (err == QG_OK && !s->removed) {
+		s->row = j->rec.row;
+		s->phase = QG_SEG_CONFIRMED;
+		s->ready_wall_ms = j->rec.ready_wall_ms;
+		st->held += s->left;
+		e->bad_in_row = 0;
+		forget_last(e, s->number);
+	} else if (err != QG_OK) {
+		refuse_segment(e, s->number, "it could not be stored");
+	}
+	/* The message lives as long as the segment; copy it for the answer. */
+	char text[512];
+	size_t len = s->message_len < sizeof text ? s->message_len : 0;
+	memcpy(text, s->message, len);
+	e->pins--;
+	qg_segment_unpin(s);
+	pthread_mutex_unlock(&st->lock);
+	if (err == QG_OK && len > 0)
+		j->answer(j->ctx, 200, text, len);
+	else
+		j->answer(j->ctx, 503, NULL, 0);
+	qg_stream_kick(st);
+	accept_job_free(j);
+}
+
+static qg_err take_root(qg_segment *s)
+{
+	qg_epoch *e = s->epoch;
+	if (!s->root)
+		return QG_OK;
+	QG_SECRET_AUTO *root = NULL;
+	size_t n = (size_t)s->lo * e->chunk_size;
+	qg_err err = qg_secret_new(n, &root);
+	if (err == QG_OK)
+		err = qg_secret_append(root, s->data->data, n);
+	if (err == QG_OK)
+		err = qg_epoch_set_root(e, false, &root);
+	return err;
+}
+
+static qg_err make_answer(qg_segment *s)
+{
+	qg_kms_batch_answer a = { .result = QG_KMS_BATCH_CONFIRMED };
+	qg_segment_answer_mac(s, s->tag, a.mac);
+	s->message = malloc(512);
+	if (s->message == NULL)
+		return QG_E_NOMEM;
+	return qg_kms_batch_answer_encode(&a, s->message, 512, &s->message_len);
+}
+
+/* Segments of the owner before this one will never be confirmed. */
+static void drop_earlier(qg_epoch *e, uint32_t number)
+{
+	for (uint32_t n = e->base; n < number; n++) {
+		qg_segment *s = qg_epoch_segment(e, n);
+		if (s != NULL && !s->ours && (s->phase == QG_SEG_FULL || s->phase == QG_SEG_FILLING))
+			qg_epoch_remove(e, s);
+	}
+	e->decided_in = number + 1;
+}
+
+static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, accept_job **out)
+{
+	qg_epoch *e = s->epoch;
+	accept_job *j = calloc(1, sizeof *j);
+	if (j == NULL)
+		return QG_E_NOMEM;
+	size_t bits = ((size_t)s->count + 7) / 8, len = 0;
+	s->issue_s = m->issue_s;
+	s->fetch_s = m->fetch_s;
+	s->use = m->use;
+	s->born_ms = qg_lifetime_far_ms(&e->stream->core->life);
+	memcpy(s->tag, m->mac, sizeof s->tag);
+	j->none_used = calloc(1, bits);
+	qg_err err = j->none_used == NULL ? QG_E_NOMEM : make_answer(s);
+	if (err == QG_OK)
+		err = take_root(s);
+	if (err == QG_OK) {
+		qg_segment_wipe_reserved(s);
+		err = qg_segment_seal(s, &j->blob, &len);
+	}
+	if (err == QG_OK)
+		err = qg_epoch_snapshot(e, &j->img);
+	if (err != QG_OK) {
+		accept_job_free(j);
+		return err;
+	}
+	s->dirty = false;
+	j->seg = s;
+	j->job.run = accept_run;
+	j->job.done = accept_done;
+	j->rec = (qg_segment_rec){ .epoch_row = e->row, .number = s->number, .use = (uint8_t)s->use,
+				   .state = QG_SEGMENT_CONFIRMED, .first_index = s->first_index, .count = s->count,
+				   .root = s->root, .sealed = j->blob, .sealed_len = len, .used = j->none_used,
+				   .used_len = bits, .message = (uint8_t *)s->message, .message_len = s->message_len,
+				   .tag = s->tag, .born_ms = s->born_ms, .ready_wall_ms = qg_clock_wall_ms(),
+				   .issue_s = s->issue_s, .fetch_s = s->fetch_s };
+	*out = j;
+	return QG_OK;
+}
+
+/* --- judging ------------------------------------------------------------------ */
+
+static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
+{
+	qg_epoch *e = s->epoch;
+	uint8_t mac[QG_MAC_BYTES];
+	qg_segment_set_root(s, m->root);
+	qg_segment_request_mac(s, m, mac);
+	if (!qg_equal_ct(mac, m->mac, sizeof mac)) {
+		refuse_segment(e, s->number, "the two ends hold different key");
+		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		return;
+	}
+	accept_job *j = NULL;
+	e->seen_mark = m->mark;
+	drop_earlier(e, s->number);
+	if (accept_job_new(s, m, &j) != QG_OK) {
+		refuse_segment(e, s->number, "no memory");
+		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		return;
+	}
+	s->phase = QG_SEG_STORING;
+	s->pins++;
+	e->pins++;
+	j->answer = answer;
+	j->ctx = ctx;
+	qg_committer_submit(e->stream->core->committer, &j->job);
+}
+
+static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
+{
+	qg_epoch *e = s->epoch;
+	qg_stream *st = e->stream;
+	if (m->mark < e->seen_mark) {
+		qg_log(QG_LOG_ERROR, "stream", "event=mark_fell_back stream=%s neighbour=%s", st->cfg->name,
+		       st->neighbour->id);
+		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
+		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+	} else if (m->root != (e->keys_in == NULL)) {
+		refuse_segment(e, s->number, "the key-ID root is not where it belongs");
+		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+	} else if (st->held + s->count > st->core->part.cfg->inbound_chunks) {
+		answer_plain(QG_KMS_BATCH_FULL, answer, ctx);
+	} else {
+		verify_and_store(s, m, answer, ctx);
+	}
+}
+
+static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
+{
+	qg_segment *s = qg_epoch_segment(e, m->segment);
+	if (s != NULL && s->phase == QG_SEG_STORING) {
+		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
+	} else if (s != NULL && s->phase == QG_SEG_CONFIRMED && memcmp(s->tag, m->mac, sizeof s->tag) == 0) {
+		answer(ctx, 200, s->message, s->message_len);
+	} else if (e->state != QG_EPOCH_FILLING) {
+		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+	} else if (m->segment < e->decided_in) {
+		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+	} else if (s != NULL && s->phase == QG_SEG_FULL) {
+		judge_complete(s, m, answer, ctx);
+	} else if (s == NULL && st->next_index >= m->first_index + m->count) {
+		refuse_segment(e, m->segment, "chunks were missing here");
+		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+	} else {
+		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
+	}
+}
+
+static bool batch_fits(const qg_epoch *e, const qg_kms_batch *m)
+{
+	return m->count == e->segment_chunks && m->first_index == (uint64_t)m->segment * e->segment_chunks &&
+	       !qg_epoch_is_ours(e, m->segment) && qg_uuid_equal(&m->ksid, &e->ksid) && m->issue_s > 0 &&
+	       m->issue_s <= WINDOW_MAX_S && m->fetch_s > 0 && m->fetch_s <= WINDOW_MAX_S;
+}
+
+void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
+		     void *ctx)
+{
+	qg_kms_batch m;
+	if (qg_kms_batch_decode(body, len, &m) != QG_OK) {
+		answer(ctx, 400, NULL, 0);
+		return;
+	}
+	qg_stream *st = qg_stream_find(core, neighbour, m.stream);
+	if (st == NULL) {
+		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+		return;
+	}
+	pthread_mutex_lock(&st->lock);
+	qg_epoch *e = qg_epoch_find(st, m.epoch);
+	if (e == NULL || e->row == 0)
+		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+	else if (!batch_fits(e, &m))
+		answer(ctx, 400, NULL, 0);
+	else
+		judge_batch(st, e, &m, answer, ctx);
+	pthread_mutex_unlock(&st->lock);
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "qkdgate/committer.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+/* Bounds how long the first job of a group waits for the last one. */
+#define GROUP_MAX 1024
+
+typedef struct job_list {
+	qg_job *head;
+	qg_job **tail; /* where the next one is put */
+} job_list;
+
+struct qg_committer {
+	pthread_mutex_t lock;
+	pthread_cond_t work; /* the queue is no longer empty, or stop */
+	/* Under the lock. */
+	job_list queue;
+	bool stopping;
+	uint64_t groups, jobs;
+	/* The thread's own. */
+	qg_store *store;
+	qg_committer_hooks hooks;
+	pthread_t thread;
+};
+
+static void
+list_append(job_list *l, qg_job *job)
+{
+	job->next = NULL;
+	*l->tail = job;
+	l->tail = &job->next;
+}
+
+/* Takes the first jobs out of the queue, all of them where they are few. */
+static qg_job *
+list_take(job_list *l, size_t most)
+{
+	qg_job *first = l->head, **end = &l->head;
+	for (size_t n = 0; *end != NULL && n < most; n++)
+		end = &(*end)->next;
+	l->head = *end;
+	if (end != &l->head)
+		*end = NULL;
+	if (l->head == NULL)
+		l->tail = &l->head;
+	return first;
+}
+
+static void
+group_done(qg_job *job)
+{
+	while (job != NULL) {
+		qg_job *next = job->next; /* done may free the job */
+		job->done(job, job->result);
+		job = next;
+	}
+}
+
+static void
+group_result(qg_job *job, qg_err err)
+{
+	for (; job != NULL; job = job->next)
+		job->result = err;
+}
+
+/* Before the jobs are told, so that who was told finds it counted. */
+static void
+count(qg_committer *c, const qg_job *job)
+{
+	uint64_t n = 0;
+	for (; job != NULL; job = job->next)
+		n++;
+	pthread_mutex_lock(&c->lock);
+	c->groups++;
+	c->jobs += n;
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* The jobs and then the hook. */
+static qg_err
+run_jobs(qg_committer *c, qg_job *job)
+{
+	for (; job != NULL; job = job->next) {
+		qg_err err = job->run(job, c->store);
+		if (err != QG_OK)
+			return err;
+	}
+	return c->hooks.before_commit != NULL ? c->hooks.before_commit(c->store, c->hooks.ctx) : QG_OK;
+}
+
+/* One transaction of a list of jobs. *settled tells that every job has its
+ * result; it has none when the transaction was rolled back and each may be
+ * tried by itself. */
+static void
+transaction(qg_committer *c, qg_job *group, bool alone, bool *settled)
+{
+	const qg_store_ops *ops = c->store->ops;
+	*settled = true;
+	qg_err err = ops->begin(c->store);
+	if (err != QG_OK) {
+		group_result(group, err);
+		return;
+	}
+	err = run_jobs(c, group);
+	if (err != QG_OK) {
+		ops->rollback(c->store);
+		group_result(group, err);
+		*settled = alone;
+	} else {
+		err = ops->commit(c->store);
+		group_result(group, err);
+		if (err == QG_OK)
+			count(c, group);
+	}
+	if (c->hooks.after != NULL)
+		c->hooks.after(err, c->hooks.ctx);
+}
+
+static void
+commit_group(qg_committer *c, qg_job *group)
+{
+	bool settled;
+	transaction(c, group, group->next == NULL, &settled);
+	if (settled) {
+		group_done(group);
+		return;
+	}
+	while (group != NULL) {
+		qg_job *job = group;
+		group = group->next;
+		job->next = NULL;
+		transaction(c, job, true, &settled);
+		group_done(job);
+	}
+}
+
+/* What is there is committed at once; what comes meanwhile is the next group. */
+static void *
+committer_main(void *arg)
+{
+	qg_committer *c = arg;
+	pthread_mutex_lock(&c->lock);
+	for (;;) {
+		while (c->queue.head == NULL && !c->stopping)
+			pthread_cond_wait(&c->work, &c->lock);
+		if (c->queue.head == NULL)
+			break;
+		qg_job *group = list_take(&c->queue, GROUP_MAX);
+		pthread_mutex_unlock(&c->lock);
+		commit_group(c, group);
+		pthread_mutex_lock(&c->lock);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return NULL;
+}
+
+/* Signals are for the thread that started us. */
+static int
+start_thread(qg_committer *c)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int rc = pthread_create(&c->thread, NULL, committer_main, c);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc == 0)
+		pthread_setname_np(c->thread, "qg-committer");
+	return rc;
+}
+
+static void
+committer_free(qg_committer *c)
+{
+	pthread_cond_destroy(&c->work);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+}
+
+qg_err
+qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committer **out)
+{
+	qg_committer *c = calloc(1, sizeof *c);
+	if (c == NULL)
+		return QG_E_NOMEM;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->work, NULL);
+	c->queue.tail = &c->queue.head;
+	c->store = store;
+	if (hooks != NULL)
+		c->hooks = *hooks;
+	if (start_thread(c) != 0) {
+		committer_free(c);
+		return QG_E_NOMEM;
+	}
+	*out = c;
+	return QG_OK;
+}
+
+void
+qg_committer_submit(qg_committer *c, qg_job *job)
+{
+	pthread_mutex_lock(&c->lock);
+	bool closed = c->stopping;
+	if (!closed) {
+		bool was_empty = c->queue.head == NULL;
+		list_append(&c->queue, job);
+		/* The thread looks at the queue again before it waits, so
+		 * only the first job needs to wake it. Signalled under the
+		 * lock: after it the committer may be gone. */
+		if (was_empty)
+			pthread_cond_signal(&c->work);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (closed)
+		job->done(job, QG_E_CLOSED);
+}
+
+/* A job that stands in the queue for one whose caller waits. */
+typedef struct waiter {
+	qg_job job; /* first member */
+	qg_job *inner;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool ended;
+	qg_err err;
+} waiter;
+
+static waiter *
+waiter_of(qg_job *job)
+{
+	return (waiter *)(void *)job;
+}
+
+static qg_err
+waiter_run(qg_job *job, qg_store *store)
+{
+	qg_job *inner = waiter_of(job)->inner;
+	return inner->run(inner, store);
+}
+
+static void
+waiter_done(qg_job *job, qg_err err)
+{
+	waiter *w = waiter_of(job);
+	pthread_mutex_lock(&w->lock);
+	w->err = err;
+	w->ended = true;
+	pthread_cond_signal(&w->cond); /* under the lock: after it *w is gone */
+	pthread_mutex_unlock(&w->lock);
+}
+
+qg_err
+qg_committer_run(qg_committer *c, qg_job *job)
+{
+	waiter w = {
+		.job = {.run = waiter_run, .done = waiter_done},
+		.inner = job,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.cond = PTHREAD_COND_INITIALIZER,
+	};
+	qg_committer_submit(c, &w.job);
+	pthread_mutex_lock(&w.lock);
+	while (!w.ended)
+		pthread_cond_wait(&w.cond, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	pthread_cond_destroy(&w.cond);
+	pthread_mutex_destroy(&w.lock);
+	job->result = w.err;
+	return w.err;
+}
+
+void
+qg_committer_stats(const qg_committer *c, uint64_t *groups, uint64_t *jobs)
+{
+	/* The lock's own state is all that changes. */
+	pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&c->lock;
+	pthread_mutex_lock(lock);
+	*groups = c->groups;
+	*jobs = c->jobs;
+	pthread_mutex_unlock(lock);
+}
+
+void
+qg_committer_stop(qg_committer **c)
+{
+	if (c == NULL || *c == NULL)
+		return;
+	pthread_mutex_lock(&(*c)->lock);
+	(*c)->stopping = true;
+	pthread_cond_signal(&(*c)->work);
+	pthread_mutex_unlock(&(*c)->lock);
+	pthread_join((*c)->thread, NULL);
+	committer_free(*c);
+	*c = NULL;
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core_internal.h"
+#include "qkdgate/clock.h"
+#include "qkdgate/log.h"
+
+#define UNKNOWN_PER_S 1000 /* searches over all epochs for the status only */
+#define TELL_WAIT_MS 1000
+
+static qg_err stream_init(struct qg_core *core, unsigned index)
+{
+	const qg_config *cfg = core->part.cfg;
+	qg_stream *st = &core->stream[index];
+	st->handle.stream = st;
+	st->core = core;
+	st->cfg = &cfg->streams[index];
+	st->index = index;
+	for (size_t i = 0; i < cfg->n_neighbours; i++)
+		if (strcmp(cfg->neighbours[i].id, st->cfg->neighbour) == 0)
+			st->neighbour = &cfg->neighbours[i];
+	if (st->neighbour == NULL)
+		return QG_E_INVAL;
+	st->opener = st->cfg->direction == QG_DIRECTION_OUTBOUND ||
+		     (st->cfg->direction == QG_DIRECTION_SHARED && strcmp(cfg->kme_id, st->neighbour->id) < 0);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&st->lock, NULL);
+	pthread_cond_init(&st->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	return QG_OK;
+}
+
+static qg_err core_new(const qg_core_parts *parts, qg_core **out)
+{
+	qg_core *core = calloc(1, sizeof *core);
+	if (core == NULL)
+		return QG_E_NOMEM;
+	core->part = *parts;
+	core->keystore.core = core->peers.core = core;
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&core->lock, NULL);
+	pthread_mutex_init(&core->fetch_lock, NULL);
+	pthread_cond_init(&core->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	qg_sealer_derive(parts->sealer, "probe", core->probe_key);
+	qg_err err = QG_OK;
+	core->stream = calloc(parts->cfg->n_streams + 1, sizeof *core->stream);
+	if (core->stream == NULL)
+		err = QG_E_NOMEM;
+	for (unsigned i = 0; err == QG_OK && i < parts->cfg->n_streams; i++) {
+		err = stream_init(core, i);
+		core->n_streams += err == QG_OK;
+	}
+	if (err == QG_OK)
+		err = qg_window_new(parts->cfg->fetch_s, parts->cfg->pair_chunks > 0 ? parts->cfg->pair_chunks : UINT64_MAX,
+				    &core->pair_window);
+	if (err == QG_OK)
+		err = qg_limits_new(UNKNOWN_PER_S, UNKNOWN_PER_S, &core->unknown_limit);
+	if (err != QG_OK) {
+		qg_core_stop(&core);
+		return err;
+	}
+	*out = core;
+	return QG_OK;
+}
+
+static qg_err core_run(qg_core *core)
+{
+	qg_committer_hooks hooks = { .before_commit = qg_commit_before, .after = qg_commit_after, .ctx = core };
+	qg_err err = qg_transfers_open(core->part.store, core->part.sealer, &core->transfers);
+	if (err == QG_OK)
+		err = qg_committer_start(core->part.store, &hooks, &core->committer);
+	if (err != QG_OK)
+		return err;
+	qg_status_ask(core);
+	if (pthread_create(&core->conductor, NULL, qg_conductor_run, core) != 0)
+		return QG_E_NOMEM;
+	pthread_setname_np(core->conductor, "qg-conductor");
+	core->conducting = true;
+	return QG_OK;
+}
+
+qg_err qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_t why_room)
+{
+	qg_core *core = NULL;
+	qg_err err = core_new(parts, &core);
+	if (err == QG_OK)
+		err = qg_restore_all(core, false, why, why_room);
+	else
+		snprintf(why, why_room, "%s", qg_err_text(err));
+	if (err == QG_OK) {
+		err = core_run(core);
+		if (err != QG_OK)
+			snprintf(why, why_room, "%s", qg_err_text(err));
+	}
+	if (err != QG_OK) {
+		qg_core_stop(&core);
+		return err;
+	}
+	*out = core;
+	return QG_OK;
+}
+
+qg_err qg_core_reset_epochs(const qg_core_parts *parts, char *why, size_t why_room)
+{
+	qg_core *core = NULL;
+	qg_err err = core_new(parts, &core);
+	if (err == QG_OK)
+		err = qg_restore_all(core, true, why, why_room);
+	qg_core_stop(&core);
+	return err;
+}
+
+qg_keystore *qg_core_keystore(qg_core *core)
+{
+	return &core->keystore;
+}
+
+qg_peers *qg_core_peers(qg_core *core)
+{
+	return &core->peers;
+}
+
+size_t qg_core_intakes(const qg_core *core)
+{
+	return core->n_streams;
+}
+
+qg_intake *qg_core_intake(qg_core *core, size_t i)
+{
+	return &core->stream[i].handle;
+}
+
+static void stop_stream(qg_stream *st)
+{
+	pthread_mutex_lock(&st->lock);
+	st->stopping = true;
+	qg_epoch *e = qg_epoch_filling(st);
+	if (e != NULL && e->row != 0)
+		qg_epoch_end(e, QG_KMS_CLOSE_STOP, true);
+	else if (st->ksid_open)
+		qg_stream_close_ksid(st, &st->ksid);
+	st->phase = QG_STREAM_IDLE;
+	pthread_cond_broadcast(&st->wake);
+	pthread_mutex_unlock(&st->lock);
+}
+
+static bool all_told(qg_core *core)
+{
+	bool told = true;
+	for (size_t i = 0; i < core->n_streams; i++) {
+		qg_stream *st = &core->stream[i];
+		pthread_mutex_lock(&st->lock);
+		for (const qg_epoch *e = st->newest; e != NULL; e = e->older)
+			told &= !e->tell_closed || e->tell_at_ms != 0;
+		pthread_mutex_unlock(&st->lock);
+	}
+	return told;
+}
+
+void qg_core_wind_down(qg_core *core)
+{
+	for (size_t i = 0; i < core->n_streams; i++)
+		stop_stream(&core->stream[i]);
+	qg_conductor_kick(core);
+	uint64_t end_ms = qg_clock_elapsed_ms() + TELL_WAIT_MS;
+	while (!all_told(core) && qg_clock_elapsed_ms() < end_ms)
+		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+	if (!core->conducting)
+		return;
+	pthread_mutex_lock(&core->lock);
+	core->stopping = true;
+	pthread_cond_signal(&core->wake);
+	pthread_mutex_unlock(&core->lock);
+	pthread_join(core->conductor, NULL);
+	core->conducting = false;
+}
+
+static void stream_fini(qg_stream *st)
+{
+	if (st->offer != NULL) {
+		st->offer->epoch->pins--;
+		qg_segment_unpin(st->offer);
+	}
+	while (st->newest != NULL) {
+		qg_epoch *e = st->newest;
+		st->newest = e->older;
+		qg_epoch_free(&e);
+	}
+	pthread_mutex_destroy(&st->lock);
+	pthread_cond_destroy(&st->wake);
+}
+
+void qg_core_stop(qg_core **corep)
+{
+	if (corep == NULL || *corep == NULL)
+		return;
+	qg_core *core = *corep;
+	if (core->conducting)
+		qg_core_wind_down(core);
+	if (core->committer != NULL) {
+		for (size_t i = 0; i < core->n_streams; i++)
+			qg_flush_stream(&core->stream[i]);
+		qg_flush_checkpoint(core);
+		qg_committer_stop(&core->committer);
+		core->anchored.commits = (uint64_t)core->commits;
+		if (qg_anchor_write(core->anchor, &core->anchored) != QG_OK)
+			qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written");
+	}
+	for (size_t i = 0; i < core->n_streams; i++)
+		stream_fini(&core->stream[i]);
+	free(core->stream);
+	qg_transfers_close(&core->transfers);
+	qg_anchor_close(&core->anchor);
+	qg_window_free(&core->pair_window);
+	qg_limits_free(&core->unknown_limit);
+	qg_wipe(core->probe_key, sizeof core->probe_key);
+	pthread_mutex_destroy(&core->lock);
+	pthread_mutex_destroy(&core->fetch_lock);
+	pthread_cond_destroy(&core->wake);
+	free(core);
+	*corep = NULL;
+}

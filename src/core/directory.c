@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "qkdgate/directory.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qkdgate/log.h"
+#include "qkdgate/pattern.h"
+#include "qkdgate/secret.h"
+
+/* What a name in a table is. The same text may stand for several of them. */
+typedef enum name_kind { NAME_URI, NAME_DNS, NAME_CN, NAME_FINGERPRINT, NAME_ID } name_kind;
+
+typedef struct entry {
+	const char *name; /* NULL: free */
+	const void *owner;
+	uint64_t hash;
+	name_kind kind;
+} entry;
+
+/* Open addressing, at most half full. The hash is keyed, because the names that
+ * are looked up come from outside. */
+typedef struct table {
+	entry *entries;
+	size_t mask;
+	unsigned char key[crypto_shorthash_KEYBYTES];
+} table;
+
+struct qg_directory {
+	const qg_config *cfg;
+	table saes;       /* local SAEs by certificate and ID */
+	table neighbours; /* by certificate */
+	table places;     /* exact entries of the directory by SAE ID */
+	const qg_config_place **patterns; /* the other entries, in their order */
+	size_t n_patterns;
+};
+
+/* ASCII only, whatever the locale: DNS names are compared without case. */
+static char
+lower(char c)
+{
+	return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+static bool
+same_name(name_kind kind, const char *a, const char *b)
+{
+	if (kind != NAME_DNS)
+		return strcmp(a, b) == 0;
+	while (*a != '\0' && lower(*a) == lower(*b)) {
+		a++;
+		b++;
+	}
+	return lower(*a) == lower(*b);
+}
+
+static uint64_t
+hash_of(const table *t, name_kind kind, const char *name)
+{
+	char text[QG_TLS_NAME_MAX]; /* the start is enough: entries compare the whole */
+	size_t n = 0;
+	for (; n < sizeof text && name[n] != '\0'; n++)
+		text[n] = kind == NAME_DNS ? lower(name[n]) : name[n];
+
+	uint64_t hash = 0;
+	_Static_assert(sizeof hash == crypto_shorthash_BYTES, "the hash is one word");
+	(void)crypto_shorthash((unsigned char *)&hash, (const unsigned char *)text, n, t->key);
+	return hash + (uint64_t)kind;
+}
+
+static qg_err
+table_init(table *t, size_t names)
+{
+	size_t size = 8;
+	if (names > SIZE_MAX / (4 * sizeof(entry)))
+		return QG_E_NOMEM;
+	while (size < 2 * names)
+		size *= 2;
+	t->entries = calloc(size, sizeof *t->entries);
+	if (t->entries == NULL)
+		return QG_E_NOMEM;
+	t->mask = size - 1;
+	qg_random(t->key, sizeof t->key);
+	return QG_OK;
+}
+
+static void
+table_add(table *t, name_kind kind, const char *name, const void *owner)
+{
+	if (name == NULL)
+		return;
+	const uint64_t hash = hash_of(t, kind, name);
+	size_t at = (size_t)hash & t->mask;
+	while (t->entries[at].name != NULL)
+		at = (at + 1) & t->mask;
+	t->entries[at] = (entry){.name = name, .owner = owner, .hash = hash, .kind = kind};
+}
+
+/* Adds to *found the owner of the name. False when it has another owner than
+ * the one found before. */
+static bool
+table_find(const table *t, name_kind kind, const char *name, const void **found)
+{
+	const uint64_t hash = hash_of(t, kind, name);
+	for (size_t at = (size_t)hash & t->mask; t->entries[at].name != NULL; at = (at + 1) & t->mask) {
+		const entry *const e = &t->entries[at];
+		if (e->hash != hash || e->kind != kind || !same_name(kind, e->name, name))
+			continue;
+		if (*found != NULL && *found != e->owner)
+			return false;
+		*found = e->owner;
+	}
+	return true;
+}
+
+/* The first owner of an ID, or NULL. */
+static const void *
+table_get(const table *t, const char *id)
+{
+	const void *found = NULL;
+	(void)table_find(t, NAME_ID, id, &found);
+	return found;
+}
+
+static void
+add_match(table *t, const qg_tls_match *match, const void *owner)
+{
+	table_add(t, NAME_URI, match->uri, owner);
+	table_add(t, NAME_DNS, match->dns, owner);
+	table_add(t, NAME_CN, match->cn, owner);
+	table_add(t, NAME_FINGERPRINT, match->fingerprint, owner);
+}
+
+static bool
+find_all(const table *t, name_kind kind, const char (*names)[QG_TLS_NAME_MAX], size_t n, const void **found)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!table_find(t, kind, names[i], found))
+			return false;
+	return true;
+}
+
+/* The one owner of all names of the certificate, or NULL. */
+static const void *
+find_identity(const table *t, const qg_tls_identity *id, const char *what)
+{
+	const void *found = NULL;
+	const bool one = find_all(t, NAME_URI, id->uri, id->n_uri, &found) &&
+			 find_all(t, NAME_DNS, id->dns, id->n_dns, &found) &&
+			 (id->cn[0] == '\0' || table_find(t, NAME_CN, id->cn, &found)) &&
+			 table_find(t, NAME_FINGERPRINT, id->fingerprint, &found);
+	if (one)
+		return found;
+	qg_log(QG_LOG_WARN, "directory", "event=ambiguous_certificate of=%s fingerprint=%s cn=%s", what,
+	       qg_log_safe(id->fingerprint), qg_log_safe(id->cn));
+	return NULL;
+}
+
+static qg_err
+add_saes(qg_directory *d)
+{
+	const qg_config *const cfg = d->cfg;
+	if (cfg->n_saes > SIZE_MAX / 2 || table_init(&d->saes, 2 * cfg->n_saes) != QG_OK)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < cfg->n_saes; i++) {
+		table_add(&d->saes, NAME_ID, cfg->saes[i].id, &cfg->saes[i]);
+		add_match(&d->saes, &cfg->saes[i].match, &cfg->saes[i]);
+	}
+	return QG_OK;
+}
+
+static qg_err
+add_neighbours(qg_directory *d)
+{
+	const qg_config *const cfg = d->cfg;
+	if (table_init(&d->neighbours, cfg->n_neighbours) != QG_OK)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < cfg->n_neighbours; i++)
+		add_match(&d->neighbours, &cfg->neighbours[i].match, &cfg->neighbours[i]);
+	return QG_OK;
+}
+
+static qg_err
+add_places(qg_directory *d)
+{
+	const qg_config *const cfg = d->cfg;
+	if (table_init(&d->places, cfg->n_directory) != QG_OK)
+		return QG_E_NOMEM;
+	d->patterns = calloc(cfg->n_directory + 1, sizeof(const qg_config_place *));
+	if (d->patterns == NULL)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < cfg->n_directory; i++) {
+		const qg_config_place *const place = &cfg->directory[i];
+		if (strchr(place->sae, '*') != NULL)
+			d->patterns[d->n_patterns++] = place;
+		else
+			table_add(&d->places, NAME_ID, place->sae, place);
+	}
+	return QG_OK;
+}
+
+qg_err
+qg_directory_new(const qg_config *cfg, qg_directory **out)
+{
+	qg_directory *d = calloc(1, sizeof *d);
+	if (d == NULL)
+		return QG_E_NOMEM;
+	d->cfg = cfg;
+	if (add_saes(d) != QG_OK || add_neighbours(d) != QG_OK || add_places(d) != QG_OK) {
+		qg_directory_free(&d);
+		return QG_E_NOMEM;
+	}
+	*out = d;
+	return QG_OK;
+}
+
+void
+qg_directory_free(qg_directory **d)
+{
+	if (d == NULL || *d == NULL)
+		return;
+	free((*d)->saes.entries);
+	free((*d)->neighbours.entries);
+	free((*d)->places.entries);
+	free((*d)->patterns);
+	free(*d);
+	*d = NULL;
+}
+
+const qg_config_sae *
+qg_directory_identify(const qg_directory *d, const qg_tls_identity *id)
+{
+	return find_identity(&d->saes, id, "sae");
+}
+
+const qg_config_neighbour *
+qg_directory_neighbour(const qg_directory *d, const qg_tls_identity *id)
+{
+	return find_identity(&d->neighbours, id, "neighbour");
+}
+
+const qg_config_sae *
+qg_directory_local(const qg_directory *d, const char *sae_id)
+{
+	return table_get(&d->saes, sae_id);
+}
+
+const char *
+qg_directory_home(const qg_directory *d, const char *sae_id)
+{
+	if (qg_directory_local(d, sae_id) != NULL)
+		return d->cfg->kme_id;
+	const qg_config_place *const exact = table_get(&d->places, sae_id);
+	if (exact != NULL)
+		return exact->kme;
+	for (size_t i = 0; i < d->n_patterns; i++)
+		if (qg_pattern_matches(d->patterns[i]->sae, sae_id))
+			return d->patterns[i]->kme;
+	return NULL;
+}

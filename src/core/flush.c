@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core_internal.h"
+#include "qkdgate/clock.h"
+#include "qkdgate/log.h"
+
+/* Housekeeping of what rests in the store: consumed key leaves the blobs,
+ * spent and expired segments are deleted, ended epochs go (SOUNDNESS 11, 12). */
+
+#define FLUSH_AT_ONCE 512 /* segments written per pass and stream */
+
+typedef struct flush_job {
+	qg_job job;
+	qg_segment *seg;
+	int64_t row;
+	uint8_t *blob;
+	size_t len;
+	bool delete;
+} flush_job;
+
+static qg_err flush_run(qg_job *job, qg_store *store)
+{
+	flush_job *j = (flush_job *)job;
+	if (j->delete)
+		return store->ops->segment_delete(store, j->row);
+	return store->ops->segment_reseal(store, j->row, j->blob, j->len);
+}
+
+static void flush_done(qg_job *job, qg_err err)
+{
+	flush_job *j = (flush_job *)job;
+	qg_segment *s = j->seg;
+	qg_epoch *e = s->epoch;
+	qg_stream *st = e->stream;
+	pthread_mutex_lock(&st->lock);
+	s->flushing = false;
+	if (err != QG_OK) {
+		s->dirty = true;
+		qg_log(QG_LOG_ERROR, "stream", "event=flush_failed stream=%s segment=%u reason=\"%s\"", st->cfg->name,
+		       s->number, qg_err_text(err));
+	}
+	e->pins--;
+	qg_segment_unpin(s);
+	pthread_mutex_unlock(&st->lock);
+	free(j->blob);
+	free(j);
+}
+
+/* Under the stream's lock. A deleted segment leaves memory at once; a delete
+ * that fails leaves a row that the next start finds used up or expired. */
+static void flush_segment(qg_segment *s, bool delete)
+{
+	qg_epoch *e = s->epoch;
+	flush_job *j = calloc(1, sizeof *j);
+	if (j == NULL || (!delete && s->data != NULL && qg_segment_seal(s, &j->blob, &j->len) != QG_OK)) {
+		free(j);
+		return;
+	}
+	j->job.run = flush_run;
+	j->job.done = flush_done;
+	j->seg = s;
+	j->row = s->row;
+	j->delete = delete;
+	s->dirty = false;
+	s->flushing = true;
+	s->pins++;
+	e->pins++;
+	if (delete)
+		qg_epoch_remove(e, s);
+	qg_committer_submit(e->stream->core->committer, &j->job);
+}
+
+/* Whether nothing in the segment can be issued or fetched any more. The last
+ * confirmed one of the neighbour stays, for its answer. */
+static bool segment_spent(const qg_epoch *e, const qg_segment *s)
+{
+	if (s->ours)
+		return s->cursor == s->hi;
+	return s->left == 0 && e->last_in != s->number + 1;
+}
+
+void qg_flush_stream(qg_stream *st)
+{
+	uint32_t generation = qg_sealer_generation(st->core->part.sealer);
+	unsigned n = 0;
+	pthread_mutex_lock(&st->lock);
+	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
+		for (uint32_t i = 0; i < e->n_seg && n < FLUSH_AT_ONCE; i++) {
+			qg_segment *s = e->seg[i];
+			if (s == NULL || s->phase != QG_SEG_CONFIRMED || s->flushing || s->row == 0)
+				continue;
+			bool stale = s->data != NULL && s->generation != generation;
+			if (!s->dirty && !stale)
+				continue;
+			uint32_t base = e->base;
+			flush_segment(s, segment_spent(e, s));
+			n++;
+			if (e->base != base)
+				break; /* the array moved: the rest waits for the next pass */
+		}
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* --- time -------------------------------------------------------------------------- */
+
+static bool segment_expired(const qg_core *core, const qg_epoch *e, const qg_segment *s)
+{
+	if (s->phase != QG_SEG_CONFIRMED)
+		return false;
+	if (s->ours)
+		return e->state == QG_EPOCH_DRAINING ||
+		       qg_lifetime_owner_ms(&core->life) >= s->born_ms + (uint64_t)s->issue_s * 1000;
+	return qg_lifetime_far_ms(&core->life) >= s->born_ms + ((uint64_t)s->issue_s + s->fetch_s) * 1000;
+}
+
+static void expire_segments(qg_stream *st, qg_epoch *e)
+{
+	for (uint32_t i = 0; i < e->n_seg; i++) {
+		qg_segment *s = e->seg[i];
+		if (s == NULL || s->flushing || !segment_expired(st->core, e, s))
+			continue;
+		if (s->ours ? s->cursor < s->hi : s->left > 0) {
+			qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name,
+					      .reason = "expired", .ids = &e->ksid, .n_ids = 1 };
+			qg_audit_write(st->core->part.audit, &ev);
+			qg_log(QG_LOG_INFO, "stream", "event=segment_expired stream=%s segment=%u side=%s", st->cfg->name,
+			       s->number, s->ours ? "owner" : "far_end");
+		}
+		uint32_t base = e->base;
+		flush_segment(s, true);
+		if (e->base != base)
+			break;
+	}
+}
+
+typedef struct forget_job {
+	qg_job job;
+	qg_epoch *epoch;
+} forget_job;
+
+static qg_err forget_run(qg_job *job, qg_store *store)
+{
+	forget_job *j = (forget_job *)job;
+	qg_err err = store->ops->epoch_delete(store, j->epoch->row);
+	if (err == QG_OK)
+		qg_commit_note_mark(j->epoch->stream->core, j->epoch->id, UINT64_MAX);
+	return err;
+}
+
+static void forget_done(qg_job *job, qg_err err)
+{
+	forget_job *j = (forget_job *)job;
+	if (err != QG_OK)
+		qg_log(QG_LOG_ERROR, "stream", "event=epoch_not_deleted stream=%s reason=\"%s\"",
+		       j->epoch->stream->cfg->name, qg_err_text(err));
+	qg_epoch_free(&j->epoch);
+	free(j);
+}
+
+static bool epoch_empty(const qg_epoch *e, bool ours_only)
+{
+	for (uint32_t i = 0; i < e->n_seg; i++)
+		if (e->seg[i] != NULL && (e->seg[i]->ours || !ours_only))
+			return false;
+	return true;
+}
+
+/* Takes an epoch out whose last windows have passed; its key-ID keys go too. */
+static void forget_epochs(qg_stream *st)
+{
+	uint64_t now_ms = qg_lifetime_far_ms(&st->core->life);
+	for (qg_epoch **at = &st->newest; *at != NULL;) {
+		qg_epoch *e = *at;
+		forget_job *j = NULL;
+		if (e->state != QG_EPOCH_FILLING && e->row != 0 && e->pins == 0 && now_ms >= e->end_ms && epoch_empty(e, false))
+			j = calloc(1, sizeof *j);
+		if (j == NULL) {
+			at = &e->older;
+			continue;
+		}
+		*at = e->older;
+		j->job.run = forget_run;
+		j->job.done = forget_done;
+		j->epoch = e;
+		qg_audit_epoch(st->core, e, "destroyed");
+		qg_committer_submit(st->core->committer, &j->job);
+	}
+}
+
+void qg_flush_expire(qg_stream *st)
+{
+	pthread_mutex_lock(&st->lock);
+	int64_t age_ms = (int64_t)st->core->part.cfg->epoch_age_s * 1000;
+	qg_epoch *filling = qg_epoch_filling(st);
+	if (filling != NULL && filling->opener && qg_clock_wall_ms() - filling->created_ms > age_ms)
+		qg_epoch_end(filling, QG_KMS_CLOSE_AGE, true);
+	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
+		expire_segments(st, e);
+		if (e->state == QG_EPOCH_ENDED && epoch_empty(e, true)) {
+			e->state = QG_EPOCH_DRAINING;
+			qg_epoch_save(e);
+		}
+	}
+	forget_epochs(st);
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* --- checkpoint and rotation ----------------------------------------------------------- */
+
+typedef struct checkpoint_job {
+	qg_job job;
+	qg_lifetime_checkpoint c;
+} checkpoint_job;
+
+static qg_err checkpoint_run(qg_job *job, qg_store *store)
+{
+	checkpoint_job *j = (checkpoint_job *)job;
+	qg_err err = store->ops->number_put(store, "life_owner_ms", (int64_t)j->c.owner_ms);
+	if (err == QG_OK)
+		err = store->ops->number_put(store, "life_far_ms", (int64_t)j->c.far_ms);
+	if (err == QG_OK)
+		err = store->ops->number_put(store, "life_wall_ms", j->c.wall_ms);
+	return err;
+}
+
+static void checkpoint_done(qg_job *job, qg_err err)
+{
+	if (err != QG_OK)
+		qg_log(QG_LOG_ERROR, "store", "event=checkpoint_failed reason=\"%s\"", qg_err_text(err));
+	free(job);
+}
+
+void qg_flush_checkpoint(struct qg_core *core)
+{
+	checkpoint_job *j = calloc(1, sizeof *j);
+	if (j == NULL)
+		return;
+	qg_lifetime_now(&core->life, &j->c);
+	j->job.run = checkpoint_run;
+	j->job.done = checkpoint_done;
+	qg_committer_submit(core->committer, &j->job);
+}
+
+/* After a rotation everything is sealed again under the new generation by the
+ * flushes that follow; the generation before the last one is then unused. */
+void qg_flush_rotate(struct qg_core *core)
+{
+	uint32_t before = qg_sealer_generation(core->part.sealer);
+	qg_err err = qg_sealer_rotate(core->part.sealer);
+	uint32_t now = qg_sealer_generation(core->part.sealer);
+	if (err == QG_OK && now != before && core->part.cfg->fetch_s < core->part.cfg->key_ring_rotate_s)
+		err = qg_sealer_destroy_below(core->part.sealer, before);
+	if (err != QG_OK)
+		qg_log(QG_LOG_ERROR, "store", "event=key_ring_not_rotated reason=\"%s\"", qg_err_text(err));
+	if (now == before)
+		return;
+	qg_log(QG_LOG_INFO, "store", "event=key_ring_rotated generation=%u", now);
+	for (size_t i = 0; i < core->n_streams; i++) {
+		qg_stream *st = &core->stream[i];
+		pthread_mutex_lock(&st->lock);
+		for (qg_epoch *e = st->newest; e != NULL; e = e->older)
+			if (e->row != 0)
+				qg_epoch_save(e);
+		pthread_mutex_unlock(&st->lock);
+	}
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "qkdgate/key_id.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The specification, with the reasons, is docs/key-ids.md; the names here are
+ * those used there. */
+
+#define HASH_KEY_BYTES 64 /* the largest key BLAKE2b takes */
+#define DERIVED_BYTES 32
+#define SIP_KEY_BYTES 16
+
+#define POSITION_BITS 44
+#define SIZE_BITS 12
+#define ISSUE_BITS 30
+#define PAIR_BITS 48
+#define MASK(bits) ((UINT64_C(1) << (bits)) - 1)
+
+/* Where in the secret the key of each purpose lies. */
+enum { ISSUE_AT = 0, POSITION_AT = ISSUE_AT + SIP_KEY_BYTES, PAIR_AT = POSITION_AT + SIP_KEY_BYTES,
+       KEYS_BYTES = PAIR_AT + DERIVED_BYTES };
+
+static_assert(SIP_KEY_BYTES == crypto_shorthash_siphash24_KEYBYTES, "SipHash-2-4 has a 16-byte key");
+static_assert(DERIVED_BYTES == crypto_generichash_blake2b_BYTES, "keys are derived by BLAKE2b-256");
+static_assert(sizeof(((qg_key_id_pair *)0)->key) == SIP_KEY_BYTES, "the pair's key is a SipHash key");
+
+struct qg_key_id_keys {
+	qg_secret *secret;
+};
+
+static const struct {
+	const char *context;
+	size_t at, len;
+} purposes[] = {
+	{"qkdgate key-id v1 issue", ISSUE_AT, SIP_KEY_BYTES},
+	{"qkdgate key-id v1 position", POSITION_AT, SIP_KEY_BYTES},
+	{"qkdgate key-id v1 pair", PAIR_AT, DERIVED_BYTES},
+};
+
+static void
+put_be(uint8_t *out, uint64_t v, size_t n)
+{
+	while (n > 0) {
+		out[--n] = (uint8_t)v;
+		v >>= 8;
+	}
+}
+
+static uint64_t
+get_be(const uint8_t *in, size_t n)
+{
+	uint64_t v = 0;
+
+	for (size_t i = 0; i < n; i++)
+		v = v << 8 | in[i];
+	return v;
+}
+
+/* libsodium's hashes fail only when misused, which is a bug of ours. */
+static void
+must(int result)
+{
+	assert(result == 0);
+	(void)result;
+}
+
+static void
+hash_bytes(crypto_generichash_blake2b_state *st, const void *p, size_t n)
+{
+	must(crypto_generichash_blake2b_update(st, p, n));
+}
+
+static void
+hash_string(crypto_generichash_blake2b_state *st, const char *s)
+{
+	uint8_t len_be[4];
+	size_t len = strlen(s);
+
+	assert(len <= UINT32_MAX);
+	put_be(len_be, len, sizeof len_be);
+	hash_bytes(st, len_be, sizeof len_be);
+	hash_bytes(st, s, len);
+}
+
+/* Writes the first `len` of the 32 bytes of the hash and wipes the rest. */
+static void
+hash_end(crypto_generichash_blake2b_state *st, uint8_t *out, size_t len)
+{
+	uint8_t full[DERIVED_BYTES];
+
+	must(crypto_generichash_blake2b_final(st, full, sizeof full));
+	memcpy(out, full, len);
+	qg_wipe(full, sizeof full);
+	qg_wipe(st, sizeof *st);
+}
+
+static void
+derive(const uint8_t key[HASH_KEY_BYTES], const char *context, const qg_key_id_binding *b, uint8_t *out,
+       size_t len)
+{
+	crypto_generichash_blake2b_state st;
+
+	must(crypto_generichash_blake2b_init(&st, key, HASH_KEY_BYTES, DERIVED_BYTES));
+	hash_string(&st, context);
+	hash_string(&st, b->owner);
+	hash_string(&st, b->far_end);
+	hash_bytes(&st, b->ksid.b, sizeof b->ksid.b);
+	hash_bytes(&st, b->epoch, sizeof b->epoch);
+	hash_end(&st, out, len);
+}
+
+qg_err
+qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_binding *b, qg_key_id_keys **out)
+{
+	uint8_t key[HASH_KEY_BYTES];
+	QG_SECRET_AUTO *secret = NULL;
+	qg_key_id_keys *k;
+	qg_err err;
+
+	if (root_len < QG_KEY_ID_ROOT_MIN)
+		return QG_E_RANGE;
+	err = qg_secret_new(KEYS_BYTES, &secret);
+	if (err != QG_OK)
+		return err;
+	k = calloc(1, sizeof *k);
+	if (!k)
+		return QG_E_NOMEM;
+	/* A root of 64 bytes is the key itself; a longer one is more than BLAKE2b
+	 * takes as a key. */
+	if (root_len == sizeof key)
+		memcpy(key, root, sizeof key);
+	else
+		must(crypto_generichash_blake2b(key, sizeof key, root, root_len, NULL, 0));
+	for (size_t i = 0; i < sizeof purposes / sizeof *purposes; i++)
+		derive(key, purposes[i].context, b, secret->data + purposes[i].at, purposes[i].len);
+	qg_wipe(key, sizeof key);
+	secret->len = KEYS_BYTES;
+	k->secret = secret;
+	secret = NULL;
+	*out = k;
+	return QG_OK;
+}
+
+void
+qg_key_id_keys_free(qg_key_id_keys **k)
+{
+	if (!k || !*k)
+		return;
+	qg_secret_free(&(*k)->secret);
+	free(*k);
+	*k = NULL;
+}
+
+void
+qg_key_id_pair_of(const qg_key_id_keys *k, const char *master, const char *slave, qg_key_id_pair *out)
+{
+	crypto_generichash_blake2b_state st;
+
+	must(crypto_generichash_blake2b_init(&st, k->secret->data + PAIR_AT, DERIVED_BYTES, DERIVED_BYTES));
+	hash_string(&st, master);
+	hash_string(&st, slave);
+	hash_end(&st, out->key, sizeof out->key);
+}
+
+/* The low bits of the 64-bit number that SipHash-2-4 gives; libsodium writes
+ * it little-endian. */
+static uint64_t
+sip(const uint8_t key[SIP_KEY_BYTES], const uint8_t *in, size_t n, unsigned bits)
+{
+	uint8_t out[crypto_shorthash_siphash24_BYTES];
+	uint64_t v = 0;
+
+	(void)crypto_shorthash_siphash24(out, in, n, key);
+	for (size_t i = sizeof out; i > 0; i--)
+		v = v << 8 | out[i - 1];
+	return v & MASK(bits);
+}
+
+typedef struct id_tags {
+	uint64_t issue;
+	uint64_t pair;
+} id_tags;
+
+static id_tags
+tags_of(const qg_key_id_keys *k, const qg_key_id_pair *pair, uint64_t position)
+{
+	uint8_t in[8];
+
+	put_be(in, position, sizeof in);
+	return (id_tags){
+		.issue = sip(k->secret->data + ISSUE_AT, in, sizeof in, ISSUE_BITS),
+		.pair = sip(pair->key, in, sizeof in, PAIR_BITS),
+	};
+}
+
+/* Both tags are the IV (SOUNDNESS 13). */
+static uint64_t
+keystream(const qg_key_id_keys *k, id_tags t)
+{
+	uint8_t in[10];
+
+	put_be(in, t.issue, 4);
+	put_be(in + 4, t.pair, 6);
+	return sip(k->secret->data + POSITION_AT, in, sizeof in, POSITION_BITS);
+}
+
+/* RFC 9562, 5.8: 48 free bits, version, 12 free bits, variant, 62 free bits.
+ * The issue tag lies across both fixed fields: 4 + 12 + 14 bits. */
+static void
+pack(uint64_t hidden, id_tags t, qg_uuid *out)
+{
+	put_be(out->b, hidden << 20 | t.issue >> 26 << 16 | UINT64_C(8) << 12 | (t.issue >> 14 & MASK(12)), 8);
+	put_be(out->b + 8, UINT64_C(2) << 62 | (t.issue & MASK(14)) << PAIR_BITS | t.pair, 8);
+}
+
+/* Whether version and variant are ours. */
+static bool
+unpack(const qg_uuid *id, uint64_t *hidden, id_tags *t)
+{
+	uint64_t high = get_be(id->b, 8), low = get_be(id->b + 8, 8);
+
+	if ((high >> 12 & MASK(4)) != 8 || low >> 62 != 2)
+		return false;
+	*hidden = high >> 20;
+	t->issue = (high >> 16 & MASK(4)) << 26 | (high & MASK(12)) << 14 | (low >> PAIR_BITS & MASK(14));
+	t->pair = low & MASK(PAIR_BITS);
+	return true;
+}
+
+void
+qg_key_id_make(const qg_key_id_keys *k, const qg_key_id_pair *pair, qg_key_id_position pos, qg_uuid *out)
+{
+	uint64_t position = (uint64_t)pos.index << SIZE_BITS | pos.size_bytes;
+	id_tags t;
+
+	assert(pos.size_bytes >= 1 && pos.size_bytes <= MASK(SIZE_BITS));
+	t = tags_of(k, pair, position);
+	pack(position ^ keystream(k, t), t, out);
+}
+
+qg_err
+qg_key_id_open(const qg_key_id_keys *k, const qg_key_id_pair *pair, const qg_uuid *id,
+	       qg_key_id_position *pos)
+{
+	uint64_t hidden, position, issue_differs, pair_differs;
+	id_tags shown, right;
+
+	if (!unpack(id, &hidden, &shown))
+		return QG_E_NOTFOUND;
+	position = hidden ^ keystream(k, shown);
+	right = tags_of(k, pair, position);
+	/* Whole words are compared, so the time says nothing about how many bits
+	 * of a wrong tag were right. */
+	issue_differs = shown.issue ^ right.issue;
+	pair_differs = shown.pair ^ right.pair;
+	if (issue_differs != 0 || (position & MASK(SIZE_BITS)) == 0)
+		return QG_E_NOTFOUND;
+	pos->index = (uint32_t)(position >> SIZE_BITS);
+	pos->size_bytes = (uint16_t)(position & MASK(SIZE_BITS));
+	return pair_differs != 0 ? QG_E_DENIED : QG_OK;
+}

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core_internal.h"
+#include "qkdgate/clock.h"
+#include "qkdgate/log.h"
+
+/* Keys to masters: allocation from our directions of the streams towards the
+ * slave's KME. Under the durable mark it needs no disk; a request that is ahead
+ * of the mark waits for the lease under way. */
+
+#define LEASE_TRIES 8
+
+typedef struct issue_op {
+	qg_waiter waiter;
+	struct qg_core *core;
+	const qg_issue_request *req;
+	qg_issue_done *done;
+	void *ctx;
+	unsigned tries;
+} issue_op;
+
+/* The streams a request may draw from, locked together in their order. */
+typedef struct source_set {
+	qg_stream *st[QG_STREAMS_PER_KME];
+	size_t n;
+} source_set;
+
+static void lock_all(source_set *set)
+{
+	for (size_t i = 0; i < set->n; i++)
+		pthread_mutex_lock(&set->st[i]->lock);
+}
+
+static void unlock_all(source_set *set)
+{
+	for (size_t i = set->n; i-- > 0;)
+		pthread_mutex_unlock(&set->st[i]->lock);
+}
+
+static qg_err choose_streams(struct qg_core *core, const qg_issue_request *req, const char *home, source_set *set)
+{
+	bool any = false;
+	set->n = 0;
+	for (size_t i = 0; i < core->n_streams; i++) {
+		qg_stream *st = &core->stream[i];
+		if (st->cfg->direction == QG_DIRECTION_INBOUND || strcmp(st->neighbour->id, home) != 0)
+			continue;
+		any = true;
+		uint32_t most = qg_segment_max_key_bytes(st->cfg->chunk_size, st->cfg->segment_chunks);
+		if (req->size_bytes <= most && set->n < QG_STREAMS_PER_KME)
+			set->st[set->n++] = st;
+	}
+	if (!any)
+		return QG_E_NOTFOUND;
+	return set->n > 0 ? QG_OK : QG_E_RANGE;
+}
+
+static uint32_t chunks_of(const qg_epoch *e, uint32_t size_bytes)
+{
+	return (size_bytes + e->chunk_size - 1) / e->chunk_size;
+}
+
+static bool segment_issuable(const qg_segment *s, uint64_t now_ms)
+{
+	return s != NULL && s->ours && s->phase == QG_SEG_CONFIRMED && s->use == QG_USE_APPLICATION &&
+	       s->cursor < s->hi && now_ms < s->born_ms + (uint64_t)s->issue_s * 1000;
+}
+
+static bool epoch_issuable(const qg_stream *st, const qg_epoch *e)
+{
+	return e->row != 0 && e->state != QG_EPOCH_DRAINING && e->keys_out != NULL && st->checked;
+}
+
+/* Oldest first. */
+static size_t list_epochs(const qg_stream *st, qg_epoch *list[QG_LIVE_EPOCHS])
+{
+	qg_epoch *found[QG_LIVE_EPOCHS];
+	size_t n = 0;
+	for (qg_epoch *e = st->newest; e != NULL && n < QG_LIVE_EPOCHS; e = e->older)
+		if (epoch_issuable(st, e))
+			found[n++] = e;
+	for (size_t i = 0; i < n; i++)
+		list[i] = found[n - 1 - i];
+	return n;
+}
+
+/* What a stock can give: keys under the mark, keys in all, and the age of the
+ * first chunk that would be taken. */
+typedef struct stock {
+	uint64_t leased, total, ready_chunks, need_chunks;
+	int64_t oldest_wall_ms;
+} stock;
+
+static void count_epoch(const qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, stock *k)
+{
+	uint32_t c = chunks_of(e, req->size_bytes);
+	uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
+	k->need_chunks = (uint64_t)c * req->number;
+	for (uint32_t i = from; i < e->n_seg && k->leased < req->number; i++) {
+		const qg_segment *s = e->seg[i];
+		if (!segment_issuable(s, now_ms))
+			continue;
+		if (k->total == 0)
+			k->oldest_wall_ms = s->ready_wall_ms;
+		k->leased += qg_lease_room(s) / c;
+		k->total += (s->hi - s->cursor) / c;
+	}
+}
+
+static void count_stock(const source_set *set, const qg_issue_request *req, uint64_t now_ms, stock *k)
+{
+	memset(k, 0, sizeof *k);
+	for (size_t i = 0; i < set->n; i++) {
+		qg_epoch *list[QG_LIVE_EPOCHS];
+		size_t n = list_epochs(set->st[i], list);
+		for (size_t j = 0; j < n; j++)
+			count_epoch(list[j], req, now_ms, k);
+		k->ready_chunks += set->st[i]->ready;
+	}
+}
+
+static void pair_name(const qg_issue_request *req, char *out, size_t room)
+{
+	size_t n = strlen(req->master), m = strlen(req->slave);
+	n = n < room / 2 - 1 ? n : room / 2 - 1;
+	m = m < room / 2 - 1 ? m : room / 2 - 1;
+	memcpy(out, req->master, n);
+	out[n] = '\x1f';
+	memcpy(out + n + 1, req->slave, m);
+	out[n + 1 + m] = '\0';
+}
+
+/* One SAE that never fetches must not starve the link (SOUNDNESS 15): a pair
+ * has a quota within T_fetch, and the last part of the pool is for pairs that
+ * took less than that part. */
+static qg_err fair_share(struct qg_core *core, const qg_issue_request *req, const stock *k, uint64_t now_ms,
+			 uint32_t *retry_after_s)
+{
+	char name[1024];
+	pair_name(req, name, sizeof name);
+	uint64_t reserve = (uint64_t)core->part.cfg->ready_chunks * core->part.cfg->reserve_percent / 100;
+	if (k->ready_chunks < k->need_chunks + reserve &&
+	    qg_window_sum(core->pair_window, name, now_ms) + k->need_chunks > reserve) {
+		*retry_after_s = 1;
+		return QG_E_EMPTY;
+	}
+	return qg_window_add(core->pair_window, name, k->need_chunks, now_ms, retry_after_s);
+}
+
+static void take_from_segment(qg_segment *s, const qg_key_id_pair *pair, const qg_issue_request *req, uint32_t *got,
+			      qg_uuid *ids, qg_secret *keys)
+{
+	qg_epoch *e = s->epoch;
+	uint32_t c = chunks_of(e, req->size_bytes), first = s->cursor, room = qg_lease_room(s) / c;
+	for (; room > 0 && *got < req->number; room--) {
+		qg_key_id_position pos = { .index = (uint32_t)(s->first_index + s->cursor),
+					   .size_bytes = (uint16_t)req->size_bytes };
+		qg_key_id_make(e->keys_out, pair, pos, &ids[*got]);
+		memcpy(keys->data + keys->len, qg_segment_chunk(s, s->cursor), req->size_bytes);
+		keys->len += req->size_bytes;
+		s->cursor += c;
+		(*got)++;
+	}
+	/* A tail too short for this key is given up: what is issued only moves up. */
+	if (*got < req->number && s->hi - s->cursor < c)
+		s->cursor = s->hi;
+	qg_segment_wipe(s, first, s->cursor - first);
+	e->stream->ready -= s->cursor - first;
+}
+
+/* Segments that have nothing left to issue are passed over from now on. */
+static void advance_issue_from(qg_epoch *e)
+{
+	uint32_t n = e->issue_from > e->base ? e->issue_from : e->base;
+	for (; n - e->base < e->n_seg; n++) {
+		const qg_segment *s = e->seg[n - e->base];
+		if (s != NULL && s->ours && (s->phase != QG_SEG_CONFIRMED || s->cursor < s->hi))
+			break;
+	}
+	e->issue_from = n;
+}
+
+static void take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, uint32_t *got, qg_uuid *ids,
+			    qg_secret *keys)
+{
+	qg_key_id_pair pair;
+	uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
+	qg_key_id_pair_of(e->keys_out, req->master, req->slave, &pair);
+	for (uint32_t i = from; i < e->n_seg && *got < req->number; i++) {
+		qg_segment *s = e->seg[i];
+		if (segment_issuable(s, now_ms))
+			take_from_segment(s, &pair, req, got, ids, keys);
+	}
+	advance_issue_from(e);
+	qg_lease_step(e, 0);
+	qg_wipe(&pair, sizeof pair);
+}
+
+static void take_from_set(source_set *set, const qg_issue_request *req, uint64_t now_ms, qg_uuid *ids, qg_secret *keys)
+{
+	uint32_t got = 0;
+	for (size_t i = 0; i < set->n && got < req->number; i++) {
+		qg_epoch *list[QG_LIVE_EPOCHS];
+		size_t n = list_epochs(set->st[i], list);
+		for (size_t j = 0; j < n && got < req->number; j++)
+			take_from_epoch(list[j], req, now_ms, &got, ids, keys);
+		if (set->st[i]->wants_room) {
+			set->st[i]->wants_room = false;
+			pthread_cond_broadcast(&set->st[i]->wake);
+		}
+	}
+	assert(got == req->number);
+}
+
+static void lease_again(qg_waiter *w, qg_err err);
+
+/* Asks for leases and, when one is under way, leaves the request to wait. */
+static qg_err wait_for_lease(source_set *set, const qg_issue_request *req, issue_op *op)
+{
+	for (size_t i = 0; i < set->n; i++) {
+		qg_epoch *list[QG_LIVE_EPOCHS];
+		size_t n = list_epochs(set->st[i], list);
+		for (size_t j = 0; j < n; j++) {
+			qg_lease_step(list[j], chunks_of(list[j], req->size_bytes) * req->number);
+			if (list[j]->lease_wish == 0)
+				continue;
+			op->waiter.again = lease_again;
+			op->waiter.next = set->st[i]->lease_waiters;
+			set->st[i]->lease_waiters = &op->waiter;
+			return QG_E_AGAIN;
+		}
+	}
+	return QG_E_EMPTY;
+}
+
+static qg_err issue_locked(issue_op *op, source_set *set, qg_uuid *ids, qg_secret *keys, uint32_t *retry_after_s)
+{
+	struct qg_core *core = op->core;
+	uint64_t now_ms = qg_lifetime_owner_ms(&core->life);
+	stock k;
+	count_stock(set, op->req, now_ms, &k);
+	if (k.total < op->req->number)
+		return QG_E_EMPTY;
+	if (op->req->max_age_ms > 0 && qg_clock_wall_ms() - k.oldest_wall_ms > (int64_t)op->req->max_age_ms)
+		return QG_E_STATE;
+	if (k.leased < op->req->number)
+		return op->tries++ < LEASE_TRIES ? wait_for_lease(set, op->req, op) : QG_E_EMPTY;
+	qg_err err = fair_share(core, op->req, &k, qg_clock_elapsed_ms(), retry_after_s);
+	if (err == QG_OK)
+		take_from_set(set, op->req, now_ms, ids, keys);
+	return err;
+}
+
+/* --- keys with IDs of their own (DESIGN, idea 5) --------------------------------- */
+
+typedef struct extra_job {
+	qg_job job;
+	struct qg_core *core;
+	qg_issue_done *done;
+	void *ctx;
+	qg_secret *keys;
+	uint32_t number;
+	qg_transfer **x;
+	qg_uuid ids[];
+} extra_job;
+
+static qg_err extra_run(qg_job *job, qg_store *store)
+{
+	extra_job *j = (extra_job *)job;
+	qg_err err = QG_OK;
+	for (uint32_t i = 0; i < j->number && err == QG_OK; i++)
+		err = qg_transfer_store(j->x[i], store);
+	if (err == QG_OK)
+		qg_commit_note_change(j->core);
+	return err;
+}
+
+static void extra_done(qg_job *job, qg_err err)
+{
+	extra_job *j = (extra_job *)job;
+	for (uint32_t i = 0; i < j->number; i++)
+		qg_transfer_added(j->core->transfers, j->x[i], err);
+	qg_issue_result r = { .err = err == QG_OK ? QG_OK : QG_E_IO, .ids = j->ids };
+	if (err == QG_OK) {
+		r.keys = j->keys;
+		j->keys = NULL;
+	}
+	j->done(j->ctx, &r);
+	qg_secret_free(&j->keys);
+	free(j->x);
+	free(j);
+}
+
+static qg_err extra_prepare(extra_job *j, const qg_issue_request *req, const char *const *targets, size_t n_targets)
+{
+	const qg_config *cfg = j->core->part.cfg;
+	uint64_t expiry_ms = qg_lifetime_owner_ms(&j->core->life) + (uint64_t)cfg->fetch_s * 1000;
+	for (uint32_t i = 0; i < req->number; i++) {
+		const uint8_t *value = j->keys->data + (size_t)i * req->size_bytes;
+		qg_err err = qg_transfer_prepare(j->core->transfers, req->master, &j->ids[i], targets, n_targets, value,
+						 req->size_bytes, expiry_ms, &j->x[i]);
+		if (err != QG_OK)
+			return err;
+		j->number = i + 1;
+	}
+	return QG_OK;
+}
+
+/* Stores the keys for targets on this node, then answers; takes *keys. */
+static void issue_records(struct qg_core *core, const qg_issue_request *req, const char *const *targets,
+			  size_t n_targets, const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx)
+{
+	extra_job *j = calloc(1, sizeof *j + req->number * sizeof *j->ids);
+	qg_err err = j == NULL ? QG_E_NOMEM : QG_OK;
+	if (j != NULL) {
+		j->x = calloc(req->number, sizeof(qg_transfer *));
+		j->core = core;
+		j->done = done;
+		j->ctx = ctx;
+		j->keys = *keys;
+		*keys = NULL;
+		memcpy(j->ids, ids, req->number * sizeof *ids);
+		err = j->x == NULL ? QG_E_NOMEM : extra_prepare(j, req, targets, n_targets);
+	}
+	if (err == QG_OK) {
+		j->job.run = extra_run;
+		j->job.done = extra_done;
+		qg_committer_submit(core->committer, &j->job);
+		return;
+	}
+	qg_secret_free(keys);
+	if (j != NULL)
+		extra_done(&j->job, err);
+	else
+		done(ctx, &(qg_issue_result){ .err = QG_E_IO });
+}
+
+static void issue_local(struct qg_core *core, const qg_issue_request *req, qg_uuid *ids, qg_issue_done *done, void *ctx)
+{
+	qg_issue_result r = { .err = QG_OK, .retry_after_s = 1 };
+	size_t bytes = (size_t)req->number * req->size_bytes;
+	const char **targets = calloc(req->n_extra + 1, sizeof *targets);
+	QG_SECRET_AUTO *keys = NULL;
+	if (req->min_hops > 0)
+		r.err = QG_E_STATE;
+	else if (qg_transfers_count(core->transfers) + req->number > core->part.cfg->inbound_chunks)
+		r.err = QG_E_EMPTY;
+	else if (targets == NULL || qg_secret_new(bytes, &keys) != QG_OK)
+		r.err = QG_E_IO;
+	if (r.err == QG_OK) {
+		qg_random(keys->data, bytes);
+		keys->len = bytes;
+		for (uint32_t i = 0; i < req->number; i++)
+			qg_uuid_random(&ids[i]);
+		targets[0] = req->slave;
+		for (size_t i = 0; i < req->n_extra; i++)
+			targets[i + 1] = req->extra[i];
+		issue_records(core, req, targets, req->n_extra + 1, ids, &keys, done, ctx);
+	} else {
+		done(ctx, &r);
+	}
+	free(targets);
+}
+
+/* --- entry ----------------------------------------------------------------------- */
+
+static void issue_deliver(issue_op *op, qg_err err, qg_uuid *ids, qg_secret **keys, uint32_t retry_after_s)
+{
+	if (err == QG_OK && op->req->n_extra > 0) {
+		issue_records(op->core, op->req, op->req->extra, op->req->n_extra, ids, keys, op->done, op->ctx);
+		return;
+	}
+	qg_issue_result r = { .err = err, .ids = ids, .retry_after_s = retry_after_s };
+	if (err == QG_OK) {
+		r.keys = *keys;
+		*keys = NULL;
+	}
+	op->done(op->ctx, &r);
+}
+
+/* Takes op: frees it, or leaves it to a lease under way. */
+static void issue_try(issue_op *op)
+{
+	static _Thread_local qg_uuid ids[QG_KEYSTORE_KEYS_MAX];
+	const qg_issue_request *req = op->req;
+	const char *home = qg_directory_home(op->core->part.directory, req->slave);
+	source_set set;
+	uint32_t retry_after_s = 1;
+	QG_SECRET_AUTO *keys = NULL;
+
+	if (home != NULL && strcmp(home, op->core->part.cfg->kme_id) == 0) {
+		issue_local(op->core, req, ids, op->done, op->ctx);
+		free(op);
+		return;
+	}
+	qg_err err = home == NULL ? QG_E_NOTFOUND : choose_streams(op->core, req, home, &set);
+	if (err == QG_OK && req->min_hops > 0)
+		err = QG_E_STATE; /* a link's keys pass no trusted node */
+	if (err == QG_OK && qg_secret_new((size_t)req->number * req->size_bytes, &keys) != QG_OK)
+		err = QG_E_IO;
+	if (err == QG_OK) {
+		lock_all(&set);
+		err = issue_locked(op, &set, ids, keys, &retry_after_s);
+		unlock_all(&set);
+	}
+	if (err == QG_E_AGAIN)
+		return;
+	issue_deliver(op, err, ids, &keys, retry_after_s);
+	free(op);
+}
+
+static void lease_again(qg_waiter *w, qg_err err)
+{
+	issue_op *op = (issue_op *)w;
+	if (err == QG_OK) {
+		issue_try(op);
+		return;
+	}
+	op->done(op->ctx, &(qg_issue_result){ .err = QG_E_IO });
+	free(op);
+}
+
+void qg_keystore_issue(qg_keystore *ks, const qg_issue_request *req, qg_issue_done *done, void *ctx)
+{
+	if (req->number == 0 || req->number > QG_KEYSTORE_KEYS_MAX || req->size_bytes == 0 || req->size_bytes > 4095) {
+		done(ctx, &(qg_issue_result){ .err = QG_E_RANGE });
+		return;
+	}
+	issue_op *op = calloc(1, sizeof *op);
+	if (op == NULL) {
+		done(ctx, &(qg_issue_result){ .err = QG_E_IO });
+		return;
+	}
+	op->core = ks->core;
+	op->req = req;
+	op->done = done;
+	op->ctx = ctx;
+	issue_try(op);
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): one that waits is in a stream's list */
+}

@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Names are found through a keyed 128-bit hash and stand for it from then on:
+ * no name is stored, and who chooses names cannot make them collide. */
+#include "qkdgate/limits.h"
+
+#include <pthread.h>
+#include <sodium.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qkdgate/secret.h"
+
+#define NAMES_MAX 65536u
+#define NONE 0u /* entries are numbered from 1, so that zeroed memory is an empty table */
+
+#define WINDOW_PARTS 32u
+#define WINDOW_SLOTS (WINDOW_PARTS + 1) /* the oldest counts until its newest amount is too old */
+
+typedef struct name_id {
+	uint8_t b[crypto_shorthash_siphashx24_BYTES];
+} name_id;
+
+typedef struct name_entry {
+	name_id id;
+	uint32_t chain;        /* next in the same bucket */
+	uint32_t older, newer; /* by last use */
+} name_entry;
+
+typedef struct names {
+	uint8_t key[crypto_shorthash_siphashx24_KEYBYTES];
+	uint32_t used;
+	uint32_t oldest, newest;
+	uint32_t bucket[NAMES_MAX];
+	name_entry entry[NAMES_MAX + 1];
+} names;
+
+/* Untouched pages of calloc cost nothing, so the full size is asked for. */
+static names *
+names_new(void)
+{
+	names *t = calloc(1, sizeof *t);
+	if (t != NULL)
+		qg_random(t->key, sizeof t->key);
+	return t;
+}
+
+static name_id
+names_id(const names *t, const char *name)
+{
+	name_id id;
+	crypto_shorthash_siphashx24(id.b, (const uint8_t *)name, strlen(name), t->key);
+	return id;
+}
+
+static uint32_t *
+names_bucket(names *t, const name_id *id)
+{
+	uint32_t h;
+	memcpy(&h, id->b, sizeof h);
+	return &t->bucket[h % NAMES_MAX];
+}
+
+static uint32_t
+names_find(names *t, const name_id *id)
+{
+	uint32_t i = *names_bucket(t, id);
+	while (i != NONE && memcmp(&t->entry[i].id, id, sizeof *id) != 0)
+		i = t->entry[i].chain;
+	return i;
+}
+
+static void
+names_unlink(names *t, uint32_t i)
+{
+	name_entry *e = &t->entry[i];
+	*(e->older != NONE ? &t->entry[e->older].newer : &t->oldest) = e->newer;
+	*(e->newer != NONE ? &t->entry[e->newer].older : &t->newest) = e->older;
+}
+
+static void
+names_link_newest(names *t, uint32_t i)
+{
+	t->entry[i].older = t->newest;
+	t->entry[i].newer = NONE;
+	*(t->newest != NONE ? &t->entry[t->newest].newer : &t->oldest) = i;
+	t->newest = i;
+}
+
+/* Takes the entry that was not used for longest out of the table. */
+static uint32_t
+names_evict(names *t)
+{
+	uint32_t i = t->oldest;
+	names_unlink(t, i);
+	uint32_t *at = names_bucket(t, &t->entry[i].id);
+	while (*at != i)
+		at = &t->entry[*at].chain;
+	*at = t->entry[i].chain;
+	return i;
+}
+
+/* The entry of the name, made when there is none; it is now the newest. */
+static uint32_t
+names_get(names *t, const char *name, bool *made)
+{
+	name_id id = names_id(t, name);
+	uint32_t i = names_find(t, &id);
+	*made = i == NONE;
+	if (i != NONE) {
+		names_unlink(t, i);
+	} else {
+		i = t->used < NAMES_MAX ? ++t->used : names_evict(t);
+		uint32_t *head = names_bucket(t, &id);
+		t->entry[i].id = id;
+		t->entry[i].chain = *head;
+		*head = i;
+	}
+	names_link_newest(t, i);
+	return i;
+}
+
+/* Rounded up to whole seconds, at least one, at most what the type holds. */
+static uint32_t
+retry_seconds(uint64_t wait_ms)
+{
+	uint64_t s = wait_ms / 1000 + (wait_ms % 1000 != 0);
+	if (s == 0)
+		return 1;
+	return s > UINT32_MAX ? UINT32_MAX : (uint32_t)s;
+}
+
+/* Tokens are counted in thousandths: per_s of them come each millisecond. */
+typedef struct bucket {
+	uint64_t milli;
+	uint64_t last_ms;
+} bucket;
+
+struct qg_limits {
+	pthread_mutex_t lock;
+	uint32_t per_s;
+	uint64_t full_milli;
+	names *names;
+	bucket *bucket;
+};
+
+qg_err
+qg_limits_new(uint32_t per_s, uint32_t burst, qg_limits **out)
+{
+	qg_limits *l = calloc(1, sizeof *l);
+	if (l == NULL)
+		return QG_E_NOMEM;
+	l->per_s = per_s;
+	l->full_milli = (uint64_t)(burst > per_s ? burst : per_s) * 1000;
+	pthread_mutex_init(&l->lock, NULL);
+	if (per_s > 0) {
+		l->names = names_new();
+		l->bucket = calloc(NAMES_MAX + 1, sizeof *l->bucket);
+		if (l->names == NULL || l->bucket == NULL) {
+			qg_limits_free(&l);
+			return QG_E_NOMEM;
+		}
+	}
+	*out = l;
+	return QG_OK;
+}
+
+void
+qg_limits_free(qg_limits **l)
+{
+	if (l == NULL || *l == NULL)
+		return;
+	pthread_mutex_destroy(&(*l)->lock);
+	free((*l)->names);
+	free((*l)->bucket);
+	free(*l);
+	*l = NULL;
+}
+
+/* Readings taken by several threads come in any order: an older one adds
+ * nothing. */
+static void
+bucket_fill(const qg_limits *l, bucket *b, uint64_t now_ms)
+{
+	if (now_ms <= b->last_ms)
+		return;
+	uint64_t gone_ms = now_ms - b->last_ms;
+	uint64_t missing = l->full_milli - b->milli;
+	b->milli = gone_ms >= missing / l->per_s + 1 ? l->full_milli : b->milli + gone_ms * l->per_s;
+	if (b->milli > l->full_milli)
+		b->milli = l->full_milli;
+	b->last_ms = now_ms;
+}
+
+static qg_err
+bucket_take(const qg_limits *l, bucket *b, uint32_t n, uint32_t *retry_after_s)
+{
+	uint64_t want = (uint64_t)n * 1000;
+	if (want <= b->milli) {
+		b->milli -= want;
+		return QG_OK;
+	}
+	/* More than a full bucket never passes; the time to fill it is all
+	 * that can be said. */
+	uint64_t target = want < l->full_milli ? want : l->full_milli;
+	*retry_after_s = retry_seconds((target - b->milli + l->per_s - 1) / l->per_s);
+	return QG_E_LIMIT;
+}
+
+qg_err
+qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint32_t *retry_after_s)
+{
+	if (l->per_s == 0)
+		return QG_OK;
+	bool made;
+	pthread_mutex_lock(&l->lock);
+	bucket *b = &l->bucket[names_get(l->names, name, &made)];
+	if (made)
+		*b = (bucket){.milli = l->full_milli, .last_ms = now_ms};
+	bucket_fill(l, b, now_ms);
+	qg_err err = bucket_take(l, b, n, retry_after_s);
+	pthread_mutex_unlock(&l->lock);
+	return err;
+}
+
+/* Amounts by slot of time; an amount counts for the window and at most one
+ * slot longer, never shorter. */
+typedef struct history {
+	uint64_t newest; /* number of the newest slot */
+	uint64_t sum;
+	uint64_t slot[WINDOW_SLOTS];
+} history;
+
+struct qg_window {
+	pthread_mutex_t lock;
+	uint64_t most;
+	uint64_t window_ms;
+	uint64_t slot_ms;
+	names *names;
+	history *history;
+};
+
+qg_err
+qg_window_new(uint32_t window_s, uint64_t most, qg_window **out)
+{
+	if (window_s == 0)
+		return QG_E_INVAL;
+	qg_window *w = calloc(1, sizeof *w);
+	if (w == NULL)
+		return QG_E_NOMEM;
+	w->most = most;
+	w->window_ms = (uint64_t)window_s * 1000;
+	w->slot_ms = (w->window_ms + WINDOW_PARTS - 1) / WINDOW_PARTS;
+	pthread_mutex_init(&w->lock, NULL);
+	w->names = names_new();
+	w->history = calloc(NAMES_MAX + 1, sizeof *w->history);
+	if (w->names == NULL || w->history == NULL) {
+		qg_window_free(&w);
+		return QG_E_NOMEM;
+	}
+	*out = w;
+	return QG_OK;
+}
+
+void
+qg_window_free(qg_window **w)
+{
+	if (w == NULL || *w == NULL)
+		return;
+	pthread_mutex_destroy(&(*w)->lock);
+	free((*w)->names);
+	free((*w)->history);
+	free(*w);
+	*w = NULL;
+}
+
+/* Counted from WINDOW_SLOTS, so that slots before the first have numbers too;
+ * and slot k is forgotten at k * slot_ms. */
+static uint64_t
+slot_number(const qg_window *w, uint64_t now_ms)
+{
+	return now_ms / w->slot_ms + WINDOW_SLOTS;
+}
+
+static void
+history_advance(history *h, uint64_t number)
+{
+	if (number <= h->newest)
+		return;
+	if (number - h->newest >= WINDOW_SLOTS) {
+		*h = (history){.newest = number};
+		return;
+	}
+	while (h->newest < number) {
+		uint64_t *slot = &h->slot[++h->newest % WINDOW_SLOTS];
+		h->sum -= *slot;
+		*slot = 0;
+	}
+}
+
+/* When so many of the oldest slots are forgotten that n fits. */
+static uint64_t
+history_wait_ms(const qg_window *w, const history *h, uint64_t n, uint64_t now_ms)
+{
+	if (n > w->most)
+		return w->window_ms;
+	uint64_t number = h->newest - WINDOW_PARTS, left = h->sum;
+	while (number < h->newest) {
+		left -= h->slot[number % WINDOW_SLOTS];
+		if (left <= w->most - n)
+			break;
+		number++;
+	}
+	uint64_t then_ms = number * w->slot_ms;
+	return then_ms > now_ms ? then_ms - now_ms : 0;
+}
+
+static qg_err
+history_add(const qg_window *w, history *h, uint64_t n, uint64_t now_ms, uint32_t *retry_after_s)
+{
+	if (w->most > 0 && (h->sum > w->most || n > w->most - h->sum)) {
+		*retry_after_s = retry_seconds(history_wait_ms(w, h, n, now_ms));
+		return QG_E_LIMIT;
+	}
+	if (n > UINT64_MAX - h->sum) /* only without a limit */
+		n = UINT64_MAX - h->sum;
+	h->slot[h->newest % WINDOW_SLOTS] += n;
+	h->sum += n;
+	return QG_OK;
+}
+
+qg_err
+qg_window_add(qg_window *w, const char *name, uint64_t n, uint64_t now_ms, uint32_t *retry_after_s)
+{
+	bool made;
+	pthread_mutex_lock(&w->lock);
+	history *h = &w->history[names_get(w->names, name, &made)];
+	if (made)
+		*h = (history){.newest = slot_number(w, now_ms)};
+	history_advance(h, slot_number(w, now_ms));
+	qg_err err = history_add(w, h, n, now_ms, retry_after_s);
+	pthread_mutex_unlock(&w->lock);
+	return err;
+}
+
+uint64_t
+qg_window_sum(qg_window *w, const char *name, uint64_t now_ms)
+{
+	uint64_t sum = 0;
+	pthread_mutex_lock(&w->lock);
+	name_id id = names_id(w->names, name);
+	uint32_t i = names_find(w->names, &id);
+	if (i != NONE) {
+		history_advance(&w->history[i], slot_number(w, now_ms));
+		sum = w->history[i].sum;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return sum;
+}

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core_internal.h"
+#include "qkdgate/clock.h"
+#include "qkdgate/log.h"
+
+/* The owner's side of a segment's confirmation (DESIGN, idea 3; SOUNDNESS 4
+ * and 5): the segment and its exact request are durable before the first send,
+ * every retry is byte-identical, and only an answer that verifies makes the
+ * segment usable. One segment of a stream is on offer at a time, in order. */
+
+#define PENDING_MS 5
+#define PENDING_MAX_MS 1000
+#define FULL_MS 1000
+#define FULL_MAX_MS 10000
+#define LINK_MS 200
+#define LINK_MAX_MS 5000
+#define BAD_ANSWERS 3
+#define BATCH_TEXT_MAX 2048
+
+typedef struct offer_job {
+	qg_job job;
+	qg_segment *seg;
+	uint8_t *blob, *none_used;
+	qg_segment_rec rec;
+	qg_epoch_image img;
+} offer_job;
+
+static void offer_release(qg_stream *st)
+{
+	qg_segment *s = st->offer;
+	st->offer = NULL;
+	st->offer_flight = false;
+	st->offer_at_ms = 0;
+	st->offer_backoff_ms = st->offer_bad = 0;
+	s->epoch->pins--;
+	qg_segment_unpin(s);
+}
+
+static void offer_again(qg_stream *st, unsigned first_ms, unsigned max_ms)
+{
+	unsigned ms = st->offer_backoff_ms < first_ms ? first_ms : st->offer_backoff_ms * 2;
+	st->offer_backoff_ms = ms < max_ms ? ms : max_ms;
+	st->offer_at_ms = qg_clock_elapsed_ms() + st->offer_backoff_ms;
+	qg_conductor_kick(st->core);
+}
+
+static void job_free(offer_job *j)
+{
+	qg_epoch_image_free(&j->img);
+	free(j->blob);
+	free(j->none_used);
+	free(j);
+}
+
+/* --- giving up --------------------------------------------------------------- */
+
+static qg_err drop_run(qg_job *job, qg_store *store)
+{
+	offer_job *j = (offer_job *)job;
+	qg_err err = j->rec.row != 0 ? store->ops->segment_delete(store, j->rec.row) : QG_OK;
+	return err == QG_OK ? store->ops->epoch_update(store, &j->img.rec) : err;
+}
+
+static void drop_done(qg_job *job, qg_err err)
+{
+	offer_job *j = (offer_job *)job;
+	qg_epoch *e = j->seg->epoch;
+	qg_stream *st = e->stream;
+	if (err != QG_OK)
+		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_deleted stream=%s reason=\"%s\"", st->cfg->name,
+		       qg_err_text(err));
+	pthread_mutex_lock(&st->lock);
+	e->pins--;
+	qg_segment_unpin(j->seg);
+	pthread_mutex_unlock(&st->lock);
+	job_free(j);
+}
+
+/* Tombstones the segment on offer: destroyed here, never offered again. Only a
+ * mismatch counts against the epoch. */
+static void offer_drop(qg_stream *st, bool mismatch, const char *why)
+{
+	qg_segment *s = st->offer;
+	qg_epoch *e = s->epoch;
+	st->n_bad += mismatch;
+	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=owner reason=\"%s\"",
+	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, s->number, why);
+	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
+			      .ids = &e->ksid, .n_ids = 1 };
+	qg_audit_write(st->core->part.audit, &ev);
+	offer_job *j = calloc(1, sizeof *j);
+	if (j != NULL && qg_epoch_snapshot(e, &j->img) == QG_OK) {
+		j->job.run = drop_run;
+		j->job.done = drop_done;
+		j->seg = s;
+		j->rec.row = s->row;
+		s->pins++;
+		e->pins++;
+		qg_committer_submit(st->core->committer, &j->job);
+	} else {
+		free(j);
+	}
+	s->phase = QG_SEG_DEAD;
+	if (!s->removed)
+		qg_epoch_remove(e, s);
+	offer_release(st);
+	e->bad_in_row += mismatch;
+	if (e->bad_in_row >= QG_BAD_LIMIT)
+		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
+}
+
+/* --- confirmed --------------------------------------------------------------- */
+
+static qg_err confirm_run(qg_job *job, qg_store *store)
+{
+	offer_job *j = (offer_job *)job;
+	qg_err err = store->ops->segment_confirm(store, j->rec.row, j->rec.ready_wall_ms);
+	if (err == QG_OK && j->img.rec.row != 0)
+		err = store->ops->epoch_update(store, &j->img.rec);
+	return err;
+}
+
+static void confirm_done(qg_job *job, qg_err err)
+{
+	offer_job *j = (offer_job *)job;
+	qg_segment *s = j->seg;
+	qg_epoch *e = s->epoch;
+	qg_stream *st = e->stream;
+	pthread_mutex_lock(&st->lock);
+	if (err != QG_OK) {
+		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_saved stream=%s segment=%u reason=\"%s\"", st->cfg->name,
+		       s->number, qg_err_text(err));
+		s->phase = QG_SEG_OFFERED;
+		offer_again(st, LINK_MS, LINK_MAX_MS);
+	} else {
+		s->phase = QG_SEG_CONFIRMED;
+		s->ready_wall_ms = j->rec.ready_wall_ms;
+		qg_segment_wipe_reserved(s);
+		st->ready += s->hi - s->cursor;
+		e->bad_in_row = 0;
+		offer_release(st);
+		qg_lease_step(e, 0);
+		qg_offer_step(st, qg_clock_elapsed_ms());
+		qg_stream_kick(st);
+	}
+	pthread_mutex_unlock(&st->lock);
+	job_free(j);
+}
+
+static qg_err take_root(qg_segment *s)
+{
+	qg_epoch *e = s->epoch;
+	if (!s->root || e->keys_out != NULL)
+		return QG_OK;
+	QG_SECRET_AUTO *root = NULL;
+	size_t n = (size_t)s->lo * e->chunk_size;
+	qg_err err = qg_secret_new(n, &root);
+	if (err == QG_OK)
+		err = qg_secret_append(root, s->data->data, n);
+	if (err == QG_OK)
+		err = qg_epoch_set_root(e, true, &root);
+	return err;
+}
+
+static void offer_confirm(qg_stream *st)
+{
+	qg_segment *s = st->offer;
+	offer_job *j = calloc(1, sizeof *j);
+	bool first = s->root && s->epoch->keys_out == NULL;
+	qg_err err = j == NULL ? QG_E_NOMEM : take_root(s);
+	if (err == QG_OK && first)
+		err = qg_epoch_snapshot(s->epoch, &j->img);
+	if (err != QG_OK) {
+		free(j);
+		offer_again(st, LINK_MS, LINK_MAX_MS);
+		return;
+	}
+	j->job.run = confirm_run;
+	j->job.done = confirm_done;
+	j->seg = s;
+	j->rec.row = s->row;
+	j->rec.ready_wall_ms = qg_clock_wall_ms();
+	s->phase = QG_SEG_STORING;
+	qg_committer_submit(st->core->committer, &j->job);
+}
+
+/* --- asking ------------------------------------------------------------------ */
+
+static void answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
+{
+	uint8_t mac[QG_MAC_BYTES];
+	qg_segment_answer_mac(st->offer, st->offer->tag, mac);
+	if (qg_equal_ct(mac, a->mac, sizeof mac))
+		offer_confirm(st);
+	else if (++st->offer_bad >= BAD_ANSWERS)
+		offer_drop(st, true, "the answer does not verify");
+	else
+		offer_again(st, LINK_MS, LINK_MAX_MS);
+}
+
+static void offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
+{
+	switch (a->result) {
+	case QG_KMS_BATCH_CONFIRMED:
+		answer_confirmed(st, a);
+		return;
+	case QG_KMS_BATCH_PENDING:
+		offer_again(st, PENDING_MS, PENDING_MAX_MS);
+		return;
+	case QG_KMS_BATCH_FULL:
+		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name, st->offer->number);
+		offer_again(st, FULL_MS, FULL_MAX_MS);
+		return;
+	case QG_KMS_BATCH_MISMATCH:
+		offer_drop(st, true, "the far end holds another segment");
+		return;
+	case QG_KMS_BATCH_UNKNOWN:
+		break;
+	}
+	qg_epoch *e = st->offer->epoch;
+	offer_drop(st, false, "the far end has ended the epoch");
+	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, false);
+}
+
+static void offer_done(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+{
+	qg_segment *s = ctx;
+	qg_epoch *e = s->epoch;
+	qg_stream *st = e->stream;
+	qg_kms_batch_answer a;
+	if (err == QG_OK && http_status != 200)
+		err = QG_E_PROTO;
+	if (err == QG_OK)
+		err = qg_kms_batch_answer_decode(body, len, &a);
+	pthread_mutex_lock(&st->lock);
+	if (st->offer == s && st->offer_flight) {
+		st->offer_flight = false;
+		if (err == QG_OK)
+			offer_answered(st, &a);
+		else
+			offer_again(st, LINK_MS, LINK_MAX_MS);
+	}
+	e->pins--;
+	qg_segment_unpin(s);
+	pthread_mutex_unlock(&st->lock);
+}
+
+static void offer_send(qg_stream *st)
+{
+	qg_segment *s = st->offer;
+	qg_channel *ch = st->core->part.channel;
+	s->pins++;
+	s->epoch->pins++;
+	st->offer_flight = true;
+	qg_err err = ch->ops->send(ch, st->neighbour->id, QG_KMS_NEW_KEY_BATCH, s->message, s->message_len, offer_done, s);
+	if (err == QG_OK)
+		return;
+	s->epoch->pins--;
+	s->pins--;
+	st->offer_flight = false;
+	offer_again(st, LINK_MS, LINK_MAX_MS);
+}
+
+/* --- storing ----------------------------------------------------------------- */
+
+static qg_err store_run(qg_job *job, qg_store *store)
+{
+	offer_job *j = (offer_job *)job;
+	qg_err err = store->ops->segment_put(store, &j->rec);
+	if (err == QG_OK)
+		err = store->ops->epoch_update(store, &j->img.rec);
+	if (err == QG_OK)
+		qg_commit_note_change(j->seg->epoch->stream->core);
+	return err;
+}
+
+static void store_done(qg_job *job, qg_err err)
+{
+	offer_job *j = (offer_job *)job;
+	qg_segment *s = j->seg;
+	qg_stream *st = s->epoch->stream;
+	pthread_mutex_lock(&st->lock);
+	if (err != QG_OK) {
+		/* It may be stored; since nothing was sent, giving it up is safe. */
+		offer_drop(st, false, "it could not be stored");
+	} else {
+		s->row = j->rec.row;
+		s->phase = QG_SEG_OFFERED;
+		offer_send(st);
+	}
+	pthread_mutex_unlock(&st->lock);
+	job_free(j);
+}
+
+static qg_err offer_message(qg_segment *s)
+{
+	qg_epoch *e = s->epoch;
+	const qg_config *cfg = e->stream->core->part.cfg;
+	qg_kms_batch m = { .ksid = e->ksid, .segment = s->number, .first_index = s->first_index, .count = s->count,
+			   .use = s->use, .root = e->keys_out == NULL, .issue_s = cfg->issue_s, .fetch_s = cfg->fetch_s,
+			   .mark = e->mark };
+	memcpy(m.epoch, e->id, sizeof m.epoch);
+	strncpy(m.stream, e->stream->cfg->name, sizeof m.stream - 1);
+	qg_segment_set_root(s, m.root);
+	qg_segment_request_mac(s, &m, m.mac);
+	memcpy(s->tag, m.mac, sizeof s->tag);
+	s->issue_s = m.issue_s;
+	s->fetch_s = m.fetch_s;
+	char text[BATCH_TEXT_MAX];
+	qg_err err = qg_kms_batch_encode(&m, text, sizeof text, &s->message_len);
+	if (err != QG_OK)
+		return err;
+	s->message = malloc(s->message_len);
+	if (s->message == NULL)
+		return QG_E_NOMEM;
+	memcpy(s->message, text, s->message_len);
+	return QG_OK;
+}
+
+static qg_err offer_job_new(qg_segment *s, offer_job **out)
+{
+	qg_epoch *e = s->epoch;
+	offer_job *j = calloc(1, sizeof *j);
+	if (j == NULL)
+		return QG_E_NOMEM;
+	s->born_ms = qg_lifetime_owner_ms(&e->stream->core->life);
+	size_t len = 0, bits = ((size_t)s->count + 7) / 8;
+	j->none_used = calloc(1, bits);
+	qg_err err = j->none_used == NULL ? QG_E_NOMEM : offer_message(s);
+	if (err == QG_OK)
+		err = qg_segment_seal(s, &j->blob, &len);
+	if (err == QG_OK)
+		err = qg_epoch_snapshot(e, &j->img);
+	if (err != QG_OK) {
+		job_free(j);
+		return err;
+	}
+	j->seg = s;
+	j->job.run = store_run;
+	j->job.done = store_done;
+	j->rec = (qg_segment_rec){ .epoch_row = e->row, .number = s->number, .ours = true, .use = (uint8_t)s->use,
+				   .state = QG_SEGMENT_OFFERED, .first_index = s->first_index, .count = s->count,
+				   .root = s->root, .sealed = j->blob, .sealed_len = len, .used = j->none_used,
+				   .used_len = bits, .message = (uint8_t *)s->message,
+				   .message_len = s->message_len, .tag = s->tag, .born_ms = s->born_ms,
+				   .issue_s = s->issue_s, .fetch_s = s->fetch_s };
+	*out = j;
+	return QG_OK;
+}
+
+static qg_segment *next_complete(qg_epoch *e)
+{
+	for (uint32_t i = 0; i < e->n_seg; i++) {
+		qg_segment *s = e->seg[i];
+		if (s != NULL && s->ours && s->phase == QG_SEG_FULL)
+			return s;
+	}
+	return NULL;
+}
+
+static void offer_begin(qg_stream *st, qg_segment *s)
+{
+	qg_epoch *e = s->epoch;
+	offer_job *j = NULL;
+	uint32_t decided = e->decided_out;
+	if (e->decided_out <= s->number)
+		e->decided_out = s->number + 1;
+	qg_err err = offer_job_new(s, &j);
+	if (err != QG_OK) {
+		e->decided_out = decided;
+		free(s->message);
+		s->message = NULL;
+		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_offered stream=%s segment=%u reason=\"%s\"", st->cfg->name,
+		       s->number, qg_err_text(err));
+		return;
+	}
+	s->phase = QG_SEG_STORING;
+	s->pins++;
+	e->pins++;
+	st->offer = s;
+	qg_committer_submit(st->core->committer, &j->job);
+}
+
+void qg_offer_step(qg_stream *st, uint64_t now_ms)
+{
+	if (st->offer != NULL) {
+		if (st->offer->phase == QG_SEG_OFFERED && !st->offer_flight && now_ms >= st->offer_at_ms)
+			offer_send(st);
+		return;
+	}
+	qg_epoch *e = qg_epoch_filling(st);
+	qg_segment *s = e != NULL && !st->stopping ? next_complete(e) : NULL;
+	if (s != NULL)
+		offer_begin(st, s);
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core_internal.h"
+#include "qkdgate/clock.h"
+#include "qkdgate/log.h"
+
+/* key_stream_closed and get_status, and the table of what neighbours send. */
+
+#define TELL_AGAIN_MS 2000
+
+static const char empty_object[] = "{}";
+
+/* --- key_stream_closed ---------------------------------------------------------- */
+
+static void closed_sent(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+{
+	(void)body;
+	(void)len;
+	qg_epoch *e = ctx;
+	qg_stream *st = e->stream;
+	pthread_mutex_lock(&st->lock);
+	e->telling = false;
+	e->pins--;
+	if (err == QG_OK && http_status == 200)
+		e->tell_closed = false;
+	else
+		e->tell_at_ms = qg_clock_elapsed_ms() + TELL_AGAIN_MS;
+	pthread_mutex_unlock(&st->lock);
+}
+
+static void tell_closed(qg_stream *st, qg_epoch *e)
+{
+	qg_kms_closed m = { .ksid = e->ksid, .reason = e->reason };
+	memcpy(m.epoch, e->id, sizeof m.epoch);
+	strncpy(m.stream, st->cfg->name, sizeof m.stream - 1);
+	char text[1024];
+	size_t len = 0;
+	if (qg_kms_closed_encode(&m, text, sizeof text, &len) != QG_OK)
+		return;
+	qg_channel *ch = st->core->part.channel;
+	e->telling = true;
+	e->pins++;
+	if (ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, closed_sent, e) != QG_OK) {
+		e->telling = false;
+		e->pins--;
+		e->tell_at_ms = qg_clock_elapsed_ms() + TELL_AGAIN_MS;
+	}
+}
+
+void qg_closed_step(qg_stream *st, uint64_t now_ms)
+{
+	for (qg_epoch *e = st->newest; e != NULL; e = e->older)
+		if (e->tell_closed && !e->telling && now_ms >= e->tell_at_ms)
+			tell_closed(st, e);
+}
+
+void qg_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
+		       void *ctx)
+{
+	qg_kms_closed m;
+	if (qg_kms_closed_decode(body, len, &m) != QG_OK) {
+		answer(ctx, 400, NULL, 0);
+		return;
+	}
+	qg_stream *st = qg_stream_find(core, neighbour, m.stream);
+	if (st != NULL) {
+		pthread_mutex_lock(&st->lock);
+		qg_epoch *e = qg_epoch_find(st, m.epoch);
+		if (e != NULL && (e->state == QG_EPOCH_FILLING ||
+				  (m.reason == QG_KMS_CLOSE_ROLLBACK && e->state == QG_EPOCH_ENDED)))
+			qg_epoch_end(e, m.reason, false);
+		pthread_mutex_unlock(&st->lock);
+	}
+	answer(ctx, 200, empty_object, sizeof empty_object - 1);
+}
+
+/* --- get_status ------------------------------------------------------------------ */
+
+typedef struct status_question {
+	struct qg_core *core;
+	const char *neighbour;
+} status_question;
+
+static void disowned(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+{
+	(void)ctx, (void)err, (void)http_status, (void)body, (void)len;
+}
+
+/* The neighbour fills an epoch that this end has no longer. Should the message
+ * be lost, the next new_key_batch for it is answered that it is unknown. */
+static void disown_epoch(qg_stream *st, const uint8_t id[16])
+{
+	qg_kms_closed m = { .reason = QG_KMS_CLOSE_ROLLBACK };
+	memcpy(m.epoch, id, sizeof m.epoch);
+	strncpy(m.stream, st->cfg->name, sizeof m.stream - 1);
+	char text[1024];
+	size_t len = 0;
+	qg_channel *ch = st->core->part.channel;
+	if (qg_kms_closed_encode(&m, text, sizeof text, &len) != QG_OK ||
+	    ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, disowned, NULL) != QG_OK)
+		qg_log(QG_LOG_WARN, "stream", "event=epoch_not_disowned stream=%s", st->cfg->name);
+}
+
+/* What the neighbour saw of an epoch must not be ahead of what we know of it:
+ * else our store is an old one (SOUNDNESS 9). */
+static void compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_status *s)
+{
+	qg_stream *st = qg_stream_find(core, neighbour, s->stream);
+	if (st == NULL)
+		return;
+	pthread_mutex_lock(&st->lock);
+	qg_epoch *e = qg_epoch_find(st, s->epoch);
+	if (e == NULL && s->state == (uint8_t)QG_EPOCH_FILLING)
+		disown_epoch(st, s->epoch);
+	if (e != NULL && e->state != QG_EPOCH_DRAINING &&
+	    (s->seen_mark > e->mark || s->seen_segments > e->decided_out)) {
+		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name, neighbour);
+		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
+/* An epoch that we fill and the neighbour has no longer leads nowhere. */
+static void end_unknown_epoch(qg_stream *st, const qg_kms_status *status)
+{
+	qg_epoch *e = qg_epoch_filling(st);
+	if (e == NULL || e->row == 0)
+		return;
+	for (size_t i = 0; i < status->n; i++)
+		if (memcmp(status->epoch[i].epoch, e->id, sizeof e->id) == 0 &&
+		    status->epoch[i].state == (uint8_t)QG_EPOCH_FILLING)
+			return;
+	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
+}
+
+static void status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+{
+	status_question *q = ctx;
+	qg_kms_status *status = calloc(1, sizeof *status);
+	if (err == QG_OK && http_status != 200)
+		err = QG_E_PROTO;
+	if (err == QG_OK)
+		err = status == NULL ? QG_E_NOMEM : qg_kms_status_decode(body, len, status);
+	if (err == QG_OK)
+		for (size_t i = 0; i < status->n; i++)
+			compare_epoch(q->core, q->neighbour, &status->epoch[i]);
+	else
+		qg_log(QG_LOG_INFO, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", q->neighbour,
+		       qg_err_text(err));
+	for (size_t i = 0; i < q->core->n_streams; i++) {
+		qg_stream *st = &q->core->stream[i];
+		if (strcmp(st->neighbour->id, q->neighbour) != 0)
+			continue;
+		pthread_mutex_lock(&st->lock);
+		if (err == QG_OK)
+			end_unknown_epoch(st, status);
+		st->checked = true;
+		qg_stream_kick(st);
+		pthread_mutex_unlock(&st->lock);
+	}
+	free(status);
+	free(q);
+}
+
+static void streams_checked(struct qg_core *core, const char *neighbour)
+{
+	for (size_t i = 0; i < core->n_streams; i++)
+		if (strcmp(core->stream[i].neighbour->id, neighbour) == 0)
+			core->stream[i].checked = true;
+}
+
+void qg_status_ask(struct qg_core *core)
+{
+	const qg_config *cfg = core->part.cfg;
+	qg_channel *ch = core->part.channel;
+	for (size_t i = 0; i < cfg->n_neighbours; i++) {
+		const char *id = cfg->neighbours[i].id;
+		status_question *q = calloc(1, sizeof *q);
+		if (q != NULL) {
+			q->core = core;
+			q->neighbour = id;
+		}
+		if (q == NULL || ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object, sizeof empty_object - 1,
+					       status_answered, q) != QG_OK) {
+			free(q);
+			streams_checked(core, id);
+		}
+	}
+}
+
+static void status_add(qg_kms_status *status, qg_stream *st)
+{
+	pthread_mutex_lock(&st->lock);
+	for (const qg_epoch *e = st->newest; e != NULL && status->n < QG_KMS_STATUS_MAX; e = e->older) {
+		if (e->row == 0)
+			continue;
+		qg_kms_epoch_status *s = &status->epoch[status->n++];
+		strncpy(s->stream, st->cfg->name, sizeof s->stream - 1);
+		memcpy(s->epoch, e->id, sizeof s->epoch);
+		s->state = (uint8_t)e->state;
+		s->seen_mark = e->seen_mark;
+		s->seen_segments = e->last_in;
+	}
+	pthread_mutex_unlock(&st->lock);
+}
+
+void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *answer, void *ctx)
+{
+	qg_kms_status *status = calloc(1, sizeof *status);
+	char *text = malloc(QG_KMS_MSG_MAX);
+	size_t len = 0;
+	qg_err err = status == NULL || text == NULL ? QG_E_NOMEM : QG_OK;
+	for (size_t i = 0; err == QG_OK && i < core->n_streams; i++)
+		if (strcmp(core->stream[i].neighbour->id, neighbour) == 0)
+			status_add(status, &core->stream[i]);
+	if (err == QG_OK)
+		err = qg_kms_status_encode(status, text, QG_KMS_MSG_MAX, &len);
+	if (err == QG_OK)
+		answer(ctx, 200, text, len);
+	else
+		answer(ctx, 503, NULL, 0);
+	free(text);
+	free(status);
+}
+
+/* --- the table ------------------------------------------------------------------- */
+
+static void receive_status(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+			   qg_peer_answer *answer, void *ctx)
+{
+	if (len != sizeof empty_object - 1 || memcmp(body, empty_object, len) != 0)
+		answer(ctx, 400, NULL, 0);
+	else
+		qg_status_receive(core, neighbour, answer, ctx);
+}
+
+void qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
+		      qg_peer_answer *answer, void *ctx)
+{
+	typedef void receiver(struct qg_core *, const char *, const char *, size_t, qg_peer_answer *, void *);
+	static receiver *const receivers[QG_KMS_KINDS] = {
+		[QG_KMS_NEW_APP] = qg_app_receive,
+		[QG_KMS_NEW_KEY_BATCH] = qg_accept_batch,
+		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
+		[QG_KMS_GET_STATUS] = receive_status,
+	};
+	receivers[kind](p->core, neighbour, body, len, answer, ctx);
+}

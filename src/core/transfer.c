@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "qkdgate/transfer.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qkdgate/bytes.h"
+#include "transfer_internal.h"
+
+#define BUCKETS_MIN 1024
+
+/* --- records ------------------------------------------------------------------ */
+
+void
+qg_transfer_record_free(qg_transfer *x)
+{
+	if (x == NULL)
+		return;
+	free(x->sealed);
+	free(x);
+}
+
+static size_t
+text_bytes(const char *initiator, const char *const *saes, size_t n)
+{
+	size_t bytes = strlen(initiator) + 1;
+	for (size_t i = 0; i < n; i++)
+		bytes += strlen(saes[i]) + 1;
+	return bytes;
+}
+
+static char *
+keep(char **at, const char *s)
+{
+	const size_t len = strlen(s) + 1;
+	char *copy = memcpy(*at, s, len);
+	*at += len;
+	return copy;
+}
+
+/* A record with its names; the rest is zero. */
+static qg_transfer *
+record_new(const char *initiator, const qg_uuid *id, const char *const *saes, size_t n)
+{
+	if (n == 0 || n > SIZE_MAX / 2 / sizeof(target))
+		return NULL;
+	const size_t fixed = sizeof(qg_transfer) + n * sizeof(target);
+	qg_transfer *x = calloc(1, fixed + text_bytes(initiator, saes, n));
+	if (x == NULL)
+		return NULL;
+	char *at = (char *)x + fixed;
+	x->id = *id;
+	x->initiator = keep(&at, initiator);
+	x->n_targets = n;
+	for (size_t i = 0; i < n; i++)
+		x->targets[i].sae = keep(&at, saes[i]);
+	return x;
+}
+
+qg_err
+qg_transfer_ad(const qg_transfer *x, uint8_t ad[QG_TRANSFER_AD_MAX], size_t *len)
+{
+	qg_writer w = qg_writer_of(ad, QG_TRANSFER_AD_MAX);
+	qg_put_cstr(&w, "qkdgate transfer 1");
+	qg_put_lstr(&w, x->initiator);
+	qg_put_bytes(&w, x->id.b, sizeof x->id.b);
+	qg_put_u32(&w, x->size_bytes);
+	if (w.bad)
+		return QG_E_RANGE;
+	*len = w.len;
+	return QG_OK;
+}
+
+static qg_err
+record_seal(qg_transfer *x, qg_sealer *sealer, const uint8_t *value)
+{
+	uint8_t ad[QG_TRANSFER_AD_MAX];
+	size_t ad_len;
+	const qg_err err = qg_transfer_ad(x, ad, &ad_len);
+	if (err != QG_OK)
+		return err;
+	x->sealed_len = (size_t)x->size_bytes + QG_SEAL_OVERHEAD;
+	x->sealed = malloc(x->sealed_len);
+	if (x->sealed == NULL)
+		return QG_E_NOMEM;
+	return qg_sealer_seal(sealer, ad, ad_len, value, x->size_bytes, x->sealed);
+}
+
+bool
+qg_transfer_is_open(const target *t)
+{
+	return t->state == QG_TARGET_PENDING || t->state == QG_TARGET_RELAYED;
+}
+
+bool
+qg_transfer_is_spent(const qg_transfer *x)
+{
+	for (size_t i = 0; i < x->n_targets; i++)
+		if (qg_transfer_is_open(&x->targets[i]))
+			return false;
+	return true;
+}
+
+void
+qg_transfer_drop_value(qg_transfer *x)
+{
+	free(x->sealed); /* ciphertext */
+	x->sealed = NULL;
+	x->sealed_len = 0;
+}
+
+/* --- the index ------------------------------------------------------------------ */
+
+static qg_transfer **
+bucket_of(const qg_transfers *t, const qg_uuid *id)
+{
+	uint64_t hash = 0;
+	_Static_assert(sizeof hash == crypto_shorthash_BYTES, "the hash is one word");
+	(void)crypto_shorthash((unsigned char *)&hash, id->b, sizeof id->b, t->hash_key);
+	return &t->buckets[(size_t)hash & (t->n_buckets - 1)];
+}
+
+qg_transfer *
+qg_transfer_find(const qg_transfers *t, const char *initiator, const qg_uuid *id)
+{
+	qg_transfer *x = *bucket_of(t, id);
+	while (x != NULL && !(qg_uuid_equal(&x->id, id) && strcmp(x->initiator, initiator) == 0))
+		x = x->next;
+	return x;
+}
+
+/* Keeps chains short; without memory they grow instead. */
+static void
+grow(qg_transfers *t)
+{
+	if (t->count < t->n_buckets || t->n_buckets > SIZE_MAX / 4 / sizeof *t->buckets)
+		return;
+	qg_transfer **old = t->buckets;
+	const size_t n_old = t->n_buckets;
+	qg_transfer **buckets = calloc(2 * n_old, sizeof *buckets);
+	if (buckets == NULL)
+		return;
+	t->buckets = buckets;
+	t->n_buckets = 2 * n_old;
+	for (size_t i = 0; i < n_old; i++) {
+		for (qg_transfer *x = old[i], *next; x != NULL; x = next) {
+			next = x->next;
+			qg_transfer **bucket = bucket_of(t, &x->id);
+			x->next = *bucket;
+			*bucket = x;
+		}
+	}
+	free(old);
+}
+
+static void
+insert(qg_transfers *t, qg_transfer *x)
+{
+	grow(t);
+	qg_transfer **bucket = bucket_of(t, &x->id);
+	x->next = *bucket;
+	*bucket = x;
+	t->count++;
+}
+
+void
+qg_transfer_take_out(qg_transfers *t, qg_transfer *x)
+{
+	qg_transfer **at = bucket_of(t, &x->id);
+	while (*at != x)
+		at = &(*at)->next;
+	*at = x->next;
+	t->count--;
+}
+
+/* --- open and close ---------------------------------------------------------------- */
+
+static qg_err
+copy_sealed(qg_transfer *x, const qg_transfer_rec *rec)
+{
+	if (rec->sealed == NULL)
+		return QG_OK;
+	if (rec->sealed_len != (size_t)rec->size_bytes + QG_SEAL_OVERHEAD)
+		return QG_E_CORRUPT;
+	x->sealed = malloc(rec->sealed_len);
+	if (x->sealed == NULL)
+		return QG_E_NOMEM;
+	memcpy(x->sealed, rec->sealed, rec->sealed_len);
+	x->sealed_len = rec->sealed_len;
+	x->value_stored = true;
+	return QG_OK;
+}
+
+static qg_transfer *
+record_of(const qg_transfer_rec *rec)
+{
+	if (rec->n_targets == 0 || rec->n_targets > SIZE_MAX / 2 / sizeof(char *))
+		return NULL;
+	const char **saes = calloc(rec->n_targets, sizeof *saes);
+	if (saes == NULL)
+		return NULL;
+	for (size_t i = 0; i < rec->n_targets; i++)
+		saes[i] = rec->target[i].sae;
+	qg_transfer *x = record_new(rec->initiator, &rec->key_id, saes, rec->n_targets);
+	free(saes);
+	return x;
+}
+
+static qg_err
+load(const qg_transfer_rec *rec, void *ctx)
+{
+	qg_transfers *t = ctx;
+	if (rec->n_targets == 0)
+		return QG_E_CORRUPT;
+	qg_transfer *x = record_of(rec);
+	if (x == NULL)
+		return QG_E_NOMEM;
+	x->row = rec->row;
+	x->state = rec->state;
+	x->size_bytes = rec->size_bytes;
+	x->expiry_ms = rec->expiry_ms;
+	for (size_t i = 0; i < x->n_targets; i++)
+		x->targets[i].state = rec->target[i].state;
+	const qg_err err = copy_sealed(x, rec);
+	if (err != QG_OK) {
+		qg_transfer_record_free(x);
+		return err;
+	}
+	if (qg_transfer_is_spent(x))
+		qg_transfer_drop_value(x);
+	insert(t, x);
+	return QG_OK;
+}
+
+qg_err
+qg_transfers_open(qg_store *store, qg_sealer *sealer, qg_transfers **out)
+{
+	qg_transfers *t = calloc(1, sizeof *t);
+	if (t == NULL)
+		return QG_E_NOMEM;
+	t->n_buckets = BUCKETS_MIN;
+	t->buckets = calloc(t->n_buckets, sizeof *t->buckets);
+	if (t->buckets == NULL || pthread_mutex_init(&t->lock, NULL) != 0) {
+		free(t->buckets);
+		free(t);
+		return QG_E_NOMEM;
+	}
+	t->sealer = sealer;
+	qg_random(t->hash_key, sizeof t->hash_key);
+	const qg_err err = store->ops->load_transfers(store, load, t);
+	if (err != QG_OK) {
+		qg_transfers_close(&t);
+		return err;
+	}
+	*out = t;
+	return QG_OK;
+}
+
+void
+qg_transfers_close(qg_transfers **t)
+{
+	if (t == NULL || *t == NULL)
+		return;
+	for (size_t i = 0; i < (*t)->n_buckets; i++) {
+		for (qg_transfer *x = (*t)->buckets[i], *next; x != NULL; x = next) {
+			next = x->next;
+			assert(x->claims == 0 && !x->purging);
+			qg_transfer_record_free(x);
+		}
+	}
+	free((*t)->buckets);
+	(void)pthread_mutex_destroy(&(*t)->lock);
+	free(*t);
+	*t = NULL;
+}
+
+size_t
+qg_transfers_count(qg_transfers *t)
+{
+	pthread_mutex_lock(&t->lock);
+	const size_t count = t->count;
+	pthread_mutex_unlock(&t->lock);
+	return count;
+}
+
+bool
+qg_transfer_known(qg_transfers *t, const qg_uuid *id)
+{
+	pthread_mutex_lock(&t->lock);
+	const qg_transfer *x = *bucket_of(t, id);
+	while (x != NULL && !qg_uuid_equal(&x->id, id))
+		x = x->next;
+	pthread_mutex_unlock(&t->lock);
+	return x != NULL;
+}
+
+/* --- adding -------------------------------------------------------------------------- */
+
+static bool
+exists(qg_transfers *t, const char *initiator, const qg_uuid *id)
+{
+	pthread_mutex_lock(&t->lock);
+	const bool found = qg_transfer_find(t, initiator, id) != NULL;
+	pthread_mutex_unlock(&t->lock);
+	return found;
+}
+
+qg_err
+qg_transfer_prepare(qg_transfers *t, const char *initiator, const qg_uuid *id, const char *const *targets,
+		    size_t n_targets, const uint8_t *value, uint32_t size_bytes, uint64_t expiry_ms,
+		    qg_transfer **out)
+{
+	if (n_targets == 0 || size_bytes == 0)
+		return QG_E_INVAL;
+	if (exists(t, initiator, id))
+		return QG_E_EXISTS;
+	qg_transfer *x = record_new(initiator, id, targets, n_targets);
+	if (x == NULL)
+		return QG_E_NOMEM;
+	x->state = QG_TRANSFER_HELD;
+	x->size_bytes = size_bytes;
+	x->expiry_ms = expiry_ms;
+	for (size_t i = 0; i < n_targets; i++)
+		x->targets[i].state = QG_TARGET_PENDING;
+	const qg_err err = record_seal(x, t->sealer, value);
+	if (err != QG_OK) {
+		qg_transfer_record_free(x);
+		return err;
+	}
+	*out = x;
+	return QG_OK;
+}
+
+qg_err
+qg_transfer_store(qg_transfer *x, qg_store *store)
+{
+	qg_target_rec *targets = calloc(x->n_targets, sizeof *targets);
+	if (targets == NULL)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < x->n_targets; i++)
+		targets[i] = (qg_target_rec){.sae = x->targets[i].sae, .state = x->targets[i].state};
+	qg_transfer_rec rec = {
+		.initiator = x->initiator,
+		.key_id = x->id,
+		.state = x->state,
+		.origin = "local",
+		.sealed = x->sealed,
+		.sealed_len = x->sealed_len,
+		.size_bytes = x->size_bytes,
+		.expiry_ms = x->expiry_ms,
+		.target = targets,
+		.n_targets = x->n_targets,
+	};
+	const qg_err err = store->ops->transfer_put(store, &rec);
+	if (err == QG_OK)
+		x->row = rec.row;
+	free(targets);
+	return err;
+}
+
+void
+qg_transfer_added(qg_transfers *t, qg_transfer *x, qg_err committed)
+{
+	if (x == NULL)
+		return;
+	if (committed != QG_OK) {
+		qg_transfer_record_free(x);
+		return;
+	}
+	x->value_stored = true;
+	pthread_mutex_lock(&t->lock);
+	insert(t, x); /* the store has refused a second one */
+	pthread_mutex_unlock(&t->lock);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_AUDIT_INTERNAL_H
+#define QKDGATE_AUDIT_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "qkdgate/audit.h"
+#include "qkdgate/secret.h"
+
+/* The chain of the audit log: how lines are put together and checked. No
+ * files, no threads: one owner. */
+
+#define QG_AUDIT_TAG 16
+#define QG_AUDIT_STRING_MAX 256
+/* Three strings with every byte escaped, and what stands around them. */
+#define QG_AUDIT_COMMON_MAX (3 * 6 * QG_AUDIT_STRING_MAX + 192)
+#define QG_AUDIT_LINE_MAX (QG_AUDIT_COMMON_MAX + 128)
+
+/* What a run's key is made of, as it is hashed. */
+typedef struct qg_audit_run {
+	uint8_t before[QG_AUDIT_TAG]; /* tag of the line before the run */
+	char common[QG_AUDIT_COMMON_MAX];
+	size_t common_len; /* 0: no run */
+} qg_audit_run;
+
+typedef struct qg_audit_chain {
+	qg_secret *keys; /* the log's key, then the run's */
+	uint64_t seq;    /* of the last line, 0 before the first */
+	uint8_t tag[QG_AUDIT_TAG];
+	qg_audit_run run[2]; /* the one at hand, and room to make the next */
+	unsigned at;         /* which is at hand */
+} qg_audit_chain;
+
+/* What all lines of one event have in common; the strings are not terminated. */
+typedef struct qg_audit_head {
+	int64_t time_ms;
+	const char *caller, *peer, *reason;
+	uint32_t size_bits;
+	uint16_t caller_len, peer_len, reason_len; /* at most QG_AUDIT_STRING_MAX */
+	uint8_t act;
+} qg_audit_head;
+
+/* At the start of a file. QG_E_NOMEM. */
+qg_err qg_audit_chain_init(qg_audit_chain *c, const uint8_t key[32]) QG_CHECKED;
+void qg_audit_chain_fini(qg_audit_chain *c);
+
+/* Makes the event's common part that of the lines to come. */
+void qg_audit_chain_event(qg_audit_chain *c, const qg_audit_head *head);
+
+/* Writes the next line with its newline to out, which has room for
+ * QG_AUDIT_LINE_MAX; id may be NULL. Returns its length. */
+size_t qg_audit_chain_line(qg_audit_chain *c, const qg_uuid *id, char *out);
+
+/* Whether the n bytes (without newline) are the next line of the chain; if so,
+ * goes on behind it. */
+bool qg_audit_chain_check(qg_audit_chain *c, const char *line, size_t n);
+
+/* Takes a line on trust, as the one before those to be checked. *other_run
+ * tells whether its common part differs from the last one taken so. False when
+ * it has not the form of a line. */
+bool qg_audit_chain_skip(qg_audit_chain *c, const char *line, size_t n, bool *other_run);
+
+/* --- the file --------------------------------------------------------------- */
+
+typedef struct qg_audit_file {
+	int fd;
+	off_t end; /* behind the last whole line */
+} qg_audit_file;
+
+/* Opens or makes the file, locks it, finds the chain at its end and cuts off a
+ * torn last line. Errors as of qg_audit_open; only on success the caller has
+ * the descriptor and the chain. */
+qg_err qg_audit_file_open(const char *path, const uint8_t key[32], qg_audit_file *out,
+			  qg_audit_chain *chain) QG_CHECKED;
+
+/* All n bytes, or QG_E_IO. */
+qg_err qg_audit_write_at(int fd, const char *from, size_t n, off_t at) QG_CHECKED;
+
+#endif

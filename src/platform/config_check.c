@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The pass over the tree that the schema drives: unknown and repeated options,
+ * types, single values, what is missing; it puts the defaults in. */
+#include <assert.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "config_internal.h"
+
+#define WORD_MAX 40 /* longer ones are not compared with the known options */
+
+static void check_map(cfg_checker *c, cfg_node *map, const cfg_option *fields);
+
+static const char *const kind_names[] = {
+	[CFG_SCALAR] = "a single value",
+	[CFG_LIST] = "a list",
+	[CFG_MAP] = "a section of options",
+};
+
+static size_t
+least(size_t a, size_t b, size_t c)
+{
+	const size_t least_of_two = a < b ? a : b;
+	return least_of_two < c ? least_of_two : c;
+}
+
+/* Levenshtein's: letters to put in, take out or change. */
+static size_t
+distance(const char *a, const char *b)
+{
+	size_t row[WORD_MAX + 1];
+	const size_t n = strlen(b);
+	for (size_t j = 0; j <= n; j++)
+		row[j] = j;
+	for (size_t i = 1; a[i - 1] != '\0'; i++) {
+		size_t corner = row[0];
+		row[0] = i;
+		for (size_t j = 1; j <= n; j++) {
+			const size_t above = row[j];
+			row[j] = least(above + 1, row[j - 1] + 1, corner + (a[i - 1] != b[j - 1]));
+			corner = above;
+		}
+	}
+	return row[n];
+}
+
+static const char *
+nearest(const char *word, const cfg_option *fields)
+{
+	const char *best = NULL;
+	size_t best_distance = 0;
+	if (strlen(word) > WORD_MAX)
+		return NULL;
+	for (const cfg_option *o = fields; o->name != NULL; o++) {
+		const size_t d = distance(word, o->name);
+		if (best == NULL || d < best_distance) {
+			best = o->name;
+			best_distance = d;
+		}
+	}
+	return best_distance <= 1 + strlen(word) / 3 ? best : NULL;
+}
+
+/* Of all options of the table, "a, b, c". */
+static const char *
+names_of(cfg_checker *c, const cfg_option *fields)
+{
+	const char *all = "";
+	for (const cfg_option *o = fields; o->name != NULL && all != NULL; o++)
+		all = qg_cfg_format(c->report->mem, "%s%s%s", all, all[0] == '\0' ? "" : ", ", o->name);
+	if (all == NULL)
+		c->report->nomem = true;
+	return all == NULL ? "?" : all;
+}
+
+static void
+unknown(cfg_checker *c, cfg_node *n, const cfg_option *fields)
+{
+	const char *const near = nearest(n->name, fields);
+	if (near != NULL) {
+		qg_cfg_problem(c->report, n, "unknown option: is \"%s\" meant?", near);
+		return;
+	}
+	qg_cfg_problem(c->report, n, "unknown option: known here are %s", names_of(c, fields));
+}
+
+/* `pool:` with nothing behind it is an empty section or list. */
+static void
+accept_empty(cfg_node *n, cfg_kind wanted)
+{
+	if (n->kind == CFG_SCALAR && wanted != CFG_SCALAR && !n->quoted && n->text[0] == '\0')
+		n->kind = wanted;
+}
+
+static bool
+check_kind(cfg_checker *c, cfg_node *n, cfg_kind wanted, const char *what)
+{
+	accept_empty(n, wanted);
+	if (n->kind == wanted)
+		return true;
+	if (n->kind == CFG_SCALAR)
+		qg_cfg_problem(c->report, n, "%s is a single value where %s is needed",
+			       qg_cfg_show(c->report, n->text), what);
+	else
+		qg_cfg_problem(c->report, n, "is %s where %s is needed", kind_names[n->kind], what);
+	return false;
+}
+
+static void
+check_count(cfg_checker *c, const cfg_option *o, cfg_node *list)
+{
+	const size_t n = list->last == NULL ? 0 : list->last->index + 1;
+	if (n < o->min || n > o->max)
+		qg_cfg_problem(c->report, list, "has %zu entries: give %" PRIu64 " to %" PRIu64, n, o->min,
+			       o->max);
+}
+
+static void
+check_list(cfg_checker *c, const cfg_option *o, cfg_node *list)
+{
+	static const cfg_option pattern = {.type = CFG_PATTERN, .min = 1, .max = 128};
+	check_count(c, o, list);
+	for (cfg_node *n = list->first; n != NULL; n = n->next) {
+		if (n->bad)
+			continue;
+		if (o->type == CFG_ENTRIES) {
+			if (check_kind(c, n, CFG_MAP, qg_cfg_types[CFG_SECTION].what))
+				check_map(c, n, o->fields);
+		} else if (check_kind(c, n, CFG_SCALAR, qg_cfg_types[CFG_PATTERN].what)) {
+			qg_cfg_types[CFG_PATTERN].check(c, &pattern, n);
+		}
+	}
+}
+
+static bool
+is_null(const cfg_node *n)
+{
+	static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
+	for (size_t i = 0; i < sizeof nulls / sizeof nulls[0]; i++)
+		if (!n->quoted && strcmp(n->text, nulls[i]) == 0)
+			return true;
+	return false;
+}
+
+static void
+check_value(cfg_checker *c, const cfg_option *o, cfg_node *n)
+{
+	const char *const what = qg_cfg_types[o->type].what;
+	if (n->bad)
+		return;
+	if (o->type == CFG_SECTION) {
+		if (check_kind(c, n, CFG_MAP, what))
+			check_map(c, n, o->fields);
+	} else if (o->type == CFG_ENTRIES || o->type == CFG_PATTERNS) {
+		if (check_kind(c, n, CFG_LIST, what))
+			check_list(c, o, n);
+	} else if (check_kind(c, n, CFG_SCALAR, what)) {
+		if (is_null(n))
+			qg_cfg_problem(c->report, n, "has no value: give %s%s", what,
+				       o->required ? "" : ", or leave the option out");
+		else
+			qg_cfg_types[o->type].check(c, o, n);
+	}
+}
+
+static bool
+has_required(const cfg_option *fields)
+{
+	for (const cfg_option *o = fields; o->name != NULL; o++)
+		if (o->required)
+			return true;
+	return false;
+}
+
+/* A section of which nothing is required is there with its defaults. */
+static void
+put_default(cfg_checker *c, const cfg_option *o, cfg_node *map)
+{
+	const bool section = o->type == CFG_SECTION && !has_required(o->fields);
+	if (o->required) {
+		qg_cfg_missing(c->report, map, o->name, "is missing: give %s", qg_cfg_types[o->type].what);
+		return;
+	}
+	if (!section && o->preset == NULL)
+		return;
+	cfg_node *n = qg_cfg_node(c->mem, map, section ? CFG_MAP : CFG_SCALAR, o->name, map->line);
+	if (n == NULL) {
+		c->report->nomem = true;
+		return;
+	}
+	n->preset = true;
+	n->text = o->preset;
+	if (section)
+		check_map(c, n, o->fields);
+}
+
+static void
+check_one_of(cfg_checker *c, const cfg_option *fields, cfg_node *map)
+{
+	size_t given = 0;
+	for (const cfg_option *o = fields; o->name != NULL; o++)
+		given += qg_cfg_find(map, o->name) != NULL;
+	if (given != 1)
+		qg_cfg_problem(c->report, map, "has %s: give exactly one of %s",
+			       given == 0 ? "no name" : "more than one name", names_of(c, fields));
+}
+
+/* Finds the options of the map; unknown and repeated ones are reported. */
+static void
+sort_options(cfg_checker *c, cfg_node *map, const cfg_option *fields, cfg_node **given)
+{
+	for (cfg_node *n = map->first; n != NULL; n = n->next) {
+		size_t at = 0;
+		while (fields[at].name != NULL && strcmp(fields[at].name, n->name) != 0)
+			at++;
+		assert(at < QG_CFG_OPTIONS_MAX);
+		if (fields[at].name == NULL && !n->bad)
+			unknown(c, n, fields);
+		else if (fields[at].name != NULL && given[at] != NULL)
+			qg_cfg_problem(c->report, n, "is given twice, first in line %u: keep one of them",
+				       given[at]->line);
+		else if (fields[at].name != NULL)
+			given[at] = n;
+	}
+}
+
+static void
+check_map(cfg_checker *c, cfg_node *map, const cfg_option *fields)
+{
+	cfg_node *given[QG_CFG_OPTIONS_MAX] = {NULL};
+	sort_options(c, map, fields, given);
+	for (size_t i = 0; fields[i].name != NULL; i++) {
+		if (given[i] == NULL) {
+			put_default(c, &fields[i], map);
+			continue;
+		}
+		check_value(c, &fields[i], given[i]);
+		if (fields[i].one_of && !given[i]->bad)
+			check_one_of(c, fields[i].fields, given[i]);
+	}
+}
+
+void
+qg_cfg_check(cfg_checker *c, cfg_node *root)
+{
+	if (check_kind(c, root, CFG_MAP, qg_cfg_types[CFG_SECTION].what))
+		check_map(c, root, qg_cfg_schema);
+}

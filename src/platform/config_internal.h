@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_CONFIG_INTERNAL_H
+#define QKDGATE_CONFIG_INTERNAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "qkdgate/config.h"
+#include "qkdgate/error.h"
+
+/* The parts of the configuration. A file goes through them in this order:
+ *
+ *   config_yaml.c    bytes -> tree of nodes with line numbers (libyaml)
+ *   config_check.c   each value against the schema; defaults are put in
+ *   config_value.c   the forms of single values
+ *   config_rules.c   what holds between options
+ *   config_yaml.c    complete tree -> struct qg_config (libcyaml)
+ *
+ * The tree in between lets every problem be reported in one go, with its line,
+ * where libcyaml alone stops at the first. */
+
+#define QG_CFG_FILE_MAX ((size_t)4 * 1024 * 1024)
+#define QG_CFG_NODES_MAX 500000 /* values in one file */
+#define QG_CFG_DEPTH_MAX 12     /* the schema needs 5 */
+#define QG_CFG_PATH_ROOM 512    /* an option path, cut off where longer */
+
+/* --- memory: everything of one owner, freed at once (config_mem.c) ------- */
+
+typedef struct cfg_mem {
+	struct cfg_block *first;
+} cfg_mem;
+
+/* Zeroed; NULL when there is none, or when p was NULL and n 0. */
+void *qg_cfg_alloc(cfg_mem *m, size_t n);
+/* As realloc; n 0 frees. What is added is not zeroed. */
+void *qg_cfg_resize(cfg_mem *m, void *p, size_t n);
+char *qg_cfg_copy(cfg_mem *m, const char *text, size_t n);
+char *qg_cfg_format(cfg_mem *m, const char *fmt, ...) QG_PRINTF(2, 3);
+void qg_cfg_mem_free(cfg_mem *m);
+
+/* --- the tree ------------------------------------------------------------- */
+
+typedef enum cfg_kind { CFG_SCALAR, CFG_LIST, CFG_MAP } cfg_kind;
+
+typedef struct cfg_node {
+	cfg_kind kind;
+	bool quoted;          /* a scalar in quotes */
+	bool bad;             /* reported: rules leave it alone */
+	bool preset;          /* put in as default */
+	unsigned line;        /* from 1; of its name where it has one */
+	size_t index;         /* in its list */
+	const char *name;     /* in a map, else NULL */
+	const char *text;     /* of a scalar, NUL-terminated */
+	struct cfg_node *parent, *first, *last, *next;
+} cfg_node;
+
+/* A new node at the end of parent (NULL: the root). NULL without memory. */
+cfg_node *qg_cfg_node(cfg_mem *m, cfg_node *parent, cfg_kind kind, const char *name, unsigned line);
+/* The member of a map, NULL when absent or map is no map. */
+cfg_node *qg_cfg_find(const cfg_node *map, const char *name);
+/* Its text; NULL when absent, not a scalar or reported. */
+const char *qg_cfg_text(const cfg_node *map, const char *name);
+/* Whether it is a good number, which goes to *out. */
+bool qg_cfg_number(const cfg_node *map, const char *name, uint64_t *out);
+
+/* --- the problems --------------------------------------------------------- */
+
+typedef struct cfg_report {
+	const char *file;
+	cfg_mem *mem;
+	struct cfg_problem *problems;
+	size_t n, room;
+	size_t unshown; /* beyond the most that is listed */
+	bool nomem;
+} cfg_report;
+
+/* Reports the node and marks it as bad. */
+void qg_cfg_problem(cfg_report *r, cfg_node *node, const char *fmt, ...) QG_PRINTF(3, 4);
+/* Reports an option that is not there. */
+void qg_cfg_missing(cfg_report *r, const cfg_node *map, const char *name, const char *fmt, ...) 
+	QG_PRINTF(4, 5);
+/* Reports what has no node; option is a fixed word. */
+void qg_cfg_problem_at(cfg_report *r, unsigned line, const char *option, const char *fmt, ...) 
+	QG_PRINTF(4, 5);
+/* Prints all by line; without memory, for what err tells, only that. */
+void qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out);
+/* A text from the file in quotes, cut and made printable; in report's memory. */
+const char *qg_cfg_show(cfg_report *r, const char *text);
+
+/* --- the schema ------------------------------------------------------------ */
+
+typedef enum cfg_type {
+	CFG_SECTION,     /* a map with the options of `fields` */
+	CFG_ENTRIES,     /* a list of such maps */
+	CFG_PATTERNS,    /* a list of patterns */
+	CFG_UINT,
+	CFG_BOOL,
+	CFG_CHOICE,      /* one of `choices` */
+	CFG_TEXT,        /* UTF-8 without control characters */
+	CFG_TOKEN,       /* printable ASCII without space */
+	CFG_NAME,        /* that without quote, backslash and star */
+	CFG_PATTERN,     /* that with stars */
+	CFG_PATH,
+	CFG_KEY_PATH,    /* or credential:NAME */
+	CFG_LISTEN,      /* ADDRESS:PORT, the port at `also` */
+	CFG_ENDPOINT,    /* HOST:PORT, the port at `also` */
+	CFG_URL,         /* https://HOST:PORT */
+	CFG_UUID,
+	CFG_FINGERPRINT,
+	CFG_TYPES
+} cfg_type;
+
+typedef struct cfg_choice {
+	const char *name; /* NULL ends a table */
+	int value;
+} cfg_choice;
+
+typedef struct cfg_option {
+	const char *name;    /* NULL ends a table */
+	cfg_type type;
+	bool required;
+	bool one_of;         /* section: exactly one of its options is given */
+	size_t offset;       /* in the struct of the table */
+	size_t also;         /* list: its count; endpoints: the port */
+	size_t size;         /* of the member, of an entry of a list */
+	uint64_t min, max;   /* number; length of a text in bytes; entries of a list */
+	uint64_t step;       /* number: a multiple of it, 0: any */
+	const char *preset;  /* default; NULL: none */
+	const char *note;    /* reference: what holds when absent */
+	const char *unit;
+	const cfg_choice *choices;
+	const struct cfg_option *fields;
+	const char *help;
+} cfg_option;
+
+#define QG_CFG_OPTIONS_MAX 32 /* in one table */
+
+extern const cfg_option qg_cfg_schema[];
+
+/* --- the passes ------------------------------------------------------------ */
+
+/* What a type is called and how one value of it is checked and brought into
+ * the form that the struct takes (config_value.c). */
+typedef struct cfg_checker {
+	cfg_report *report;
+	cfg_mem *mem;       /* of the tree */
+	const char *folder; /* of the configuration file, absolute */
+} cfg_checker;
+
+typedef struct cfg_value_type {
+	const char *what; /* "a whole number" */
+	void (*check)(cfg_checker *c, const cfg_option *o, cfg_node *n);
+} cfg_value_type;
+
+extern const cfg_value_type qg_cfg_types[CFG_TYPES];
+
+/* Reads the whole file. QG_E_IO, QG_E_PARSE (too large), reported. */
+qg_err qg_cfg_read(cfg_report *r, cfg_mem *m, char **text, size_t *len) QG_CHECKED;
+/* Makes the tree. QG_E_PARSE when it could not be made to its end. */
+qg_err qg_cfg_parse(cfg_report *r, cfg_mem *m, const char *text, size_t len, cfg_node **root) QG_CHECKED;
+void qg_cfg_check(cfg_checker *c, cfg_node *root);
+void qg_cfg_check_rules(cfg_report *r, cfg_node *root);
+/* Puts in the defaults that are taken from other options. */
+qg_err qg_cfg_complete(cfg_mem *m, cfg_node *root) QG_CHECKED;
+/* Fills the struct from a tree without problems; strings and lists go to m. */
+qg_err qg_cfg_bind(cfg_report *r, const cfg_node *root, cfg_mem *m, qg_config *out) QG_CHECKED;
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store_internal.h"
+
+const char *const qg_sql_texts[QG_SQL_COUNT] = {
+	[QG_SQL_BEGIN] = "BEGIN IMMEDIATE",
+	[QG_SQL_COMMIT] = "COMMIT",
+	[QG_SQL_ROLLBACK] = "ROLLBACK",
+
+	[QG_SQL_EPOCH_PUT] =
+		"INSERT INTO epoch (stream, ksid, epoch, state, opener, chunk_size, segment_chunks, mark,"
+		" seen_mark, next_segment, next_index, root_out, root_in, probe, probe_index, created_ms, end_ms)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+	/* A mark never falls back, in whatever order changes come (SOUNDNESS 8, 9). */
+	[QG_SQL_EPOCH_UPDATE] =
+		"UPDATE epoch SET state = ?2, segment_chunks = ?3, mark = max(mark, ?4),"
+		" seen_mark = max(seen_mark, ?5), next_segment = ?6, next_index = ?7, root_out = ?8,"
+		" root_in = ?9, probe = ?10, probe_index = ?11, end_ms = ?12 WHERE row = ?1",
+	[QG_SQL_EPOCH_MARK] = "UPDATE epoch SET mark = max(mark, ?2) WHERE row = ?1",
+	[QG_SQL_EPOCH_DELETE] = "DELETE FROM epoch WHERE row = ?1",
+	[QG_SQL_EPOCH_LOAD] =
+		"SELECT row, stream, ksid, epoch, state, opener, chunk_size, segment_chunks, mark, seen_mark,"
+		" next_segment, next_index, root_out, root_in, probe, probe_index, created_ms, end_ms"
+		" FROM epoch ORDER BY row",
+
+	[QG_SQL_SEGMENT_PUT] =
+		"INSERT INTO segment (epoch_row, number, ours, use, state, first_index, count, root, tag,"
+		" born_ms, ready_wall_ms, issue_s, fetch_s)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+	[QG_SQL_SEGMENT_PUT_BLOB] = "INSERT INTO segment_blob (row, sealed, message) VALUES (?1, ?2, ?3)",
+	[QG_SQL_SEGMENT_PUT_USED] = "INSERT INTO segment_used (row, used) VALUES (?1, ?2)",
+	[QG_SQL_SEGMENT_CONFIRM] = "UPDATE segment SET state = 2, ready_wall_ms = ?2 WHERE row = ?1 AND state = 1",
+	[QG_SQL_SEGMENT_SENT] = "UPDATE segment SET born_ms = ?2 WHERE row = ?1 AND ours = 1",
+	[QG_SQL_SEGMENT_USE] = "UPDATE segment_used SET used = ?3 WHERE row = ?1 AND used = ?2",
+	[QG_SQL_SEGMENT_USED] = "SELECT used FROM segment_used WHERE row = ?1",
+	[QG_SQL_SEGMENT_RESEAL] = "UPDATE segment_blob SET sealed = ?2 WHERE row = ?1",
+	[QG_SQL_SEGMENT_DELETE] = "DELETE FROM segment WHERE row = ?1",
+	[QG_SQL_SEGMENT_LOAD] =
+		"SELECT s.row, s.epoch_row, s.number, s.ours, s.use, s.state, s.first_index, s.count, s.root,"
+		" b.sealed, u.used, b.message, s.tag, s.born_ms, s.ready_wall_ms, s.issue_s, s.fetch_s"
+		" FROM segment s LEFT JOIN segment_blob b ON b.row = s.row"
+		" LEFT JOIN segment_used u ON u.row = s.row ORDER BY s.epoch_row, s.number",
+
+	[QG_SQL_TRANSFER_PUT] =
+		"INSERT INTO transfer (initiator, key_id, state, origin, sealed, size_bytes, expiry_ms)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+	[QG_SQL_TRANSFER_STATE] = "UPDATE transfer SET state = ?3 WHERE row = ?1 AND state = ?2",
+	[QG_SQL_TRANSFER_UNSEAL] = "UPDATE transfer SET sealed = NULL WHERE row = ?1",
+	[QG_SQL_TRANSFER_DELETE] = "DELETE FROM transfer WHERE row = ?1",
+	[QG_SQL_TRANSFER_LOAD] =
+		"SELECT row, initiator, key_id, state, origin, sealed, size_bytes, expiry_ms"
+		" FROM transfer ORDER BY row",
+	[QG_SQL_TARGET_PUT] = "INSERT INTO target (transfer_row, sae, state) VALUES (?1, ?2, ?3)",
+	[QG_SQL_TARGET_STATE] =
+		"UPDATE target SET state = ?4 WHERE transfer_row = ?1 AND sae = ?2 AND state = ?3",
+	[QG_SQL_TARGET_LOAD] = "SELECT sae, state FROM target WHERE transfer_row = ?1 ORDER BY sae",
+
+	[QG_SQL_NUMBER_PUT] =
+		"INSERT INTO number (name, value) VALUES (?1, ?2)"
+		" ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+	[QG_SQL_NUMBER_GET] = "SELECT value FROM number WHERE name = ?1",
+};

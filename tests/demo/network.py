@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network of gateways and simulated links in one folder: made, started, asked, stopped.
+
+The demo and the end-to-end tests use it alike. Binaries come from $QKDGATE_BUILD/bin (default
+build/bin below the project), everything else lives in the folder given.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from client import Client
+from processes import Process, ProcessFailed, wait_for
+from topology import node_config, sim_arguments, to_yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOOPBACK = "127.0.0.1"
+
+
+def build_folder():
+    return (PROJECT / os.environ.get("QKDGATE_BUILD", "build")).resolve()
+
+
+def binary(name):
+    path = build_folder() / "bin" / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: run make first")
+    return path
+
+
+def make_pki(folder, *names):
+    """The demo authority and its certificates in `folder`; adds what is missing."""
+    subprocess.run([PROJECT / "certs" / "make-pki", folder, *names], check=True)
+
+
+class Ports:
+    """Ports below the range from which the kernel takes those of outgoing connections, so that
+    a gateway finds its own again after a restart."""
+
+    LOWEST, HIGHEST = 20000, 31999
+    _given = set()
+
+    def __init__(self, first=None):
+        self._wanted = first
+
+    @staticmethod
+    def _free(port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                return False
+        return True
+
+    def take(self):
+        """A free port: the next of the wanted row, else any."""
+        if self._wanted is not None:
+            port, self._wanted = self._wanted, self._wanted + 1
+            if self._free(port):
+                return port
+        while True:
+            port = random.randint(self.LOWEST, self.HIGHEST)
+            if port not in self._given and self._free(port):
+                self._given.add(port)
+                return port
+
+
+class Network:
+    """`tweak(node name, configuration)` may change each configuration before it is written;
+    `sources` gives the (host, port) of links that are not simulated, by simulator name;
+    `neighbour_urls` {(node, neighbour's KME ID): URL} puts something between two gateways."""
+
+    def __init__(self, topology, folder, pki=None, first_port=None, tweak=None, sources=None,
+                 neighbour_urls=None):
+        self.topology = topology
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.pki = self.folder / "pki"
+        if pki and not self.pki.exists():
+            shutil.copytree(pki, self.pki)
+        self._tweak = tweak
+        self._neighbour_urls = neighbour_urls or {}
+        self.endpoints = self._place(Ports(first_port), sources or {})
+        self.gateways = {n.name: self._gateway(n.name) for n in topology.nodes}
+        self.sims = {name: process for link in topology.links if link.simulated
+                     for name, process in self._simulators(link)}
+        self._clients = []
+        self._out = set()
+
+    # --- where everything is ---------------------------------------------------------------
+
+    def _place(self, ports, sources):
+        endpoints = {}
+        for node in self.topology.nodes:
+            endpoints[f"{node.name}/sae"] = (LOOPBACK, ports.take())
+            endpoints[f"{node.name}/kms"] = (LOOPBACK, ports.take())
+        for link in self.topology.links:
+            for sim in (link.sim_a, link.sim_b):
+                endpoints[sim] = sources[sim] if sim in sources else (LOOPBACK, ports.take())
+            endpoints[f"{link.sim_a}/link"] = (LOOPBACK, ports.take())
+        return endpoints
+
+    def config_file(self, node_name):
+        return self.folder / f"{node_name}.yaml"
+
+    def _gateway(self, name):
+        return Process(self.folder, name, [binary("qkdgate"), "run", self.config_file(name)])
+
+    def _simulators(self, link):
+        for which, name in (("a", link.sim_a), ("b", link.sim_b)):
+            arguments = sim_arguments(link, which, self.endpoints, self.pki)
+            yield name, Process(self.folder, name, [binary("qkdgate-sim"), *arguments])
+
+    def processes(self):
+        return [*self.sims.values(), *self.gateways.values()]
+
+    def url(self, node_name):
+        host, port = self.endpoints[f"{node_name}/sae"]
+        return f"https://{host}:{port}"
+
+    # --- files -------------------------------------------------------------------------------
+
+    def write_config(self, node_name, tweak=None):
+        """Writes one node's configuration; `tweak(configuration)` changes this writing alone."""
+        config = node_config(self.topology, self.topology.node(node_name), self.endpoints)
+        for neighbour in config["neighbours"]:
+            neighbour["url"] = self._neighbour_urls.get((node_name, neighbour["id"]),
+                                                        neighbour["url"])
+        if self._tweak:
+            self._tweak(node_name, config)
+        if tweak:
+            tweak(config)
+        self.config_file(node_name).write_text(to_yaml(config) + "\n")
+
+    def prepare(self):
+        """PKI, master keys, folders, configurations."""
+        if not self.pki.exists():
+            make_pki(self.pki)
+        for node in self.topology.nodes:
+            for part in (node.name, f"{node.name}-anchor"):
+                (self.folder / part).mkdir(mode=0o700, exist_ok=True)
+            master = self.folder / f"{node.name}.master"
+            if not master.exists():
+                subprocess.run([binary("qkdgate"), "make-master-key", master], check=True,
+                               stdout=subprocess.DEVNULL)
+            self.write_config(node.name)
+
+    # --- running -----------------------------------------------------------------------------
+
+    def start(self):
+        """Starts everything and waits until every process says it is ready."""
+        for process in self.processes():
+            process.start()
+        for process in self.processes():
+            process.wait_ready()
+
+    def stop(self):
+        """Stops the gateways, which close their streams, before the links."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+        running = [p for p in self.gateways.values() if p.pid is not None]
+        orderly = {p.name: p.stop() for p in running}
+        for sim in self.sims.values():
+            sim.stop()
+        return orderly
+
+    def restart(self, node_name):
+        gateway = self.gateways[node_name]
+        gateway.start()
+        gateway.wait_ready()
+
+    def outage(self, on):
+        """The links give no key while on; their streams stay open."""
+        for sim, process in self.sims.items():
+            if (sim in self._out) != on:
+                process.signal(signal.SIGUSR2)
+        self._out = set(self.sims) if on else set()
+
+    # --- asking ------------------------------------------------------------------------------
+
+    def client(self, sae, at=None, certificate=None, timeout_s=15):
+        """A new client with the SAE's certificate, at its home node or at another."""
+        node = at or self.topology.home(sae).name
+        name = certificate or sae
+        client = Client(self.url(node), self.pki / "ca.pem", self.pki / f"{name}.pem",
+                        self.pki / f"{name}.key", timeout_s)
+        self._clients.append(client)
+        return client
+
+    def stock(self, master, slave):
+        """Keys that the master's gateway holds towards the slave's."""
+        with self.client(master) as client:
+            answer = client.status(f"sae-{slave}")
+        if answer.status != 200:
+            raise ProcessFailed(f"status of sae-{slave} for sae-{master}: {answer.status} {answer.body!r}")
+        return answer.json["stored_key_count"]
+
+    def wait_stock(self, master, slave, at_least=1, timeout_s=30):
+        return wait_for(f"{at_least} keys from {master} to {slave}",
+                        lambda: (n := self.stock(master, slave)) >= at_least and n, timeout_s, 0.05)
+
+    # --- for scripts: every process with its command line --------------------------------------
+
+    def save(self):
+        what = {p.name: p.arguments for p in self.processes()}
+        (self.folder / "processes.json").write_text(json.dumps(what, indent=1) + "\n")
+
+
+def saved_processes(folder):
+    """The processes of a network that an earlier script started, links first."""
+    try:
+        what = json.loads((Path(folder) / "processes.json").read_text())
+    except OSError:
+        return {}
+    return {name: Process(folder, name, arguments) for name, arguments in what.items()}
+
+
+def complain(text):
+    print(text, file=sys.stderr)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands between two gateways in tests: a counter of TLS records, and a middleman who holds
+both gateways' certificates and so reads, holds back and changes their messages."""
+
+import http.client
+import http.server
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+
+DROP = object()  # as answer of a hook: hang up instead
+APPLICATION_DATA = 0x17
+
+
+class RecordCounter:
+    """A TCP relay that counts TLS application-data records in each direction."""
+
+    def __init__(self, target):
+        self._target = target
+        self.records = 0
+        self._lock = threading.Lock()
+        self._sockets = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listener.getsockname()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                far = socket.create_connection(self._target, timeout=5)
+            except OSError:
+                near.close()
+                continue
+            far.settimeout(None)
+            self._sockets += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source, sink):
+        pending = b""
+        try:
+            while data := source.recv(65536):
+                pending = self._count(pending + data)
+                sink.sendall(data)
+        except OSError:
+            pass
+        for sock in (source, sink):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def _count(self, data):
+        """Counts whole records; returns what is left of the last."""
+        while len(data) >= 5 and len(data) >= 5 + (size := int.from_bytes(data[3:5], "big")):
+            if data[0] == APPLICATION_DATA:
+                with self._lock:
+                    self.records += 1
+            data = data[5 + size:]
+        return data
+
+    def end(self):
+        self._listener.close()
+        for sock in self._sockets:
+            sock.close()
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One message between neighbours: as it came, as it was passed on (None: withheld), and the
+    answer as it was given (None: withheld)."""
+
+    name: str
+    request: bytes
+    sent: bytes
+    status: int
+    answer: bytes
+    time: float
+
+
+class Middleman:
+    """Plays `server` (kme-b) to the calling gateway and `caller` (kme-a) to the real one.
+
+    Hooks: before(name, body) -> body or DROP; after(name, body, status, answer) -> answer or DROP.
+    """
+
+    def __init__(self, pki, target, server, caller):
+        self.exchanges = []
+        self.before = lambda name, body: body
+        self.after = lambda name, body, status, answer: answer
+        self._target = target
+        self._client = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+        self._client.load_cert_chain(pki / f"{caller}.pem", pki / f"{caller}.key")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pki / f"{server}.pem", pki / f"{server}.key")
+        context.load_verify_locations(pki / "ca.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
+        self._server = _Server(("127.0.0.1", 0), context, self)
+        self.url = f"https://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def of(self, name):
+        return [e for e in list(self.exchanges) if e.name == name]
+
+    def pass_on(self, name, path, headers, body):
+        """(status, type, answer), or None to hang up."""
+        changed = self.before(name, body)
+        if changed is DROP:
+            self.exchanges.append(Exchange(name, body, None, 0, None, time.monotonic()))
+            return None
+        connection = http.client.HTTPSConnection(*self._target, timeout=10, context=self._client)
+        try:
+            connection.request("POST", path, body=changed,
+                               headers={"Content-Type": headers.get("Content-Type", "application/json")})
+            response = connection.getresponse()
+            answer = response.read()
+        finally:
+            connection.close()
+        given = self.after(name, changed, response.status, answer)
+        self.exchanges.append(Exchange(name, body, changed, response.status,
+                                       None if given is DROP else given, time.monotonic()))
+        if given is DROP:
+            return None
+        return response.status, response.headers.get("Content-Type", "application/json"), given
+
+    def end(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address, context, middleman):
+        super().__init__(address, _Handler)
+        self.context = context
+        self.middleman = middleman
+
+    def get_request(self):
+        sock, address = super().get_request()
+        sock.settimeout(60)
+        return self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False), address
+
+    def handle_error(self, request, client_address):
+        pass  # a gateway that is killed leaves broken connections: expected here
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        name = self.path.rpartition("/")[2]
+        try:
+            result = self.server.middleman.pass_on(name, self.path, self.headers, body)
+        except (OSError, http.client.HTTPException):
+            result = None
+        if result is None:
+            self.close_connection = True
+            return
+        status, kind, answer = result
+        head = (f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\n"
+                f"Content-Length: {len(answer)}\r\n\r\n").encode()
+        self.wfile.write(head + answer)
+
+    def log_message(self, *_):
+        pass
