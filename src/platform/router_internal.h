@@ -29,7 +29,8 @@ typedef struct qg_target {
 /* Takes the target apart; `scratch` has room for 2 * (strlen(raw) + 1) bytes.
  * Segments are split before they are decoded, so %2F is part of a segment.
  * QG_E_PARSE: a bad escape, an encoded NUL, a control character. QG_E_RANGE:
- * too many query arguments. QG_E_NOTFOUND: a path that no route can have. */
+ * too many query arguments. QG_E_NOTFOUND: a path that no route can have. The
+ * path is set in every case: the audit wants it. */
 qg_err qg_target_parse(const char *raw, char *scratch, qg_target *out) QG_CHECKED;
 
 typedef struct qg_router qg_router;
