@@ -288,6 +288,8 @@ static void epoch_job_done(qg_job *job, qg_err err)
 
 void qg_epoch_save(qg_epoch *e)
 {
+	if (e->row == 0)
+		return; /* no longer in the store */
 	epoch_job *j = calloc(1, sizeof *j);
 	if (j == NULL || qg_epoch_snapshot(e, &j->img) != QG_OK) {
 		qg_log(QG_LOG_ERROR, "stream", "event=epoch_not_saved stream=%s reason=\"no memory\"", e->stream->cfg->name);

@@ -144,6 +144,8 @@ typedef struct forget_job {
 static qg_err forget_run(qg_job *job, qg_store *store)
 {
 	forget_job *j = (forget_job *)job;
+	if (j->epoch->row == 0)
+		return QG_OK;
 	qg_err err = store->ops->epoch_delete(store, j->epoch->row);
 	if (err == QG_OK)
 		qg_commit_note_mark(j->epoch->stream->core, j->epoch->id, UINT64_MAX);
@@ -175,7 +177,7 @@ static void forget_epochs(qg_stream *st)
 	for (qg_epoch **at = &st->newest; *at != NULL;) {
 		qg_epoch *e = *at;
 		forget_job *j = NULL;
-		if (e->state != QG_EPOCH_FILLING && e->row != 0 && e->pins == 0 && now_ms >= e->end_ms && epoch_empty(e, false))
+		if (e->state != QG_EPOCH_FILLING && e->pins == 0 && now_ms >= e->end_ms && epoch_empty(e, false))
 			j = calloc(1, sizeof *j);
 		if (j == NULL) {
 			at = &e->older;

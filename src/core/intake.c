@@ -11,6 +11,7 @@
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
 #define OPEN_TRIES 2
+#define ABANDON_LIMIT 8 /* segments in a row: the source gives nothing of use */
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
 {
@@ -255,6 +256,8 @@ static void abandon_segment(qg_stream *st, qg_epoch *e, uint64_t at, const char 
 	if (qg_epoch_is_ours(e, number) && e->decided_out <= number)
 		e->decided_out = number + 1;
 	st->next_index = next * e->segment_chunks;
+	if (++st->abandoned >= ABANDON_LIMIT)
+		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 }
 
 static qg_err take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8_t *key, size_t len)
@@ -278,6 +281,7 @@ static qg_err take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8
 static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 {
 	s->phase = QG_SEG_FULL;
+	st->abandoned = 0;
 	qg_epoch_put_probe(e, s);
 	st->n_segments++;
 	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST && e->opener)
@@ -332,7 +336,7 @@ static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, c
 	}
 	if (index > st->next_index) {
 		abandon_segment(st, e, index, "chunks are missing");
-		if (index != st->next_index)
+		if (index != st->next_index || e->state != QG_EPOCH_FILLING)
 			return QG_E_PROTO;
 	}
 	if (st->next_index % e->segment_chunks == 0 && !want_segment(st, e))
