@@ -46,8 +46,8 @@ typedef struct qg_route_match {
 	size_t n_parts;
 } qg_route_match;
 
-/* Finds the route; a literal segment goes before a {part}, which is never
- * empty. QG_E_NOTFOUND: no such path. QG_E_UNSUPPORTED: the path is known, not
+/* Finds the route; a literal segment goes before a {part}, which may be empty:
+ * what that means is the handler's to say. QG_E_NOTFOUND: no such path. QG_E_UNSUPPORTED: the path is known, not
  * with this method; then allow holds the methods that are. */
 qg_err qg_router_match(const qg_router *r, const char *method, const qg_target *t, qg_route_match *out,
 		       char allow[QG_ROUTER_ALLOW_MAX]) QG_CHECKED;
