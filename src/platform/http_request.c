@@ -11,7 +11,13 @@
 
 #include "http_internal.h"
 
-enum { BAD_REQUEST = 400, NOT_FOUND = 404, METHOD_NOT_ALLOWED = 405, CONTENT_TOO_LARGE = 413, UNAVAILABLE = 503 };
+enum {
+	BAD_REQUEST = 400,
+	NOT_FOUND = 404,
+	METHOD_NOT_ALLOWED = 405,
+	CONTENT_TOO_LARGE = 413,
+	UNAVAILABLE = 503,
+};
 
 /* --- birth and death ------------------------------------------------------ */
 

@@ -183,8 +183,8 @@ segment_valid(const char *s)
 static qg_err
 entry_compile(const qg_http_route *route, entry *e)
 {
-	if (route->pattern == NULL || route->pattern[0] != '/' || route->method == NULL || route->method[0] == '\0' ||
-	    route->handler == NULL)
+	if (route->pattern == NULL || route->pattern[0] != '/' || route->method == NULL ||
+	    route->method[0] == '\0' || route->handler == NULL)
 		return QG_E_INVAL;
 	e->route = route;
 	e->text = strdup(route->pattern + 1);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "qkdgate/clock.h"
 #include "qkdgate/encode.h"
 #include "qkdgate/tls.h"
 #include "tls_internal.h"
@@ -14,9 +15,10 @@
 /* AEAD only, elliptic curves only, no version before 1.2. GnuTLS never
  * renegotiates by itself and answers a peer's wish with GNUTLS_E_REHANDSHAKE,
  * which here and in libmicrohttpd ends the connection. */
-#define SUITES                                                                                                 \
-	"-CIPHER-ALL:+AES-256-GCM:+CHACHA20-POLY1305:+AES-128-GCM:-MAC-ALL:+AEAD:-KX-ALL:+ECDHE-ECDSA:"        \
-	"+ECDHE-RSA:-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-X448:+GROUP-SECP521R1:" \
+#define SUITES \
+	"-CIPHER-ALL:+AES-256-GCM:+CHACHA20-POLY1305:+AES-128-GCM:-MAC-ALL:+AEAD:" \
+	"-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA:" \
+	"-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-X448:+GROUP-SECP521R1:" \
 	"-SIGN-RSA-SHA1:-SIGN-ECDSA-SHA1"
 
 static const char *const priorities[] = {
@@ -372,7 +374,7 @@ check_dates(const qg_tls_files *f, char *why, size_t why_room)
 	qg_err err = load_chain(f, why, why_room, &certs);
 	if (err != QG_OK)
 		return err;
-	time_t now = time(NULL);
+	time_t now = (time_t)(qg_clock_wall_ms() / 1000);
 	for (unsigned i = 0; i < certs.n; i++) {
 		const char *part = i == 0 ? "certificate" : "authority in the chain";
 		if (gnutls_x509_crt_get_expiration_time(certs.list[i]) < now) {
@@ -459,7 +461,8 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 }
 
 qg_err
-qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client, qg_tls_session **out)
+qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
+		   qg_tls_session **out)
 {
 	if (ctx->role == QG_TLS_CLIENT && (peer_name == NULL || peer_name[0] == '\0'))
 		return QG_E_INVAL;

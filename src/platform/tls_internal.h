@@ -20,7 +20,8 @@ void qg_tls_say(char *why, size_t why_room, const char *fmt, ...) QG_PRINTF(3, 4
 /* Reads a whole file of at most 1 MiB into a secret. With `private`, refuses
  * files that group or others can use, or that belong to somebody else than us
  * or root. QG_E_IO, QG_E_MODE, QG_E_RANGE, QG_E_NOMEM. */
-qg_err qg_tls_read_file(const char *path, bool private, char *why, size_t why_room, qg_secret **out) QG_CHECKED;
+qg_err qg_tls_read_file(const char *path, bool private, char *why, size_t why_room,
+			qg_secret **out) QG_CHECKED;
 
 typedef enum qg_tls_step {
 	QG_TLS_DONE,

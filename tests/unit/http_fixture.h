@@ -220,7 +220,8 @@ dial_as(const char *name)
 {
 	qg_tls_files f = pki_files(name);
 	qg_conn *c = NULL;
-	assert_int_equal(qg_conn_open("127.0.0.1", qg_http_server_port(server), &f, "localhost", TIMEOUT_MS, &c), QG_OK);
+	unsigned port = qg_http_server_port(server);
+	assert_int_equal(qg_conn_open("127.0.0.1", port, &f, "localhost", TIMEOUT_MS, &c), QG_OK);
 	return c;
 }
 

@@ -301,7 +301,8 @@ bad_calls(void **state)
 	k = call_to("GET", "/echo", &r);
 	k.url = NULL;
 	assert_int_equal(qg_http_client_send(client, &k), QG_E_INVAL);
-	static const char *const urls[] = {"file:///etc/passwd", "http://localhost:1/", "ftp://localhost/", "https://"};
+	static const char *const urls[] = {"file:///etc/passwd", "http://localhost:1/", "ftp://localhost/",
+					 "https://"};
 	for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
 		k = call_to("GET", "/", &r);
 		k.url = urls[i];
@@ -448,7 +449,8 @@ static void *
 babble(void *arg)
 {
 	int listen_fd = *(int *)arg;
-	static const char *const says[] = {"garbage\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", ""};
+	static const char *const says[] = {"garbage\r\n\r\n",
+					 "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", ""};
 	qg_tls_files f = pki_files("kme-b");
 	for (size_t i = 0; i < 3; i++) {
 		qg_conn *c = NULL;

@@ -18,7 +18,8 @@ pipelining_keeps_the_order(void **state)
 	(void)state;
 	qg_conn *c = dial();
 	say(c, "GET /later/60 HTTP/1.1\r\nHost: k\r\n\r\nGET /show/two HTTP/1.1\r\nHost: k\r\n\r\n"
-	       "POST /echo HTTP/1.1\r\nHost: k\r\nContent-Length: 5\r\n\r\nthreeGET /at-once HTTP/1.1\r\nHost: k\r\n\r\n"
+	       "POST /echo HTTP/1.1\r\nHost: k\r\nContent-Length: 5\r\n\r\nthree"
+	       "GET /at-once HTTP/1.1\r\nHost: k\r\n\r\n"
 	       "GET /later/1 HTTP/1.1\r\nHost: k\r\n\r\n");
 	expect(c, 200, "late 60");
 	assert_non_null(strstr(got.head, "X-Answer: late"));

@@ -371,7 +371,7 @@ malformed_http_harms_nobody(void **state)
 		"POST /echo HTTP/1.1\r\nHost: k\r\nContent-Length: 99999999999999999999999\r\n\r\n",
 		"POST /echo HTTP/1.1\r\nHost: k\r\nContent-Length: 3x\r\n\r\nabc",
 		"POST /echo HTTP/1.1\r\nHost: k\r\nTransfer-Encoding: gzip\r\n\r\nabc",
-		"POST /echo HTTP/1.1\r\nHost: k\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+		"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
 		"POST /echo HTTP/1.1\r\nHost: k\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n",
 		"POST /echo HTTP/1.1\r\nHost: k\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\nabc\r\n",
 		"POST /echo HTTP/1.1\r\nHost: k\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcdef\r\n",

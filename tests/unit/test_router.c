@@ -155,7 +155,8 @@ bad_escapes(void **state)
 	static const char *const paths[] = {
 		"/api/v1/keys/a%00b/status", "/api/v1/keys/%00/status", "/api/v1/keys/a%/status", "/api/v1/keys/a%4/status",
 		"/api/v1/keys/a%4g/status",  "/api/v1/keys/a%g4/status", "/openapi.yaml%",        "/openapi.yaml%4",
-		"/?a=%00",                   "/?%zz=1",                  "/?a=1&b=%",             "/api/v1/keys/a\tb/status",
+		"/?a=%00",                   "/?%zz=1",                  "/?a=1&b=%",
+		"/api/v1/keys/a\tb/status",
 		"/api/v1/keys/a\x7f/status", "/\x01",                    "/%-1",                  "/% 1",
 	};
 	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
