@@ -6,6 +6,8 @@ CC     ?= cc
 OPT    ?= -O2 -g
 # Sanitizers or analyzers, for objects and binaries.
 EXTRA  ?=
+# `make V=1` shows the commands.
+Q      := $(if $(V),,@)
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
 PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml yaml-0.1
@@ -45,39 +47,44 @@ all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(if $(V),,@echo "  CC    $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(if $(V),,@echo "  CC    $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/gen/migrations.c: $(wildcard db db/*.sql) src/embed
 	@mkdir -p $(@D)
-	src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
+	$(Q)src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
 
 $(BUILD)/gen/openapi_%.c: openapi/%.yaml src/embed
 	@mkdir -p $(@D)
-	src/embed $< > $@.tmp && mv $@.tmp $@
+	$(Q)src/embed $< > $@.tmp && mv $@.tmp $@
 
 $(LIB): $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/bin/qkdgate: $(APP_OBJ) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # A tool is src/tools/NAME.c and what is in the folder src/tools/NAME, if any.
 define tool
 $(BUILD)/bin/$(1): $(patsubst %.c,$(BUILD)/obj/%.o,src/tools/$(1).c $(wildcard src/tools/$(1)/*.c)) $(LIB)
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
+	$(if $(V),,@echo "  LD    $$@")
+	$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool,$(notdir $(t)))))
 
 $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
 
 # These run the simulator as it is built.
 $(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim

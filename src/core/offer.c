@@ -249,9 +249,13 @@ static void offer_done(void *ctx, qg_err err, int http_status, const char *body,
 	pthread_mutex_unlock(&st->lock);
 }
 
+/* Not while the gateway stops, since the channel ends before the core does: the
+ * next start sends what is stored. */
 static void offer_send(qg_stream *st)
 {
 	qg_segment *s = st->offer;
+	if (st->stopping)
+		return;
 	qg_channel *ch = st->core->part.channel;
 	s->pins++;
 	s->epoch->pins++;

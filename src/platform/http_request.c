@@ -44,6 +44,27 @@ qg_http_request_put(qg_http_request *req)
 	free(req);
 }
 
+void
+qg_http_request_join(qg_http_request *req, qg_http_request **list)
+{
+	req->prev = NULL;
+	req->next = *list;
+	if (req->next != NULL)
+		req->next->prev = req;
+	*list = req;
+}
+
+void
+qg_http_request_leave(qg_http_request *req, qg_http_request **list)
+{
+	if (req->prev != NULL)
+		req->prev->next = req->next;
+	else
+		*list = req->next;
+	if (req->next != NULL)
+		req->next->prev = req->prev;
+}
+
 /* --- refusing ------------------------------------------------------------- */
 
 void
