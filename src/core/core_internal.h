@@ -148,6 +148,7 @@ struct qg_stream {
 	qg_uuid to_close[QG_LIVE_EPOCHS];
 	size_t n_to_close;
 	uint64_t next_index;     /* to ask for */
+	bool reopening;          /* it was open before: the source knows it or lost it */
 	unsigned probe_fails, open_fails;
 	uint64_t retry_at_ms;    /* of the phase */
 	unsigned backoff_ms;
@@ -197,7 +198,7 @@ struct qg_core {
 	pthread_cond_t wake;
 	bool kicked, stopping, conducting;
 	bool rolled_back;          /* found at start: the store was put back */
-	uint64_t flush_at_ms, checkpoint_at_ms, rotate_at_ms;
+	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms;
 	/* committer's thread only */
 	qg_anchor_state anchored;  /* what the anchor should say */
 	qg_anchor_entry pending[QG_ANCHOR_EPOCHS]; /* marks of the group being written */

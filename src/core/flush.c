@@ -251,8 +251,10 @@ void qg_flush_rotate(struct qg_core *core)
 	uint32_t before = qg_sealer_generation(core->part.sealer);
 	qg_err err = qg_sealer_rotate(core->part.sealer);
 	uint32_t now = qg_sealer_generation(core->part.sealer);
-	if (err == QG_OK && now != before && core->part.cfg->fetch_s < core->part.cfg->key_ring_rotate_s)
-		err = qg_sealer_destroy_below(core->part.sealer, before);
+	if (err == QG_OK && now != before) {
+		uint32_t transfers = qg_transfers_oldest_generation(core->transfers);
+		err = qg_sealer_destroy_below(core->part.sealer, transfers < before ? transfers : before);
+	}
 	if (err != QG_OK)
 		qg_log(QG_LOG_ERROR, "store", "event=key_ring_not_rotated reason=\"%s\"", qg_err_text(err));
 	if (now == before)

@@ -10,7 +10,7 @@
 #define WAIT_MS 1000
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
-#define OPEN_TRIES 3
+#define OPEN_TRIES 2
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
 {
@@ -188,6 +188,7 @@ void qg_intake_opened(qg_intake *in, const qg_uuid *ksid, uint32_t chunk_size)
 		qg_log(QG_LOG_INFO, "stream", "event=stream_open stream=%s ksid=%s", st->cfg->name, text);
 		st->ksid = *ksid;
 		st->ksid_open = true;
+		st->reopening = false;
 		st->open_fails = 0;
 		if (e != NULL)
 			resume_epoch(st, e);
@@ -206,9 +207,9 @@ void qg_intake_open_failed(qg_intake *in, qg_err err, uint32_t status)
 		qg_log(QG_LOG_WARN, "stream", "event=stream_not_open stream=%s status=%u reason=\"%s\"", st->cfg->name,
 		       status, qg_err_text(err));
 		qg_epoch *e = qg_epoch_filling(st);
-		/* Timeouts mean that the peer is not there yet; any other refusal of
-		 * a KSID that was open before means that the source lost it. */
-		if (e != NULL && e->has_probe && status != 0 && status != 6 && ++st->open_fails >= OPEN_TRIES)
+		/* A key manager that had both ends and now refuses, or waits for the
+		 * peer, lost the stream: what it would give is other key. */
+		if (e != NULL && (e->has_probe || st->reopening) && status != 0 && ++st->open_fails >= OPEN_TRIES)
 			qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 		else
 			qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
@@ -375,6 +376,7 @@ void qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t st
 		qg_log(QG_LOG_WARN, "stream", "event=get_key_failed stream=%s index=%u status=%u", st->cfg->name, index,
 		       status);
 		st->ksid = e->ksid;
+		st->reopening = true;
 		qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
 	} else if (e != NULL && st->phase == QG_STREAM_RUN && err == QG_E_PROTO && index == st->next_index) {
 		abandon_segment(st, e, st->next_index, "a malformed answer");

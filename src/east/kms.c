@@ -116,6 +116,7 @@ send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char
 		.len = len,
 		.timeout_ms = k->cfg->kms_timeout_ms,
 		.answer_limit = QG_KMS_MSG_MAX,
+		.server = &n->match,
 		.done = outgoing_done,
 		.ctx = o,
 	});

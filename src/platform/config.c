@@ -142,7 +142,7 @@ qg_config_load(const char *file, FILE *report, qg_config **out)
 	cfg_report r = {.file = file, .mem = &scratch};
 	owner *own = calloc(1, sizeof *own);
 	const qg_err err = own == NULL ? QG_E_NOMEM : load(&r, own);
-	(void)qg_cfg_print_problems(&r, report);
+	qg_cfg_print_problems(&r, err, report);
 	qg_cfg_mem_free(&scratch);
 	if (err == QG_OK) {
 		*out = &own->config;

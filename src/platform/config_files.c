@@ -78,8 +78,8 @@ master_key_text(qg_err err)
 {
 	switch (err) {
 	case QG_E_MODE:
-		return "must be a regular file of mode 0600 or 0400 that belongs to the user who runs qkdgate "
-		       "or to root";
+		return "must be a regular file of mode 0600 or 0400 that belongs to root or to the user who "
+		       "runs qkdgate";
 	case QG_E_PARSE:
 		return "does not hold 32 bytes or 64 hex digits";
 	case QG_E_IO:
@@ -158,7 +158,7 @@ qg_config_check_files(const char *file, const qg_config *c, FILE *report)
 		check_written(&f, "audit", "file", c->audit_file);
 		err = r.nomem ? QG_E_NOMEM : r.n > 0 ? QG_E_PARSE : QG_OK;
 	}
-	(void)qg_cfg_print_problems(&r, report);
+	qg_cfg_print_problems(&r, err, report);
 	qg_cfg_mem_free(&scratch);
 	return err;
 }

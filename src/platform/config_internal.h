@@ -84,8 +84,8 @@ void qg_cfg_missing(cfg_report *r, const cfg_node *map, const char *name, const 
 /* Reports what has no node; option is a fixed word. */
 void qg_cfg_problem_at(cfg_report *r, unsigned line, const char *option, const char *fmt, ...) 
 	QG_PRINTF(4, 5);
-/* Prints all by line. Whether there was any. */
-bool qg_cfg_print_problems(cfg_report *r, FILE *out);
+/* Prints all by line; without memory, for what err tells, only that. */
+void qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out);
 /* A text from the file in quotes, cut and made printable; in report's memory. */
 const char *qg_cfg_show(cfg_report *r, const char *text);
 

@@ -193,9 +193,13 @@ by_line(const void *a, const void *b)
 	return x->order < y->order ? -1 : x->order > y->order;
 }
 
-bool
-qg_cfg_print_problems(cfg_report *r, FILE *out)
+void
+qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out)
 {
+	if (err == QG_E_NOMEM) {
+		(void)fprintf(out, "%s:1: file: %s\n", r->file, qg_err_text(err));
+		return;
+	}
 	if (r->n > 0)
 		qsort(r->problems, r->n, sizeof *r->problems, by_line);
 	for (size_t i = 0; i < r->n; i++) {
@@ -205,5 +209,4 @@ qg_cfg_print_problems(cfg_report *r, FILE *out)
 	if (r->unshown > 0)
 		(void)fprintf(out, "%s:%u: file: %zu further problems\n", r->file, r->problems[r->n - 1].line,
 			      r->unshown);
-	return r->n > 0;
 }

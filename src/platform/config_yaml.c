@@ -445,6 +445,15 @@ cyaml_memory(void *ctx, void *p, size_t n)
 	return qg_cfg_resize(ctx, p, n);
 }
 
+/* libcyaml does not tell why libyaml failed; on a text that libyaml wrote it
+ * can only be memory. */
+static bool
+is_out_of_memory(cyaml_err_t err)
+{
+	return err == CYAML_ERR_OOM || err == CYAML_ERR_LIBYAML_PARSER_INIT ||
+	       err == CYAML_ERR_LIBYAML_PARSER;
+}
+
 qg_err
 qg_cfg_bind(cfg_report *r, const cfg_node *root, cfg_mem *m, qg_config *out)
 {
@@ -461,7 +470,7 @@ qg_cfg_bind(cfg_report *r, const cfg_node *root, cfg_mem *m, qg_config *out)
 		return QG_E_NOMEM;
 	const cyaml_err_t err = cyaml_load_data((const uint8_t *)text.data, text.len, &config, &schema,
 						(cyaml_data_t **)&loaded, NULL);
-	if (err == CYAML_ERR_OOM)
+	if (is_out_of_memory(err))
 		return QG_E_NOMEM;
 	if (err != CYAML_OK) {
 		qg_cfg_problem_at(r, 1, "file", "passed every check but could not be loaded: %s",

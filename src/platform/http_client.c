@@ -10,6 +10,7 @@
 
 #include "qkdgate/http_client.h"
 #include "qkdgate/secret.h"
+#include "tls_internal.h"
 
 #define CONNECTIONS_PER_HOST 16L
 #define CONNECTIONS_KEPT 64L
@@ -30,6 +31,8 @@ typedef struct call {
 	qg_secret *answer; /* may hold key */
 	bool too_long;
 	bool no_memory;
+	bool wrong_server;
+	const qg_tls_match *server;
 	size_t answer_limit;
 	unsigned timeout_ms;
 	qg_http_done *done;
@@ -84,6 +87,7 @@ call_fill(call *k, const qg_http_call *from)
 	if (k->url == NULL)
 		return QG_E_NOMEM;
 	k->answer_limit = from->answer_limit;
+	k->server = from->server;
 	k->timeout_ms = from->timeout_ms;
 	k->done = from->done;
 	k->ctx = from->ctx;
@@ -149,6 +153,23 @@ on_data(char *data, size_t one, size_t n, void *ctx)
 	return n;
 }
 
+/* Before anything is sent on a connection, new or kept: whoever is at the other
+ * end must be the one that is meant, not just somebody that the CA knows. */
+static int
+before_request(void *ctx, char *to, char *from, int to_port, int from_port)
+{
+	(void)to, (void)from, (void)to_port, (void)from_port;
+	call *k = ctx;
+	struct curl_tlssessioninfo *tls = NULL;
+	qg_tls_identity id;
+	if (k->server == NULL)
+		return CURL_PREREQFUNC_OK;
+	k->wrong_server = curl_easy_getinfo(k->easy, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK || tls == NULL ||
+			  tls->backend != CURLSSLBACKEND_GNUTLS || tls->internals == NULL ||
+			  qg_tls_identify_server(tls->internals, &id) != QG_OK || !qg_tls_matches(k->server, &id);
+	return k->wrong_server ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
 /* --- setting up a transfer ------------------------------------------------ */
 
 #define SET(option, value) (curl_easy_setopt(easy, option, value) == CURLE_OK)
@@ -200,7 +221,8 @@ set_all(CURL *easy, const qg_tls_files *tls, call *k)
 {
 	return set_tls(easy, tls) && set_manners(easy) && set_request(easy, k) &&
 	       SET(CURLOPT_TIMEOUT_MS, (long)k->timeout_ms) && SET(CURLOPT_CONNECTTIMEOUT_MS, (long)k->timeout_ms) &&
-	       SET(CURLOPT_WRITEFUNCTION, on_data) && SET(CURLOPT_WRITEDATA, k) && SET(CURLOPT_PRIVATE, k);
+	       SET(CURLOPT_WRITEFUNCTION, on_data) && SET(CURLOPT_WRITEDATA, k) && SET(CURLOPT_PRIVATE, k) &&
+	       SET(CURLOPT_PREREQFUNCTION, before_request) && SET(CURLOPT_PREREQDATA, k);
 }
 
 static void
@@ -265,6 +287,8 @@ error_of(const call *k, CURLcode code)
 		return QG_E_RANGE;
 	if (k->no_memory)
 		return QG_E_NOMEM;
+	if (k->wrong_server)
+		return QG_E_AUTH;
 	switch (code) {
 	case CURLE_OK:
 		return QG_OK;

@@ -271,7 +271,7 @@ path_matches(const entry *e, const qg_target *t)
 	if (e->n_segments != t->n_segments)
 		return false;
 	for (size_t i = 0; i < e->n_segments; i++) {
-		if (e->segment[i] == NULL ? t->segment[i][0] == '\0' : strcmp(e->segment[i], t->segment[i]) != 0)
+		if (e->segment[i] != NULL && strcmp(e->segment[i], t->segment[i]) != 0)
 			return false;
 	}
 	return true;

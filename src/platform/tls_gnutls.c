@@ -90,6 +90,21 @@ verify_client_now(gnutls_session_t session)
 	return GNUTLS_E_CERTIFICATE_ERROR;
 }
 
+/* The same for a client that has no certificate at all: its message is an empty
+ * list, with an empty context before it in TLS 1.3. */
+static int
+on_certificate_message(gnutls_session_t session, unsigned type, unsigned post, unsigned incoming,
+		       const gnutls_datum_t *message)
+{
+	(void)type, (void)post;
+	bool tls13 = gnutls_protocol_get_version(session) == GNUTLS_TLS1_3;
+	if (incoming == 0 || message->size > (tls13 ? 4 : 3))
+		return 0;
+	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL,
+				tls13 ? GNUTLS_A_CERTIFICATE_REQUIRED : GNUTLS_A_HANDSHAKE_FAILURE);
+	return GNUTLS_E_CERTIFICATE_REQUIRED;
+}
+
 static int
 verify_server_now(gnutls_session_t session)
 {
@@ -169,6 +184,14 @@ read_identity(const gnutls_datum_t *der, qg_tls_identity *out)
 	}
 	gnutls_x509_crt_deinit(crt);
 	return err;
+}
+
+qg_err
+qg_tls_identify_server(void *session, qg_tls_identity *out)
+{
+	unsigned n = 0;
+	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
+	return chain != NULL && n > 0 ? read_identity(&chain[0], out) : QG_E_AUTH;
 }
 
 qg_err
@@ -385,7 +408,21 @@ qg_tls_adopt(const qg_tls_context *ctx, void *session)
 	    gnutls_session_ticket_enable_server(session, &ctx->ticket_key) != 0)
 		return QG_E_NOMEM;
 	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
+	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
+					   on_certificate_message);
 	return QG_OK;
+}
+
+/* Only a completed handshake can be described; nothing else says so. */
+qg_tls_step
+qg_tls_handshake_state(void *session)
+{
+	char *description = gnutls_session_get_desc(session);
+	if (description != NULL) {
+		gnutls_free(description);
+		return QG_TLS_DONE;
+	}
+	return gnutls_record_get_direction(session) == 1 ? QG_TLS_WANT_WRITE : QG_TLS_WANT_READ;
 }
 
 static int

@@ -58,7 +58,8 @@ make_folder(void **state)
 	assert_int_equal(chmod(dir, 0755), 0);
 	assert_true(snprintf(command, sizeof command, "certs/make-pki %s/pki", dir) > 0);
 	run(command);
-	assert_true(snprintf(command, sizeof command, "cp tests/unit/data/config/sample.yaml %s/good.yaml", dir) > 0);
+	assert_true(snprintf(command, sizeof command, "cp tests/unit/data/config/sample.yaml %s/good.yaml",
+			     dir) > 0);
 	run(command);
 	return 0;
 }
@@ -88,8 +89,8 @@ remove_state(void **state)
 {
 	char command[256];
 	(void)state;
-	assert_true(snprintf(command, sizeof command, "cd '%s' && rm -rf kme-a kme-a-anchor kme-a.master changed.yaml",
-			     dir) > 0);
+	assert_true(snprintf(command, sizeof command,
+			     "cd '%s' && rm -rf kme-a kme-a-anchor kme-a.master changed.yaml", dir) > 0);
 	run(command);
 	return 0;
 }
@@ -139,7 +140,8 @@ change(const char *what, const char *with)
 	assert_int_equal(fclose(f), 0);
 	const char *const at = strstr(text, what);
 	assert_non_null(at);
-	assert_true(snprintf(out, sizeof out, "%.*s%s%s", (int)(at - text), text, with, at + strlen(what)) > 0);
+	assert_true(snprintf(out, sizeof out, "%.*s%s%s", (int)(at - text), text, with,
+			     at + strlen(what)) > 0);
 	write_text("changed.yaml", out, 0644);
 }
 
@@ -152,7 +154,8 @@ all_is_well(void **state)
 	write_text("kme-a/keys.db", "", 0600);
 	write_text("kme-a/audit.log", "", 0600);
 	assert_int_equal(check("good.yaml"), QG_OK);
-	write_text("kme-a.master", "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF\n", 0400);
+	write_text("kme-a.master", "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF\n",
+		   0400);
 	assert_int_equal(check("good.yaml"), QG_OK);
 }
 

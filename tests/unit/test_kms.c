@@ -127,6 +127,21 @@ test_foreign_listener(void **state)
 	pair_free(p);
 }
 
+/* Nor to another node of our own authority at the neighbour's address. */
+static void
+test_other_node_listens(void **state)
+{
+	pair *p = pair_new("kme-c");
+	outcome o;
+
+	(void)state;
+	node_listen(&p->b);
+	exchange(&p->a, "KME-B", QG_KMS_NEW_APP, "{}", &o);
+	assert_int_equal(o.err, QG_E_AUTH);
+	assert_int_equal(p->b.peers.received, 0);
+	pair_free(p);
+}
+
 /* Nor to one of ours that bears another name: alice's names no host. */
 static void
 test_misnamed_listener(void **state)
@@ -525,6 +540,7 @@ main(void)
 		cmocka_unit_test(test_strange_certificate),
 		cmocka_unit_test(test_refused_certificate),
 		cmocka_unit_test(test_foreign_listener),
+		cmocka_unit_test(test_other_node_listens),
 		cmocka_unit_test(test_misnamed_listener),
 		cmocka_unit_test(test_routes),
 		cmocka_unit_test(test_sizes),

@@ -513,6 +513,29 @@ soundness_10_chunks_are_used_once(void **state)
 }
 
 static void
+used_chunks_can_be_read_back(void **state)
+{
+	(void)state;
+	static const uint8_t one[4] = {1};
+	uint8_t got[5] = {0xee, 0xee, 0xee, 0xee, 0xee};
+	int64_t row = put_segment(put_epoch(1), 1);
+	assert_int_equal(db->ops->segment_used(db, row + 99, got, 4), QG_E_NOTFOUND);
+	assert_int_equal(db->ops->segment_used(db, row, got, 5), QG_E_CORRUPT); /* not its length */
+	assert_int_equal(db->ops->segment_used(db, row, got, 3), QG_E_CORRUPT);
+	for (size_t i = 0; i < sizeof got; i++)
+		assert_int_equal(got[i], 0xee);
+	assert_int_equal(db->ops->segment_used(db, row, got, 4), QG_OK);
+	assert_memory_equal(got, none_used, 4);
+	begin();
+	assert_int_equal(db->ops->segment_use(db, row, none_used, one, 4), QG_OK);
+	assert_int_equal(db->ops->segment_used(db, row, got, 4), QG_OK); /* as the transaction has it */
+	assert_memory_equal(got, one, 4);
+	db->ops->rollback(db);
+	assert_int_equal(db->ops->segment_used(db, row, got, 4), QG_OK);
+	assert_memory_equal(got, none_used, 4);
+}
+
+static void
 segment_is_sealed_anew(void **state)
 {
 	(void)state;
@@ -739,6 +762,7 @@ main(void)
 		CASE(segment_refusals),
 		CASE(segment_is_sent_and_confirmed_once),
 		CASE(soundness_10_chunks_are_used_once),
+		CASE(used_chunks_can_be_read_back),
 		CASE(segment_is_sealed_anew),
 		CASE(transfer_comes_back_whole),
 		CASE(soundness_18_first_change_of_a_transfer_wins),
