@@ -353,8 +353,10 @@ static void
 end_all(qg_http_client *c, call *inbox)
 {
 	while (c->running != NULL) {
-		call *k = c->running;
-		list_remove(c, k);
+		call *k = c->running; /* the first */
+		c->running = k->next;
+		if (c->running != NULL)
+			c->running->prev = NULL;
 		(void)curl_multi_remove_handle(c->multi, k->easy);
 		finish(c, k, QG_E_CLOSED, 0);
 	}

@@ -111,7 +111,7 @@ static int
 verify_server_now(gnutls_session_t session)
 {
 	const qg_tls_session *s = gnutls_session_get_ptr(session);
-	unsigned status;
+	unsigned status = 0;
 	if (verify_peer(session, QG_TLS_SERVER, s->peer_name, &status))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
