@@ -71,7 +71,11 @@ static qg_err make_audit(daemon_parts *d)
 
 static qg_err make_store(daemon_parts *d)
 {
-	return qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, d->why, sizeof d->why);
+	char why[WHY_ROOM / 2] = "";
+	qg_err err = qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, why, sizeof why);
+	if (err != QG_OK)
+		snprintf(d->why, sizeof d->why, "database %s: %s", d->cfg->database, why[0] != '\0' ? why : qg_err_text(err));
+	return err;
 }
 
 static qg_err make_directory(daemon_parts *d)
