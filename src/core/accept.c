@@ -89,6 +89,15 @@ static void forget_last(qg_epoch *e, uint32_t number)
 		s->dirty = true; /* the flush deletes it if nothing is left in it */
 }
 
+/* The next segment brings the direction's root anew. */
+static void forget_root(qg_segment *s)
+{
+	if (!s->root)
+		return;
+	qg_key_id_keys_free(&s->epoch->keys_in);
+	qg_secret_free(&s->epoch->root_in);
+}
+
 static void accept_done(qg_job *job, qg_err err)
 {
 	accept_job *j = (accept_job *)job;
@@ -104,6 +113,7 @@ static void accept_done(qg_job *job, qg_err err)
 		e->bad_in_row = 0;
 		forget_last(e, s->number);
 	} else if (err != QG_OK) {
+		forget_root(s);
 		refuse_segment(e, s->number, "it could not be stored");
 	}
 	/* The message lives as long as the segment; copy it for the answer. */
@@ -149,12 +159,12 @@ static qg_err make_answer(qg_segment *s)
 /* Segments of the owner before this one will never be confirmed. */
 static void drop_earlier(qg_epoch *e, uint32_t number)
 {
-	for (uint32_t n = e->base; n < number; n++) {
+	uint32_t end = e->base + e->n_seg;
+	for (uint32_t n = e->base; n < number && n < end; n++) {
 		qg_segment *s = qg_epoch_segment(e, n);
 		if (s != NULL && !s->ours && (s->phase == QG_SEG_FULL || s->phase == QG_SEG_FILLING))
 			qg_epoch_remove(e, s);
 	}
-	e->decided_in = number + 1;
 }
 
 static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, accept_job **out)
@@ -213,6 +223,7 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	accept_job *j = NULL;
 	e->seen_mark = m->mark;
 	drop_earlier(e, s->number);
+	e->decided_in = s->number + 1;
 	if (accept_job_new(s, m, &j) != QG_OK) {
 		refuse_segment(e, s->number, "no memory");
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
@@ -245,6 +256,20 @@ static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer 
 	}
 }
 
+/* The owner offers in order, so what lies before will never be confirmed. If
+ * it waited here for its offer until there was no room for more, the segment
+ * that is on offer would never come. */
+static void go_on_at(qg_stream *st, qg_epoch *e, uint32_t number)
+{
+	uint32_t end = e->base + e->n_seg;
+	for (uint32_t n = e->base; n < number && n < end; n++) {
+		qg_segment *s = qg_epoch_segment(e, n);
+		if (s != NULL && !s->ours && s->phase == QG_SEG_FULL)
+			qg_epoch_remove(e, s);
+	}
+	pthread_cond_broadcast(&st->wake);
+}
+
 static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
 {
 	qg_segment *s = qg_epoch_segment(e, m->segment);
@@ -260,6 +285,8 @@ static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_pe
 		refuse_segment(e, m->segment, "chunks were missing here");
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else {
+		if (m->segment >= st->next_index / e->segment_chunks)
+			go_on_at(st, e, m->segment);
 		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
 	}
 }

@@ -105,34 +105,70 @@ static void disown_epoch(qg_stream *st, const uint8_t id[16])
 
 /* What the neighbour saw of an epoch must not be ahead of what we know of it:
  * else our store is an old one (SOUNDNESS 9). */
-static void compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_status *s)
+static bool compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_status *s)
 {
 	qg_stream *st = qg_stream_find(core, neighbour, s->stream);
 	if (st == NULL)
-		return;
+		return false;
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, s->epoch);
-	if (e == NULL && s->state == (uint8_t)QG_EPOCH_FILLING)
+	/* One that is being handed over right now is not yet in the list. */
+	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
+	if (e == NULL && s->state != (uint8_t)QG_EPOCH_DRAINING && !opening)
 		disown_epoch(st, s->epoch);
-	if (e != NULL && e->state != QG_EPOCH_DRAINING &&
-	    (s->seen_mark > e->mark || s->seen_segments > e->decided_out)) {
+	bool old = e != NULL && (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name, neighbour);
-		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
-	}
 	pthread_mutex_unlock(&st->lock);
+	return old;
+}
+
+/* Keys of an old store may have been handed out since, in either direction and
+ * with any neighbour: all epochs end and all keys go, as at a start that finds
+ * it by the anchor. */
+static void end_old_store(struct qg_core *core)
+{
+	core->rolled_back = true;
+	for (size_t i = 0; i < core->n_streams; i++) {
+		qg_stream *st = &core->stream[i];
+		pthread_mutex_lock(&st->lock);
+		for (qg_epoch *e = st->newest; e != NULL; e = e->older)
+			if (e->row != 0)
+				qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
+		pthread_mutex_unlock(&st->lock);
+		qg_flush_destroy(st);
+	}
+	(void)qg_transfers_expire(core->transfers, core->committer, UINT64_MAX);
 }
 
 /* An epoch that we fill and the neighbour has no longer leads nowhere. */
 static void end_unknown_epoch(qg_stream *st, const qg_kms_status *status)
 {
 	qg_epoch *e = qg_epoch_filling(st);
-	if (e == NULL || e->row == 0)
+	if (e == NULL || !e->restored)
 		return;
 	for (size_t i = 0; i < status->n; i++)
 		if (memcmp(status->epoch[i].epoch, e->id, sizeof e->id) == 0 &&
 		    status->epoch[i].state == (uint8_t)QG_EPOCH_FILLING)
 			return;
 	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
+}
+
+/* status: what the neighbour said, or NULL. */
+static void streams_checked(struct qg_core *core, const char *neighbour, const qg_kms_status *status)
+{
+	for (size_t i = 0; i < core->n_streams; i++) {
+		qg_stream *st = &core->stream[i];
+		if (strcmp(st->neighbour->id, neighbour) != 0)
+			continue;
+		pthread_mutex_lock(&st->lock);
+		if (status != NULL)
+			end_unknown_epoch(st, status);
+		st->checked = true;
+		qg_stream_kick(st);
+		pthread_mutex_unlock(&st->lock);
+	}
+	qg_fetch_settled(core);
 }
 
 static void status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
@@ -143,32 +179,18 @@ static void status_answered(void *ctx, qg_err err, int http_status, const char *
 		err = QG_E_PROTO;
 	if (err == QG_OK)
 		err = status == NULL ? QG_E_NOMEM : qg_kms_status_decode(body, len, status);
+	bool old = false;
 	if (err == QG_OK)
 		for (size_t i = 0; i < status->n; i++)
-			compare_epoch(q->core, q->neighbour, &status->epoch[i]);
+			old |= compare_epoch(q->core, q->neighbour, &status->epoch[i]);
 	else
 		qg_log(QG_LOG_INFO, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", q->neighbour,
 		       qg_err_text(err));
-	for (size_t i = 0; i < q->core->n_streams; i++) {
-		qg_stream *st = &q->core->stream[i];
-		if (strcmp(st->neighbour->id, q->neighbour) != 0)
-			continue;
-		pthread_mutex_lock(&st->lock);
-		if (err == QG_OK)
-			end_unknown_epoch(st, status);
-		st->checked = true;
-		qg_stream_kick(st);
-		pthread_mutex_unlock(&st->lock);
-	}
+	if (old)
+		end_old_store(q->core);
+	streams_checked(q->core, q->neighbour, err == QG_OK ? status : NULL);
 	free(status);
 	free(q);
-}
-
-static void streams_checked(struct qg_core *core, const char *neighbour)
-{
-	for (size_t i = 0; i < core->n_streams; i++)
-		if (strcmp(core->stream[i].neighbour->id, neighbour) == 0)
-			core->stream[i].checked = true;
 }
 
 void qg_status_ask(struct qg_core *core)
@@ -185,16 +207,16 @@ void qg_status_ask(struct qg_core *core)
 		if (q == NULL || ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object, sizeof empty_object - 1,
 					       status_answered, q) != QG_OK) {
 			free(q);
-			streams_checked(core, id);
+			streams_checked(core, id, NULL);
 		}
 	}
 }
 
-static void status_add(qg_kms_status *status, qg_stream *st)
+static void status_add(qg_kms_status *status, qg_stream *st, bool filling)
 {
 	pthread_mutex_lock(&st->lock);
 	for (const qg_epoch *e = st->newest; e != NULL && status->n < QG_KMS_STATUS_MAX; e = e->older) {
-		if (e->row == 0)
+		if (e->row == 0 || filling != (e->state == QG_EPOCH_FILLING))
 			continue;
 		qg_kms_epoch_status *s = &status->epoch[status->n++];
 		strncpy(s->stream, st->cfg->name, sizeof s->stream - 1);
@@ -212,9 +234,13 @@ void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answ
 	char *text = malloc(QG_KMS_MSG_MAX);
 	size_t len = 0;
 	qg_err err = status == NULL || text == NULL ? QG_E_NOMEM : QG_OK;
-	for (size_t i = 0; err == QG_OK && i < core->n_streams; i++)
-		if (strcmp(core->stream[i].neighbour->id, neighbour) == 0)
-			status_add(status, &core->stream[i]);
+	/* Those being filled first: if one were missing for want of room, the
+	 * neighbour would take it for lost. */
+	for (size_t i = 0; err == QG_OK && i < 2 * core->n_streams; i++) {
+		qg_stream *st = &core->stream[i % core->n_streams];
+		if (strcmp(st->neighbour->id, neighbour) == 0)
+			status_add(status, st, i < core->n_streams);
+	}
 	if (err == QG_OK)
 		err = qg_kms_status_encode(status, text, QG_KMS_MSG_MAX, &len);
 	if (err == QG_OK)

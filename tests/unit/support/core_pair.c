@@ -193,7 +193,7 @@ static void deliver(core_end *e, core_end *to, pair_message *m)
 	atomic_fetch_add(&e->sent[m->kind], 1);
 	if (atomic_load(&e->alter_answers))
 		alter_answer(&a);
-	if (answer_is_lost(e, m->kind))
+	if (answer_is_lost(e, m->kind) || atomic_load(&to->cut))
 		m->done(m->ctx, QG_E_TIMEOUT, 0, NULL, 0);
 	else
 		m->done(m->ctx, QG_OK, a.status, a.body, a.len);
@@ -259,6 +259,11 @@ static bool within(uint32_t i, uint32_t from, uint32_t to)
 static bool source_give(pair_session *s, pair_source *src, const qg_intake_order *o, uint32_t index)
 {
 	uint8_t key[4096];
+	unsigned status = atomic_exchange(&src->get_status, 0);
+	if (status != 0) {
+		qg_intake_get_failed(s->in, index, QG_OK, status);
+		return false;
+	}
 	if (atomic_load(&src->down) || (atomic_load(&src->stop_at) != 0 && index >= atomic_load(&src->stop_at))) {
 		qg_intake_get_failed(s->in, index, QG_OK, 2);
 		pair_nap(5);
@@ -269,11 +274,6 @@ static bool source_give(pair_session *s, pair_source *src, const qg_intake_order
 	if (atomic_load(&src->loses) && o->count == 1) {
 		qg_intake_get_failed(s->in, index, QG_OK, 2);
 		pair_nap(5);
-		return false;
-	}
-	unsigned status = atomic_exchange(&src->get_status, 0);
-	if (status != 0) {
-		qg_intake_get_failed(s->in, index, QG_OK, status);
 		return false;
 	}
 	uint32_t given = index;
@@ -549,6 +549,7 @@ void end_crash(core_end *e)
 	end_hold_commits(e);
 	/* Nothing that follows is seen by anybody. */
 	bool was_down = atomic_exchange(&e->link_down, true);
+	atomic_store(&e->cut, true);
 	copy_files(e->dir, dir, true, true);
 	pthread_mutex_lock(&e->lock);
 	e->listening = false;
@@ -560,6 +561,7 @@ void end_crash(core_end *e)
 	memcpy(e->dir, dir, sizeof e->dir);
 	end_names(e);
 	atomic_store(&e->link_down, was_down);
+	atomic_store(&e->cut, false);
 	copy_files("/nonexistent", old, true, true); /* unlinks */
 }
 

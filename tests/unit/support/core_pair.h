@@ -121,6 +121,7 @@ struct core_end {
 	/* from the other end */
 	bool listening;
 	unsigned receiving;
+	atomic_bool cut; /* a crash: nothing it answers is heard */
 	/* faults of what this end sends */
 	atomic_bool link_down, answers_lost, twice;
 	atomic_int drop_answers;   /* so many answers of new_key_batch to come are lost */
