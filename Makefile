@@ -78,4 +78,4 @@ unit: $(UNIT)
 clean:
 	rm -rf $(BUILD)
 
--include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(patsubst %.c,$(BUILD)/obj/%.d,$(wildcard src/tools/*.c src/tools/*/*.c))
+-include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(UNIT:%=%.d) $(patsubst %.c,$(BUILD)/obj/%.d,$(wildcard src/tools/*.c src/tools/*/*.c))

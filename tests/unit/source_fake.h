@@ -202,7 +202,7 @@ struct fake {
 	size_t metadata_asked;
 	uint8_t raw[4096];
 	size_t raw_len;
-	unsigned state;           /* the behaviour's own */
+	atomic_uint state;        /* the behaviour's own */
 };
 
 static void

@@ -122,7 +122,9 @@ both_ends_over_the_simulator(void **state)
 		EVENTUALLY(PEEK(&far, next) == 1000);
 		assert_memory_equal(intake.keys, far.keys, (size_t)1000 * 32);
 		stop_source();
+		pthread_mutex_lock(&far.lock);
 		far.stopping = true;
+		pthread_mutex_unlock(&far.lock);
 		qg_source_stop(&far_source, 3000 * SLOW);
 		sim_pair_stop(&pair);
 	}
