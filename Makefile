@@ -1,81 +1,160 @@
 # SPDX-License-Identifier: Apache-2.0
-# qkdgate. Targets: all unit check lint demo (see README.md).
+# qkdgate. What there is to make stands in README.md.
 
 BUILD  ?= build
 CC     ?= cc
 OPT    ?= -O2 -g
+# Sanitizers or analyzers, for objects and binaries.
+EXTRA  ?=
+# `make V=1` shows the commands.
+Q      := $(if $(V),,@)
+PREFIX ?= /usr/local
+PYTHON := /usr/bin/python3
 PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml yaml-0.1
 
+# --- flags: what the compiler at hand does not know is left out --------------
+
+hash := \#
+try  = $(shell echo '$(hash)include <stdlib.h>' | $(CC) -Werror $(OPT) $(1) -x c -c -o /dev/null - 2>/dev/null && echo '$(1)')
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wcast-qual -Wwrite-strings \
 	-Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wvla -Wimplicit-fallthrough -Werror
-# What the compiler at hand does not know is left out.
-try   = $(shell echo 'int qg_probe;' | $(CC) -Werror $(1) -x c -c -o /dev/null - 2>/dev/null && echo '$(1)')
-HARD := -D_FORTIFY_SOURCE=3 -fPIE $(foreach f,-fstack-protector-strong -fstack-clash-protection \
-	-fcf-protection -ftrivial-auto-var-init=zero,$(call try,$(f)))
-LINK := -pie -Wl,-z,relro,-z,now,-z,noexecstack
+HARD := -fPIE -U_FORTIFY_SOURCE $(foreach f,-D_FORTIFY_SOURCE=3 -fstack-protector-strong \
+	-fstack-clash-protection -fcf-protection -ftrivial-auto-var-init=zero,$(call try,$(f)))
+LINK := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed
 
 CPPFLAGS += -Iinclude -D_GNU_SOURCE
-CFLAGS   += -std=c17 $(OPT) $(WARN) $(HARD) -pthread -MMD -MP $(shell pkg-config --cflags $(PKGS))
-LDFLAGS  += $(LINK) -pthread
-LDLIBS   += $(shell pkg-config --libs $(PKGS))
+CFLAGS   += -std=c17 $(OPT) $(WARN) $(HARD) $(EXTRA) -pthread -MMD -MP \
+	$(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LDFLAGS  += $(LINK) $(EXTRA) -pthread
+LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+
+# --- what is built from what -------------------------------------------------
 
 LAYERS  := base wire platform core north east south
 LIB_SRC := $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c))
 GEN_SRC := $(if $(wildcard db/*.sql),$(BUILD)/gen/migrations.c) \
 	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml))
-LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_SRC := $(wildcard src/app/*.c)
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
-TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
-UNIT    := $(patsubst tests/unit/test_%.c,$(BUILD)/unit/test_%,$(wildcard tests/unit/test_*.c))
 LIB     := $(BUILD)/libqkdgate-core.a
+TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
+UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all unit clean
-all: $(TOOLS) $(if $(APP_SRC),$(BUILD)/bin/qkdgate)
+.PHONY: all programs unit check demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.SECONDARY:
+all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(if $(V),,@echo "  CC    $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
+	$(if $(V),,@echo "  CC    $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 $(BUILD)/gen/migrations.c: $(wildcard db db/*.sql) src/embed
 	@mkdir -p $(@D)
-	src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
+	$(Q)src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
 
-.SECONDARY: $(GEN_SRC)
 $(BUILD)/gen/openapi_%.c: openapi/%.yaml src/embed
 	@mkdir -p $(@D)
-	src/embed $< > $@.tmp && mv $@.tmp $@
-
-$(BUILD)/gen/%.o: $(BUILD)/gen/%.c
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(Q)src/embed $< > $@.tmp && mv $@.tmp $@
 
 $(LIB): $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/bin/qkdgate: $(APP_OBJ) $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-# A tool is src/tools/NAME.c, with more files in src/tools/NAME/ where it is larger.
-.SECONDEXPANSION:
-$(BUILD)/bin/%: $(BUILD)/obj/src/tools/%.o \
-		$$(addprefix $(BUILD)/obj/,$$(addsuffix .o,$$(basename $$(wildcard src/tools/$$*/*.c)))) $(LIB)
-	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+# A tool is src/tools/NAME.c and what is in the folder src/tools/NAME, if any.
+define tool
+$(BUILD)/bin/$(1): $(patsubst %.c,$(BUILD)/obj/%.o,src/tools/$(1).c $(wildcard src/tools/$(1)/*.c)) $(LIB)
+	@mkdir -p $$(@D)
+	$(if $(V),,@echo "  LD    $$@")
+	$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(LDLIBS)
+endef
+$(foreach t,$(TOOLS),$(eval $(call tool,$(notdir $(t)))))
 
-$(BUILD)/unit/test_%: tests/unit/test_%.c $(LIB)
+$(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
 
 # These run the simulator as it is built.
 $(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
 
+-include $(shell test -d $(BUILD) && find $(BUILD)/obj $(BUILD)/unit $(BUILD)/gen -name '*.d' 2>/dev/null)
+
+# --- tests -------------------------------------------------------------------
+# Packages may be missing when make begins: it starts again with all of them.
+
+programs: all $(UNIT)
+	@:
+
 unit: $(UNIT)
-	@set -e; for t in $^; do echo "== $$t"; $$t; done
+	@set -e; for t in $^; do echo "== $$t"; $(RUNNER) $$t; done
+
+check:
+	@tests/deps/install build test
+	@$(MAKE) --no-print-directory programs
+	@tests/check $(BUILD) $(UNIT)
+
+# What they add to the code makes gcc warn of more than we wrote.
+SANITIZE := -Wno-error -fno-omit-frame-pointer -fno-sanitize-recover=all
+asan: EXTRA := -fsanitize=address,undefined $(SANITIZE)
+tsan: EXTRA := -fsanitize=thread $(SANITIZE)
+asan tsan:
+	@tests/deps/install build
+	@$(MAKE) --no-print-directory BUILD=build/$@ OPT='-O1 -g' EXTRA='$(EXTRA)' all unit
+
+valgrind:
+	@tests/deps/install build analysis
+	@$(MAKE) --no-print-directory unit RUNNER='valgrind -q --error-exitcode=9 --leak-check=full \
+		--child-silent-after-fork=yes --suppressions=tests/valgrind.supp'
+
+# Left out is what gcc 12 gets wrong: lists that own, pointers into tables. ASan sees both.
+fanalyzer:
+	@tests/deps/install build
+	@$(MAKE) --no-print-directory CC=gcc BUILD=build/$@ OPT='-O1 -g' EXTRA='-fanalyzer \
+		-Wno-analyzer-malloc-leak -Wno-analyzer-null-dereference' all
+
+scan-build:
+	@tests/deps/install build analysis
+	@rm -rf build/$@
+	$(firstword $(notdir $(wildcard /usr/bin/scan-build /usr/bin/scan-build-*)) scan-build) --status-bugs -disable-checker deadcode.DeadStores \
+		-o build/$@/report $(MAKE) --no-print-directory BUILD=build/$@ all
+
+lint:
+	@tests/deps/install build lint
+	@$(MAKE) --no-print-directory all
+	@CFLAGS='$(filter-out -M%,$(CFLAGS))' tests/lint/run $(BUILD)
+
+# --- the demo ----------------------------------------------------------------
+
+demo:
+	@tests/deps/install build demo
+	@$(MAKE) --no-print-directory all
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py up
+
+demo-down demo-restart:
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py $(@:demo-%=%) $(NAME)
+
+# --- installing --------------------------------------------------------------
+
+MAN := $(wildcard docs/man/*.[158])
+install: $(BUILD)/bin/qkdgate
+	install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/qkdgate
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@PREFIX@|$(PREFIX)|g' docs/systemd/qkdgate.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/qkdgate.service
+	install -D -m 644 docs/systemd/qkdgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/qkdgate.conf
+	for m in $(filter-out %-sim.1,$(MAN)); do \
+		install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit 1; done
 
 clean:
 	rm -rf $(BUILD)
-
--include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(UNIT:%=%.d) $(patsubst %.c,$(BUILD)/obj/%.d,$(wildcard src/tools/*.c src/tools/*/*.c))

@@ -13,8 +13,7 @@
  * each job of the group is run again in a transaction of its own, so that one
  * bad job harms no other; a job's run may thus be called twice and must have
  * no effect outside the store but on members it sets itself. When the commit
- * itself fails, every job of the group is told QG_E_IO: its outcome is
- * unknown. */
+ * itself fails, every job of the group is told its error (store.h). */
 
 typedef struct qg_job qg_job;
 
@@ -29,9 +28,8 @@ typedef struct qg_committer qg_committer;
 
 /* Called on the committer's thread inside the transaction after the jobs of a
  * group ran, so that many small changes become one write; and `after` once its
- * outcome is known, before the jobs' done: once for each before_commit, also
- * when that itself failed; not when a job's run failed before it. Either may be
- * NULL. */
+ * outcome is known, before the jobs' done: once for each transaction that was
+ * begun, whatever failed in it. Either may be NULL. */
 typedef struct qg_committer_hooks {
 	qg_err (*before_commit)(qg_store *store, void *ctx);
 	void (*after)(qg_err err, void *ctx);
@@ -42,7 +40,8 @@ typedef struct qg_committer_hooks {
 qg_err qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committer **out) QG_CHECKED;
 
 /* Queues a job; never blocks. The job stays valid until done. Any thread, also
- * from done. After qg_committer_stop began: done is called with QG_E_CLOSED. */
+ * from done. After qg_committer_stop began: done is called with QG_E_CLOSED, on the
+ * committer's thread as ever. Not after qg_committer_stop returned. */
 void qg_committer_submit(qg_committer *c, qg_job *job);
 
 /* Queues a job and waits for it; err is what done would get. Not from the

@@ -25,6 +25,9 @@ typedef struct qg_http_call {
 	size_t len;
 	unsigned timeout_ms;  /* in all */
 	size_t answer_limit;  /* bytes; a longer answer is QG_E_RANGE */
+	const qg_tls_match *server; /* what the server's certificate must bear besides the
+				       host name, else nothing is sent and it is
+				       QG_E_AUTH; outlives the call; NULL: nothing more */
 	qg_http_done *done;   /* called exactly once */
 	void *ctx;
 } qg_http_call;

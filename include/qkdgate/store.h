@@ -31,7 +31,7 @@ typedef struct qg_epoch_rec {
 	uint32_t segment_chunks;
 	uint64_t mark;           /* lease mark of what we own: index of a chunk */
 	uint64_t seen_mark;      /* highest mark the neighbour told us of its own */
-	uint32_t next_segment;   /* first segment number that is not decided */
+	uint32_t next_segment;   /* the neighbour's segments below it are decided */
 	uint64_t next_index;     /* first chunk index no stored segment covers */
 	const uint8_t *root_out; /* sealed key-ID root of what we own, or NULL */
 	size_t root_out_len;
@@ -106,9 +106,10 @@ typedef struct qg_store qg_store;
 /* Every entry: no locks held by the store's caller matter, may wait for the
  * disk, pointers in records stay the caller's, QG_E_IO when the database
  * refuses (full, read-only), QG_E_CORRUPT when it is damaged. Changes happen
- * inside begin .. commit; rollback drops them. After a failed commit nothing
- * is known of what was in it. load_* call back per row, views valid inside;
- * a callback that does not return QG_OK ends the load with its error. */
+ * inside begin .. commit; rollback drops them. A commit that fails with
+ * QG_E_UNKNOWN may have happened, with another error it has not. load_* call
+ * back per row, views valid inside; a callback that does not return QG_OK ends
+ * the load with its error. */
 typedef struct qg_store_ops {
 	qg_err (*begin)(qg_store *s);
 	qg_err (*commit)(qg_store *s);
@@ -136,7 +137,8 @@ typedef struct qg_store_ops {
 	qg_err (*segment_delete)(qg_store *s, int64_t row);
 
 	qg_err (*transfer_put)(qg_store *s, qg_transfer_rec *rec); /* QG_E_EXISTS */
-	qg_err (*transfer_state)(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now); /* QG_E_STATE */
+	/* QG_E_STATE when it is not in `was`. */
+	qg_err (*transfer_state)(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now);
 	/* QG_E_STATE when the target is not in `was`. */
 	qg_err (*target_state)(qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now);
 	qg_err (*transfer_unseal)(qg_store *s, int64_t row); /* forgets the value */
@@ -161,6 +163,7 @@ struct qg_store {
  * newer; runs missing migrations of db/, which are compiled in; takes an
  * exclusive lock, so that a second daemon fails with QG_E_EXISTS). *fresh tells
  * that it was made now. `why` gets a text that names what failed. */
-qg_err qg_store_sqlite_open(const char *path, bool *fresh, qg_store **out, char *why, size_t why_room) QG_CHECKED;
+qg_err qg_store_sqlite_open(const char *path, bool *fresh, qg_store **out, char *why, size_t why_room)
+	QG_CHECKED;
 
 #endif

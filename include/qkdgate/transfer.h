@@ -67,4 +67,8 @@ size_t qg_transfers_expire(qg_transfers *t, qg_committer *c, uint64_t now_ms);
 
 size_t qg_transfers_count(qg_transfers *t);
 
+/* The oldest generation (seal.h) that a value still to be delivered is sealed
+ * under: it must not be destroyed yet. UINT32_MAX when there is none. */
+uint32_t qg_transfers_oldest_generation(qg_transfers *t);
+
 #endif

@@ -62,14 +62,20 @@ static qg_err make_audit(daemon_parts *d)
 	qg_sealer_derive(d->sealer, "audit", key);
 	qg_err err = qg_audit_open(d->cfg->audit_file, key, &d->audit);
 	qg_wipe(key, sizeof key);
-	if (err != QG_OK)
+	if (err == QG_E_EXISTS)
+		snprintf(d->why, sizeof d->why, "audit log %s: in use by another process", d->cfg->audit_file);
+	else if (err != QG_OK)
 		say_why(d, "audit log", d->cfg->audit_file, err);
 	return err;
 }
 
 static qg_err make_store(daemon_parts *d)
 {
-	return qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, d->why, sizeof d->why);
+	char why[WHY_ROOM / 2] = "";
+	qg_err err = qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, why, sizeof why);
+	if (err != QG_OK)
+		snprintf(d->why, sizeof d->why, "database %s: %s", d->cfg->database, why[0] != '\0' ? why : qg_err_text(err));
+	return err;
 }
 
 static qg_err make_directory(daemon_parts *d)
@@ -188,6 +194,7 @@ static void block_signals(sigset_t *ends)
 	pthread_sigmask(SIG_BLOCK, ends, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a write beyond a limit fails instead */
 }
 
 static void audit_life(daemon_parts *d, qg_audit_act act)

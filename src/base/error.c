@@ -29,6 +29,7 @@ static const char *const texts[QG_E_COUNT] = {
 	[QG_E_LIMIT] = "limit reached",
 	[QG_E_MODE] = "file owner or mode too loose",
 	[QG_E_ROLLBACK] = "store is older than it should be",
+	[QG_E_UNKNOWN] = "the outcome is unknown",
 };
 
 const char *

@@ -252,7 +252,9 @@ static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_pe
 		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
 	} else if (s != NULL && s->phase == QG_SEG_CONFIRMED && memcmp(s->tag, m->mac, sizeof s->tag) == 0) {
 		answer(ctx, 200, s->message, s->message_len);
-	} else if (m->segment < e->decided_in || e->state != QG_EPOCH_FILLING) {
+	} else if (e->state != QG_EPOCH_FILLING) {
+		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+	} else if (m->segment < e->decided_in) {
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (s != NULL && s->phase == QG_SEG_FULL) {
 		judge_complete(s, m, answer, ctx);

@@ -19,6 +19,7 @@ struct qg_committer {
 	pthread_cond_t work; /* the queue is no longer empty, or stop */
 	/* Under the lock. */
 	job_list queue;
+	job_list late; /* came after the stop began */
 	bool stopping;
 	uint64_t groups, jobs;
 	/* The thread's own. */
@@ -80,16 +81,15 @@ count(qg_committer *c, const qg_job *job)
 	pthread_mutex_unlock(&c->lock);
 }
 
-/* The jobs and then the hook; *ran tells that it came to the hook. */
+/* The jobs and then the hook. */
 static qg_err
-run_jobs(qg_committer *c, qg_job *job, bool *ran)
+run_jobs(qg_committer *c, qg_job *job)
 {
 	for (; job != NULL; job = job->next) {
 		qg_err err = job->run(job, c->store);
 		if (err != QG_OK)
 			return err;
 	}
-	*ran = true;
 	return c->hooks.before_commit != NULL ? c->hooks.before_commit(c->store, c->hooks.ctx) : QG_OK;
 }
 
@@ -100,25 +100,24 @@ static void
 transaction(qg_committer *c, qg_job *group, bool alone, bool *settled)
 {
 	const qg_store_ops *ops = c->store->ops;
-	bool ran = false;
 	*settled = true;
 	qg_err err = ops->begin(c->store);
 	if (err != QG_OK) {
 		group_result(group, err);
 		return;
 	}
-	err = run_jobs(c, group, &ran);
+	err = run_jobs(c, group);
 	if (err != QG_OK) {
 		ops->rollback(c->store);
 		group_result(group, err);
 		*settled = alone;
 	} else {
-		err = ops->commit(c->store) == QG_OK ? QG_OK : QG_E_IO;
+		err = ops->commit(c->store);
 		group_result(group, err);
 		if (err == QG_OK)
 			count(c, group);
 	}
-	if (ran && c->hooks.after != NULL)
+	if (c->hooks.after != NULL)
 		c->hooks.after(err, c->hooks.ctx);
 }
 
@@ -149,11 +148,17 @@ committer_main(void *arg)
 	for (;;) {
 		while (c->queue.head == NULL && !c->stopping)
 			pthread_cond_wait(&c->work, &c->lock);
-		if (c->queue.head == NULL)
+		bool late = c->queue.head == NULL;
+		qg_job *group = list_take(late ? &c->late : &c->queue, GROUP_MAX);
+		if (group == NULL)
 			break;
-		qg_job *group = list_take(&c->queue, GROUP_MAX);
 		pthread_mutex_unlock(&c->lock);
-		commit_group(c, group);
+		if (late) {
+			group_result(group, QG_E_CLOSED);
+			group_done(group);
+		} else {
+			commit_group(c, group);
+		}
 		pthread_mutex_lock(&c->lock);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -191,6 +196,7 @@ qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committe
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->work, NULL);
 	c->queue.tail = &c->queue.head;
+	c->late.tail = &c->late.head;
 	c->store = store;
 	if (hooks != NULL)
 		c->hooks = *hooks;
@@ -206,19 +212,14 @@ void
 qg_committer_submit(qg_committer *c, qg_job *job)
 {
 	pthread_mutex_lock(&c->lock);
-	bool closed = c->stopping;
-	if (!closed) {
-		bool was_empty = c->queue.head == NULL;
-		list_append(&c->queue, job);
-		/* The thread looks at the queue again before it waits, so
-		 * only the first job needs to wake it. Signalled under the
-		 * lock: after it the committer may be gone. */
-		if (was_empty)
-			pthread_cond_signal(&c->work);
-	}
+	bool was_empty = c->queue.head == NULL;
+	list_append(c->stopping ? &c->late : &c->queue, job);
+	/* The thread looks at the queue again before it waits, so only the
+	 * first job needs to wake it. Signalled under the lock: after it the
+	 * committer may be gone. */
+	if (was_empty)
+		pthread_cond_signal(&c->work);
 	pthread_mutex_unlock(&c->lock);
-	if (closed)
-		job->done(job, QG_E_CLOSED);
 }
 
 /* A job that stands in the queue for one whose caller waits. */

@@ -60,7 +60,7 @@ hash_of(const table *t, name_kind kind, const char *name)
 {
 	char text[QG_TLS_NAME_MAX]; /* the start is enough: entries compare the whole */
 	size_t n = 0;
-	for (; name[n] != '\0' && n < sizeof text; n++)
+	for (; n < sizeof text && name[n] != '\0'; n++)
 		text[n] = kind == NAME_DNS ? lower(name[n]) : name[n];
 
 	uint64_t hash = 0;

@@ -144,6 +144,8 @@ typedef struct forget_job {
 static qg_err forget_run(qg_job *job, qg_store *store)
 {
 	forget_job *j = (forget_job *)job;
+	if (j->epoch->row == 0)
+		return QG_OK;
 	qg_err err = store->ops->epoch_delete(store, j->epoch->row);
 	if (err == QG_OK)
 		qg_commit_note_mark(j->epoch->stream->core, j->epoch->id, UINT64_MAX);
@@ -175,7 +177,7 @@ static void forget_epochs(qg_stream *st)
 	for (qg_epoch **at = &st->newest; *at != NULL;) {
 		qg_epoch *e = *at;
 		forget_job *j = NULL;
-		if (e->state != QG_EPOCH_FILLING && e->row != 0 && e->pins == 0 && now_ms >= e->end_ms && epoch_empty(e, false))
+		if (e->state != QG_EPOCH_FILLING && e->pins == 0 && now_ms >= e->end_ms && epoch_empty(e, false))
 			j = calloc(1, sizeof *j);
 		if (j == NULL) {
 			at = &e->older;
@@ -251,8 +253,10 @@ void qg_flush_rotate(struct qg_core *core)
 	uint32_t before = qg_sealer_generation(core->part.sealer);
 	qg_err err = qg_sealer_rotate(core->part.sealer);
 	uint32_t now = qg_sealer_generation(core->part.sealer);
-	if (err == QG_OK && now != before && core->part.cfg->fetch_s < core->part.cfg->key_ring_rotate_s)
-		err = qg_sealer_destroy_below(core->part.sealer, before);
+	if (err == QG_OK && now != before) {
+		uint32_t transfers = qg_transfers_oldest_generation(core->transfers);
+		err = qg_sealer_destroy_below(core->part.sealer, transfers < before ? transfers : before);
+	}
 	if (err != QG_OK)
 		qg_log(QG_LOG_ERROR, "store", "event=key_ring_not_rotated reason=\"%s\"", qg_err_text(err));
 	if (now == before)

@@ -10,7 +10,8 @@
 #define WAIT_MS 1000
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
-#define OPEN_TRIES 3
+#define OPEN_TRIES 2
+#define ABANDON_LIMIT 8 /* segments in a row: the source gives nothing of use */
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
 {
@@ -188,6 +189,7 @@ void qg_intake_opened(qg_intake *in, const qg_uuid *ksid, uint32_t chunk_size)
 		qg_log(QG_LOG_INFO, "stream", "event=stream_open stream=%s ksid=%s", st->cfg->name, text);
 		st->ksid = *ksid;
 		st->ksid_open = true;
+		st->reopening = false;
 		st->open_fails = 0;
 		if (e != NULL)
 			resume_epoch(st, e);
@@ -206,9 +208,9 @@ void qg_intake_open_failed(qg_intake *in, qg_err err, uint32_t status)
 		qg_log(QG_LOG_WARN, "stream", "event=stream_not_open stream=%s status=%u reason=\"%s\"", st->cfg->name,
 		       status, qg_err_text(err));
 		qg_epoch *e = qg_epoch_filling(st);
-		/* Timeouts mean that the peer is not there yet; any other refusal of
-		 * a KSID that was open before means that the source lost it. */
-		if (e != NULL && e->has_probe && status != 0 && status != 6 && ++st->open_fails >= OPEN_TRIES)
+		/* A key manager that had both ends and now refuses, or waits for the
+		 * peer, lost the stream: what it would give is other key. */
+		if (e != NULL && (e->has_probe || st->reopening) && status != 0 && ++st->open_fails >= OPEN_TRIES)
 			qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 		else
 			qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
@@ -254,6 +256,8 @@ static void abandon_segment(qg_stream *st, qg_epoch *e, uint64_t at, const char 
 	if (qg_epoch_is_ours(e, number) && e->decided_out <= number)
 		e->decided_out = number + 1;
 	st->next_index = next * e->segment_chunks;
+	if (++st->abandoned >= ABANDON_LIMIT)
+		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 }
 
 static qg_err take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8_t *key, size_t len)
@@ -277,6 +281,7 @@ static qg_err take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8
 static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 {
 	s->phase = QG_SEG_FULL;
+	st->abandoned = 0;
 	qg_epoch_put_probe(e, s);
 	st->n_segments++;
 	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST && e->opener)
@@ -331,7 +336,7 @@ static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, c
 	}
 	if (index > st->next_index) {
 		abandon_segment(st, e, index, "chunks are missing");
-		if (index != st->next_index)
+		if (index != st->next_index || e->state != QG_EPOCH_FILLING)
 			return QG_E_PROTO;
 	}
 	if (st->next_index % e->segment_chunks == 0 && !want_segment(st, e))
@@ -375,6 +380,7 @@ void qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t st
 		qg_log(QG_LOG_WARN, "stream", "event=get_key_failed stream=%s index=%u status=%u", st->cfg->name, index,
 		       status);
 		st->ksid = e->ksid;
+		st->reopening = true;
 		qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
 	} else if (e != NULL && st->phase == QG_STREAM_RUN && err == QG_E_PROTO && index == st->next_index) {
 		abandon_segment(st, e, st->next_index, "a malformed answer");

@@ -234,6 +234,8 @@ static void anchor_fill(struct qg_core *core)
 	a->n = 0;
 	for (size_t i = 0; i < core->n_streams; i++)
 		for (const qg_epoch *e = core->stream[i].newest; e != NULL && a->n < QG_ANCHOR_EPOCHS; e = e->older) {
+			if (e->row == 0)
+				continue;
 			memcpy(a->entry[a->n].epoch, e->id, sizeof e->id);
 			a->entry[a->n++].mark = e->mark;
 		}
@@ -265,68 +267,50 @@ static qg_err list_transfer(const qg_transfer_rec *rec, void *ctx)
 	return row_add(ctx, rec->row);
 }
 
-static qg_err list_segment(const qg_segment_rec *rec, void *ctx)
-{
-	return row_add(ctx, rec->row);
-}
-
-static qg_err write_ended(qg_store *store, const qg_epoch *e)
-{
-	qg_epoch_image img;
-	qg_err err = qg_epoch_snapshot(e, &img);
-	if (err == QG_OK)
-		err = store->ops->epoch_update(store, &img.rec);
-	qg_epoch_image_free(&img);
-	return err;
-}
-
-static qg_err end_all_rows(struct qg_core *core, const row_list *segments, const row_list *transfers)
+static qg_err end_all_rows(struct qg_core *core, const row_list *transfers)
 {
 	qg_store *store = core->part.store;
 	qg_err err = QG_OK;
-	for (size_t i = 0; i < segments->n && err == QG_OK; i++)
-		err = store->ops->segment_delete(store, segments->row[i]);
 	for (size_t i = 0; i < transfers->n && err == QG_OK; i++)
 		err = store->ops->transfer_delete(store, transfers->row[i]);
 	for (size_t i = 0; i < core->n_streams; i++)
 		for (const qg_epoch *e = core->stream[i].newest; e != NULL && err == QG_OK; e = e->older)
-			err = write_ended(store, e);
+			err = store->ops->epoch_delete(store, e->row);
 	if (err == QG_OK)
 		err = store->ops->number_put(store, "commits", core->commits);
 	return err;
 }
 
 /* Keys of an old database may have been handed out since: all of it goes, in
- * both directions; only the key-ID keys stay, to answer for old IDs. */
+ * both directions. In memory the epochs stay until the neighbours are told, and
+ * to answer for old IDs. */
 static qg_err end_all(struct qg_core *core, uint64_t commits)
 {
 	qg_store *store = core->part.store;
-	const qg_config *cfg = core->part.cfg;
-	uint64_t end_ms = qg_lifetime_far_ms(&core->life) + ((uint64_t)cfg->issue_s + cfg->fetch_s) * 1000;
-	row_list segments = { 0 }, transfers = { 0 };
-	for (size_t i = 0; i < core->n_streams; i++)
-		for (qg_epoch *e = core->stream[i].newest; e != NULL; e = e->older) {
-			e->state = QG_EPOCH_DRAINING;
-			e->reason = QG_KMS_CLOSE_ROLLBACK;
-			e->tell_closed = true;
-			e->end_ms = end_ms;
-		}
+	row_list transfers = { 0 };
 	if (core->commits < (int64_t)commits)
 		core->commits = (int64_t)commits;
-	qg_err err = store->ops->load_segments(store, list_segment, &segments);
-	if (err == QG_OK)
-		err = store->ops->load_transfers(store, list_transfer, &transfers);
+	qg_err err = store->ops->load_transfers(store, list_transfer, &transfers);
 	if (err == QG_OK)
 		err = store->ops->begin(store);
 	if (err == QG_OK) {
-		err = end_all_rows(core, &segments, &transfers);
+		err = end_all_rows(core, &transfers);
 		if (err == QG_OK)
 			err = store->ops->commit(store);
 		else
 			store->ops->rollback(store);
 	}
-	free(segments.row);
 	free(transfers.row);
+	uint64_t end_ms = qg_lifetime_far_ms(&core->life) +
+			  ((uint64_t)core->part.cfg->issue_s + core->part.cfg->fetch_s) * 1000;
+	for (size_t i = 0; i < core->n_streams; i++)
+		for (qg_epoch *e = core->stream[i].newest; e != NULL; e = e->older) {
+			e->row = 0;
+			e->state = QG_EPOCH_DRAINING;
+			e->reason = QG_KMS_CLOSE_ROLLBACK;
+			e->tell_closed = true;
+			e->end_ms = end_ms;
+		}
 	return err;
 }
 

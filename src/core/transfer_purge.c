@@ -89,6 +89,28 @@ collect(qg_transfers *t, uint64_t now_ms, size_t *at, purge *p)
 	return more;
 }
 
+uint32_t
+qg_transfers_oldest_generation(qg_transfers *t)
+{
+	uint32_t oldest = UINT32_MAX;
+	bool more = true;
+	for (size_t at = 0; more;) {
+		pthread_mutex_lock(&t->lock);
+		for (size_t i = 0; i < SCAN_BUCKETS && at < t->n_buckets; i++, at++) {
+			for (const qg_transfer *x = t->buckets[at]; x != NULL; x = x->next) {
+				if (x->sealed == NULL)
+					continue;
+				const uint32_t generation = qg_seal_generation(x->sealed, x->sealed_len);
+				if (generation < oldest)
+					oldest = generation;
+			}
+		}
+		more = at < t->n_buckets;
+		pthread_mutex_unlock(&t->lock);
+	}
+	return oldest;
+}
+
 static size_t
 count_expired(const purge *p)
 {

@@ -116,6 +116,7 @@ send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char
 		.len = len,
 		.timeout_ms = k->cfg->kms_timeout_ms,
 		.answer_limit = QG_KMS_MSG_MAX,
+		.server = &n->match,
 		.done = outgoing_done,
 		.ctx = o,
 	});
@@ -136,6 +137,28 @@ qg_kms_channel(qg_kms *k)
 
 /* --- in ------------------------------------------------------------------ */
 
+static size_t
+error_body(int status, const char *text, char *buf, size_t room)
+{
+	json_t *object = json_pack("{s:s}", "message", text);
+	size_t len = json_dumpb(object, buf, room, JSON_COMPACT);
+
+	(void)status;
+	json_decref(object);
+	return len <= room ? len : 0;
+}
+
+/* An error that the streams give no text for. */
+static void
+answer_error(qg_http_request *req, int status)
+{
+	const char *text = status == 400 ? "not the message that it should be" : "not now, try again later";
+	char body[128];
+	size_t len = error_body(status, text, body, sizeof body);
+
+	qg_http_answer(req, status, JSON_TYPE, body, len);
+}
+
 /* A message that the streams have not answered yet. The server keeps the
  * request valid until it is answered, also when it stops meanwhile; what else
  * the request holds it may then have given back. */
@@ -152,7 +175,10 @@ answer_message(void *ctx, int http_status, const char *body, size_t len)
 
 	qg_log(QG_LOG_DEBUG, MODULE, "event=answered kind=%s neighbour=%s status=%d len=%zu",
 	       qg_kms_kind_name(in->kind), qg_log_safe(in->neighbour), http_status, len);
-	qg_http_answer(in->req, http_status, len > 0 ? JSON_TYPE : NULL, body, len);
+	if (http_status >= 400 && len == 0)
+		answer_error(in->req, http_status);
+	else
+		qg_http_answer(in->req, http_status, len > 0 ? JSON_TYPE : NULL, body, len);
 	free(in);
 }
 
@@ -166,10 +192,8 @@ receive_message(qg_http_request *req, qg_kms *k, qg_kms_kind kind)
 	incoming *in = malloc(sizeof *in);
 
 	if (!in || len > sizeof body) { /* the route's limit is the same */
-		static const char busy[] = "{\"message\":\"out of memory\"}";
-
 		free(in);
-		qg_http_answer(req, 503, JSON_TYPE, busy, sizeof busy - 1);
+		answer_error(req, 503);
 		return;
 	}
 	atomic_fetch_add(&k->received[kind], 1);
@@ -214,17 +238,6 @@ static const qg_http_route routes[] = {
 	{"POST", PATH "key_stream_closed", on_key_stream_closed, QG_KMS_MSG_MAX},
 	{"POST", PATH "get_status", on_get_status, QG_KMS_MSG_MAX},
 };
-
-static size_t
-error_body(int status, const char *text, char *buf, size_t room)
-{
-	json_t *object = json_pack("{s:s}", "message", text);
-	size_t len = json_dumpb(object, buf, room, JSON_COMPACT);
-
-	(void)status;
-	json_decref(object);
-	return len <= room ? len : 0;
-}
 
 static const void *
 identify(const qg_tls_identity *id, void *ctx)

@@ -115,6 +115,8 @@ qg_err
 qg_014_take(qg_014_call *call, size_t n, uint32_t *retry_after_s)
 {
 	const uint64_t now_ms = qg_clock_elapsed_ms();
+	if (n > 0 && !qg_audit_healthy(call->s->parts.audit))
+		return QG_E_IO; /* no key leaves without a record */
 	const qg_err err = qg_limits_take(call->s->requests, call->caller, 1, now_ms, retry_after_s);
 	if (err != QG_OK || n == 0)
 		return err;
@@ -126,8 +128,11 @@ qg_014_take(qg_014_call *call, size_t n, uint32_t *retry_after_s)
 void
 qg_014_audit(const qg_etsi014 *s, const qg_014_key_event *e)
 {
-	/* Rates protect the log too: what they refuse leaves no line. */
+	/* Rates protect the log too: what they refuse leaves no line. Nor does a
+	 * refusal while the log cannot be written: its queue is kept for keys. */
 	if (e->method == QG_014_STATUS || e->err == QG_E_LIMIT)
+		return;
+	if (e->err != QG_OK && !qg_audit_healthy(s->parts.audit))
 		return;
 	const qg_audit_act delivered = e->method == QG_014_ENC ? QG_AUDIT_ISSUED : QG_AUDIT_FETCHED;
 	const qg_audit_event event = {
@@ -165,7 +170,7 @@ on_refused(int status, const char *method, const char *path, void *ctx)
 	const qg_etsi014 *s = ctx;
 	qg_log(QG_LOG_DEBUG, "etsi014", "event=refused status=%d method=%s path=%s", status,
 	       qg_log_safe(method), qg_log_safe(path));
-	if (status != 401)
+	if (status != 401 || !qg_audit_healthy(s->parts.audit))
 		return;
 	const qg_audit_event event = {
 		.act = QG_AUDIT_REFUSED,

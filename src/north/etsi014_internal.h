@@ -133,7 +133,8 @@ size_t qg_014_args(qg_http_request *http, qg_014_arg args[QG_014_ARGS_MAX]);
 /* A POST's Content-Type, when it has a body. */
 qg_err qg_014_check_type(qg_014_call *call) QG_CHECKED;
 
-/* Takes one request and n keys from the caller's rates; QG_E_LIMIT. */
+/* Takes one request and n keys from the caller's rates. QG_E_LIMIT; QG_E_IO
+ * while the audit log cannot be written and keys are asked for. */
 qg_err qg_014_take(qg_014_call *call, size_t n, uint32_t *retry_after_s) QG_CHECKED;
 
 typedef struct qg_014_key_event {

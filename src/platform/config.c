@@ -84,17 +84,17 @@ qg_cfg_read(cfg_report *r, cfg_mem *m, char **text, size_t *len)
 static qg_err
 folder_of(cfg_mem *m, const char *file, const char **out)
 {
-	char cwd[PATH_MAX];
 	const char *const slash = strrchr(file, '/');
 	const size_t len = slash == NULL ? 0 : (size_t)(slash - file);
 	const char *folder = NULL;
 	if (file[0] == '/') {
 		folder = qg_cfg_copy(m, file, len);
 	} else {
+		char cwd[PATH_MAX];
 		if (getcwd(cwd, sizeof cwd) == NULL)
 			return QG_E_IO;
-		folder = qg_cfg_format(m, "%s%s%.*s", strcmp(cwd, "/") == 0 ? "" : cwd, len == 0 ? "" : "/", (int)len,
-				       file);
+		folder = qg_cfg_format(m, "%s%s%.*s", strcmp(cwd, "/") == 0 ? "" : cwd, len == 0 ? "" : "/",
+				       (int)len, file);
 	}
 	if (folder == NULL)
 		return QG_E_NOMEM;
@@ -142,7 +142,7 @@ qg_config_load(const char *file, FILE *report, qg_config **out)
 	cfg_report r = {.file = file, .mem = &scratch};
 	owner *own = calloc(1, sizeof *own);
 	const qg_err err = own == NULL ? QG_E_NOMEM : load(&r, own);
-	(void)qg_cfg_print_problems(&r, report);
+	qg_cfg_print_problems(&r, err, report);
 	qg_cfg_mem_free(&scratch);
 	if (err == QG_OK) {
 		*out = &own->config;

@@ -61,6 +61,18 @@ nearest(const char *word, const cfg_option *fields)
 	return best_distance <= 1 + strlen(word) / 3 ? best : NULL;
 }
 
+/* Of all options of the table, "a, b, c". */
+static const char *
+names_of(cfg_checker *c, const cfg_option *fields)
+{
+	const char *all = "";
+	for (const cfg_option *o = fields; o->name != NULL && all != NULL; o++)
+		all = qg_cfg_format(c->report->mem, "%s%s%s", all, all[0] == '\0' ? "" : ", ", o->name);
+	if (all == NULL)
+		c->report->nomem = true;
+	return all == NULL ? "?" : all;
+}
+
 static void
 unknown(cfg_checker *c, cfg_node *n, const cfg_option *fields)
 {
@@ -69,10 +81,7 @@ unknown(cfg_checker *c, cfg_node *n, const cfg_option *fields)
 		qg_cfg_problem(c->report, n, "unknown option: is \"%s\" meant?", near);
 		return;
 	}
-	const char *all = "";
-	for (const cfg_option *o = fields; o->name != NULL && all != NULL; o++)
-		all = qg_cfg_format(c->report->mem, "%s%s%s", all, all[0] == '\0' ? "" : ", ", o->name);
-	qg_cfg_problem(c->report, n, "unknown option: known here are %s", all == NULL ? "others" : all);
+	qg_cfg_problem(c->report, n, "unknown option: known here are %s", names_of(c, fields));
 }
 
 /* `pool:` with nothing behind it is an empty section or list. */
@@ -102,7 +111,8 @@ check_count(cfg_checker *c, const cfg_option *o, cfg_node *list)
 {
 	const size_t n = list->last == NULL ? 0 : list->last->index + 1;
 	if (n < o->min || n > o->max)
-		qg_cfg_problem(c->report, list, "has %zu entries: give %" PRIu64 " to %" PRIu64, n, o->min, o->max);
+		qg_cfg_problem(c->report, list, "has %zu entries: give %" PRIu64 " to %" PRIu64, n, o->min,
+			       o->max);
 }
 
 static void
@@ -146,7 +156,8 @@ check_value(cfg_checker *c, const cfg_option *o, cfg_node *n)
 			check_list(c, o, n);
 	} else if (check_kind(c, n, CFG_SCALAR, what)) {
 		if (is_null(n))
-			qg_cfg_problem(c->report, n, "has no value: give %s, or leave the option out", what);
+			qg_cfg_problem(c->report, n, "has no value: give %s%s", what,
+				       o->required ? "" : ", or leave the option out");
 		else
 			qg_cfg_types[o->type].check(c, o, n);
 	}
@@ -187,14 +198,11 @@ static void
 check_one_of(cfg_checker *c, const cfg_option *fields, cfg_node *map)
 {
 	size_t given = 0;
-	const char *all = "";
-	for (const cfg_option *o = fields; o->name != NULL && all != NULL; o++) {
+	for (const cfg_option *o = fields; o->name != NULL; o++)
 		given += qg_cfg_find(map, o->name) != NULL;
-		all = qg_cfg_format(c->report->mem, "%s%s%s", all, all[0] == '\0' ? "" : ", ", o->name);
-	}
 	if (given != 1)
 		qg_cfg_problem(c->report, map, "has %s: give exactly one of %s",
-			       given == 0 ? "no name" : "more than one name", all == NULL ? "them" : all);
+			       given == 0 ? "no name" : "more than one name", names_of(c, fields));
 }
 
 /* Finds the options of the map; unknown and repeated ones are reported. */

@@ -9,11 +9,10 @@
 #include <unistd.h>
 
 #include "config_internal.h"
+#include "seal_internal.h"
 
 #define CREDENTIAL "credential:"
 #define WHY_ROOM 512
-#define MASTER_RAW_BYTES 32
-#define MASTER_HEX_BYTES 64
 
 typedef struct files {
 	cfg_report *report;
@@ -28,16 +27,17 @@ report_option(files *f, cfg_node *section, const char *option, const char *why)
 	if (n != NULL)
 		qg_cfg_problem(f->report, n, "%s", why);
 	else
-		qg_cfg_missing(f->report, section == NULL ? f->root : section, option == NULL ? "file" : option, "%s",
-			       why);
+		qg_cfg_missing(f->report, section == NULL ? f->root : section,
+			       option == NULL ? "file" : option, "%s", why);
 }
 
 static void
 report_system(files *f, const char *section, const char *option, const char *what, const char *path)
 {
+	const int cause = errno;
 	const char *const why = qg_cfg_format(f->report->mem, "%s %s: %s", qg_cfg_show(f->report, path), what,
-					      strerror(errno));
-	report_option(f, qg_cfg_find(f->root, section), option, why == NULL ? strerror(errno) : why);
+					      strerror(cause));
+	report_option(f, qg_cfg_find(f->root, section), option, why == NULL ? strerror(cause) : why);
 }
 
 static void
@@ -69,78 +69,64 @@ check_all_tls(files *f, const qg_config *c)
 	const cfg_node *const streams = qg_cfg_find(f->root, "streams");
 	for (size_t i = 0; i < c->n_streams; i++)
 		if (c->streams[i].source.tls)
-			check_tls(f, qg_cfg_find(entry_at(streams, i), "source"), &c->streams[i].source.files);
+			check_tls(f, qg_cfg_find(entry_at(streams, i), "source"),
+				  &c->streams[i].source.files);
+}
+
+static const char *
+master_key_text(qg_err err)
+{
+	switch (err) {
+	case QG_E_MODE:
+		return "must be a regular file of mode 0600 or 0400 that belongs to root or to the user who "
+		       "runs qkdgate";
+	case QG_E_PARSE:
+		return "does not hold 32 bytes or 64 hex digits";
+	case QG_E_IO:
+		return "cannot be read";
+	default:
+		return qg_err_text(err);
+	}
 }
 
 /* A credential is there only inside the service; elsewhere it cannot be
  * checked. */
-static const char *
-master_key_path(files *f, const char *master_key)
-{
-	if (strncmp(master_key, CREDENTIAL, sizeof CREDENTIAL - 1) != 0)
-		return master_key;
-	const char *const folder = getenv("CREDENTIALS_DIRECTORY");
-	if (folder == NULL)
-		return NULL;
-	return qg_cfg_format(f->report->mem, "%s/%s", folder, master_key + sizeof CREDENTIAL - 1);
-}
-
-/* systemd mounts credentials read-only with a mode of its own. */
-static void
-check_mode(files *f, cfg_node *store, const struct stat *st)
-{
-	const mode_t mode = st->st_mode & 07777;
-	if (mode != 0600 && mode != 0400) {
-		const char *const why = qg_cfg_format(f->report->mem, "has mode %04o: give it 0600 or 0400",
-						      (unsigned)mode);
-		report_option(f, store, "master_key", why == NULL ? "has a loose mode" : why);
-	}
-	if (st->st_uid != geteuid() && st->st_uid != 0)
-		report_option(f, store, "master_key", "belongs to another user: give it to the one that runs qkdgate");
-}
-
 static void
 check_master_key(files *f, const qg_config *c)
 {
-	struct stat st;
-	cfg_node *const store = qg_cfg_find(f->root, "store");
-	const char *const path = master_key_path(f, c->master_key);
-	if (path == NULL)
+	QG_SECRET_AUTO *key = NULL;
+	if (strncmp(c->master_key, CREDENTIAL, strlen(CREDENTIAL)) == 0 &&
+	    getenv("CREDENTIALS_DIRECTORY") == NULL)
 		return;
-	if (stat(path, &st) != 0) {
-		report_system(f, "store", "master_key", "cannot be read", path);
-		return;
-	}
-	if (!S_ISREG(st.st_mode)) {
-		report_option(f, store, "master_key", "is not a regular file");
-		return;
-	}
-	if (path == c->master_key)
-		check_mode(f, store, &st);
-	if (faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0)
-		report_system(f, "store", "master_key", "cannot be read", path);
-	if (st.st_size != MASTER_RAW_BYTES && st.st_size != MASTER_HEX_BYTES && st.st_size != MASTER_HEX_BYTES + 1)
-		report_option(f, store, "master_key", "does not hold 32 bytes or 64 hex digits");
+	const qg_err err = qg_master_key_load(c->master_key, &key);
+	if (err != QG_OK)
+		report_option(f, qg_cfg_find(f->root, "store"), "master_key", master_key_text(err));
 }
 
-/* Files are made and replaced beside themselves, so the folder counts. */
+static const char *
+folder_of(files *f, const char *path)
+{
+	const char *const slash = strrchr(path, '/');
+	if (slash == path)
+		return "/";
+	return slash == NULL ? "." : qg_cfg_copy(f->report->mem, path, (size_t)(slash - path));
+}
+
+/* Such files are made and replaced beside themselves, so the folder counts. */
 static void
 check_written(files *f, const char *section, const char *option, const char *path)
 {
 	struct stat st;
-	const char *const slash = strrchr(path, '/');
-	const char *folder = slash == NULL ? "." : slash == path ? "/" : qg_cfg_copy(f->report->mem, path, (size_t)(slash - path));
-	if (folder == NULL) {
-		f->report->nomem = true;
-		return;
-	}
 	cfg_node *const node = qg_cfg_find(f->root, section);
-	if (stat(folder, &st) != 0)
-		report_system(f, section, option, "is the folder and cannot be reached", folder);
+	const char *const folder = folder_of(f, path);
+	if (folder == NULL)
+		f->report->nomem = true;
+	else if (stat(folder, &st) != 0)
+		report_system(f, section, option, "is its folder and cannot be reached", folder);
 	else if (!S_ISDIR(st.st_mode))
 		report_option(f, node, option, "is not in a folder");
 	else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
-		report_system(f, section, option, "is the folder and cannot be written", folder);
+		report_system(f, section, option, "is its folder and cannot be written", folder);
 	else if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
 		report_option(f, node, option, "is not a regular file");
 	else if (stat(path, &st) == 0 && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) != 0)
@@ -172,7 +158,7 @@ qg_config_check_files(const char *file, const qg_config *c, FILE *report)
 		check_written(&f, "audit", "file", c->audit_file);
 		err = r.nomem ? QG_E_NOMEM : r.n > 0 ? QG_E_PARSE : QG_OK;
 	}
-	(void)qg_cfg_print_problems(&r, report);
+	qg_cfg_print_problems(&r, err, report);
 	qg_cfg_mem_free(&scratch);
 	return err;
 }

@@ -79,11 +79,13 @@ typedef struct cfg_report {
 /* Reports the node and marks it as bad. */
 void qg_cfg_problem(cfg_report *r, cfg_node *node, const char *fmt, ...) QG_PRINTF(3, 4);
 /* Reports an option that is not there. */
-void qg_cfg_missing(cfg_report *r, const cfg_node *map, const char *name, const char *fmt, ...) QG_PRINTF(4, 5);
+void qg_cfg_missing(cfg_report *r, const cfg_node *map, const char *name, const char *fmt, ...) 
+	QG_PRINTF(4, 5);
 /* Reports what has no node; option is a fixed word. */
-void qg_cfg_problem_at(cfg_report *r, unsigned line, const char *option, const char *fmt, ...) QG_PRINTF(4, 5);
-/* Prints all by line. Whether there was any. */
-bool qg_cfg_print_problems(cfg_report *r, FILE *out);
+void qg_cfg_problem_at(cfg_report *r, unsigned line, const char *option, const char *fmt, ...) 
+	QG_PRINTF(4, 5);
+/* Prints all by line; without memory, for what err tells, only that. */
+void qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out);
 /* A text from the file in quotes, cut and made printable; in report's memory. */
 const char *qg_cfg_show(cfg_report *r, const char *text);
 

@@ -139,7 +139,8 @@ check_matches(rules *r, const char *section)
 		if (compare_match(all[first], all[i]) != 0)
 			first = i;
 		else
-			qg_cfg_problem(r->report, all[i], "%s is already in line %u: a certificate names one owner",
+			qg_cfg_problem(r->report, all[i],
+				       "%s is already in line %u: a certificate names one owner",
 				       qg_cfg_show(r->report, all[i]->text), all[first]->line);
 	}
 }
@@ -183,7 +184,7 @@ rule_directory(rules *r)
 		const char *const kme = qg_cfg_text(entry, "kme");
 		if (sae != NULL && kme != NULL && has_name(&local, sae) && strcmp(kme, self) != 0)
 			qg_cfg_problem(r->report, qg_cfg_find(entry, "sae"),
-				       "%s is one of saes, so it lives here and not at %s: take it out of one of the two",
+				       "%s is one of saes, so not at %s: take it out of one of the two",
 				       qg_cfg_show(r->report, sae), qg_cfg_show(r->report, kme));
 	}
 }
@@ -233,21 +234,28 @@ check_source_files(rules *r, cfg_node *source)
 			qg_cfg_missing(r->report, source, files[i],
 				       "is missing: give a file name, transport tls needs it");
 		else if (!tls && n != NULL && !n->bad)
-			qg_cfg_problem(r->report, n, "has no use with transport tcp: take it out, or give tls");
+			qg_cfg_problem(r->report, n,
+				       "has no use with transport tcp: take it out, or give tls");
 	}
 }
 
 static void
 check_source(rules *r, cfg_node *source)
 {
-	uint64_t lowest = 0, highest = 0;
+	uint64_t lowest = 0, highest = 0, timeout_ms = 0;
 	if (source == NULL || source->kind != CFG_MAP)
 		return;
 	check_source_files(r, source);
+	const char *const profile = qg_cfg_text(source, "profile");
+	if (profile != NULL && strcmp(profile, "bin-b") == 0 &&
+	    qg_cfg_number(source, "timeout_ms", &timeout_ms) && timeout_ms == 0)
+		qg_cfg_problem(r->report, qg_cfg_find(source, "timeout_ms"),
+			       "0 makes every call fail with bin-b: give 1 to 3600000 ms");
 	if (qg_cfg_number(source, "min_bps", &lowest) && qg_cfg_number(source, "max_bps", &highest) &&
-	    lowest > highest)
+	    highest != 0 && lowest > highest)
 		qg_cfg_problem(r->report, given_of(source, "min_bps", "max_bps"),
-			       "min_bps %" PRIu64 " is above max_bps %" PRIu64 ": give at most that", lowest, highest);
+			       "min_bps %" PRIu64 " is above max_bps %" PRIu64 ": give at most that", lowest,
+			       highest);
 }
 
 static void
@@ -311,14 +319,15 @@ check_bits(rules *r, const cfg_node *rule)
 		return;
 	if (lowest > highest) {
 		qg_cfg_problem(r->report, given_of(rule, "min_key_bits", "max_key_bits"),
-			       "min_key_bits %" PRIu64 " is above max_key_bits %" PRIu64 ": give at most that", lowest,
-			       highest);
+			       "min_key_bits %" PRIu64 " is above max_key_bits %" PRIu64
+			       ": give at most that", lowest, highest);
 		return;
 	}
 	if (!qg_cfg_number(rule, "default_key_bits", &usual) || (usual >= lowest && usual <= highest))
 		return;
 	cfg_node *const n = qg_cfg_find(rule, "default_key_bits");
-	qg_cfg_problem(r->report, n, "%" PRIu64 "%s is not between min_key_bits and max_key_bits: give %" PRIu64
+	qg_cfg_problem(r->report, n,
+		       "%" PRIu64 "%s is not between min_key_bits and max_key_bits: give %" PRIu64
 		       " to %" PRIu64, usual, n->preset ? " (the default)" : "", lowest, highest);
 }
 
@@ -337,9 +346,11 @@ rule_policy(rules *r)
 static void
 rule_listeners(rules *r)
 {
-	const cfg_node *const a = qg_cfg_find(r->root, "sae_listener"), *const b = qg_cfg_find(r->root, "kms_listener");
+	const cfg_node *const a = qg_cfg_find(r->root, "sae_listener");
+	const cfg_node *const b = qg_cfg_find(r->root, "kms_listener");
 	const char *const host_a = qg_cfg_text(a, "listen"), *const host_b = qg_cfg_text(b, "listen");
-	const char *const port_a = qg_cfg_text(a, "listen port"), *const port_b = qg_cfg_text(b, "listen port");
+	const char *const port_a = qg_cfg_text(a, "listen port");
+	const char *const port_b = qg_cfg_text(b, "listen port");
 	if (host_a == NULL || host_b == NULL || port_a == NULL || port_b == NULL)
 		return;
 	if (strcmp(host_a, host_b) == 0 && strcmp(port_a, port_b) == 0)
@@ -354,17 +365,20 @@ rule_files(rules *r)
 	static const struct {
 		const char *section, *option;
 	} files[] = {
-		{"store", "database"}, {"store", "anchor"}, {"store", "master_key"}, {"store", "key_ring"}, {"audit", "file"},
+		{"store", "database"}, {"store", "anchor"}, {"store", "master_key"}, {"store", "key_ring"},
+		{"audit", "file"},
 	};
 	for (size_t i = 1; i < sizeof files / sizeof files[0]; i++) {
 		cfg_node *const section = qg_cfg_find(r->root, files[i].section);
 		const char *const file = qg_cfg_text(section, files[i].option);
 		for (size_t j = 0; file != NULL && j < i; j++) {
-			const char *const other = qg_cfg_text(qg_cfg_find(r->root, files[j].section), files[j].option);
+			const char *const other = qg_cfg_text(qg_cfg_find(r->root, files[j].section),
+							      files[j].option);
 			if (other == NULL || strcmp(file, other) != 0)
 				continue;
 			qg_cfg_problem(r->report, qg_cfg_find(section, files[i].option),
-				       "is the file of %s.%s: give another one", files[j].section, files[j].option);
+				       "is the file of %s.%s: give another one", files[j].section,
+				       files[j].option);
 			break;
 		}
 	}

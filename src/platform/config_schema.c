@@ -4,7 +4,7 @@
 #include "config_internal.h"
 
 #define AT(type, member) .offset = offsetof(type, member), .size = sizeof(((type *)0)->member)
-#define LIST(type, list, count)                                                                     \
+#define LIST(type, list, count)                                                                              \
 	.offset = offsetof(type, list), .also = offsetof(type, count), .size = sizeof(*((type *)0)->list)
 #define END {.name = NULL}
 
@@ -18,7 +18,8 @@
 
 static const cfg_choice versions[] = {{"1.2", QG_TLS_1_2}, {"1.3", QG_TLS_1_3}, {NULL, 0}};
 static const cfg_choice levels[] = {
-	{"error", QG_LOG_ERROR}, {"warn", QG_LOG_WARN}, {"info", QG_LOG_INFO}, {"debug", QG_LOG_DEBUG}, {NULL, 0}};
+	{"error", QG_LOG_ERROR}, {"warn", QG_LOG_WARN}, {"info", QG_LOG_INFO}, {"debug", QG_LOG_DEBUG},
+	{NULL, 0}};
 static const cfg_choice formats[] = {{"text", QG_LOG_TEXT}, {"json", QG_LOG_JSON}, {NULL, 0}};
 static const cfg_choice directions[] = {{"outbound", QG_DIRECTION_OUTBOUND},
 					{"inbound", QG_DIRECTION_INBOUND},
@@ -29,21 +30,22 @@ static const cfg_choice transports[] = {{"tls", true}, {"tcp", false}, {NULL, 0}
 
 /* The files of one end of TLS; the three that are always needed are required
  * but where the transport may be plain. */
-#define TLS_OPTIONS(owner, member, need, absent)                                                                     \
-	{.name = "certificate", .type = CFG_PATH, .required = need, AT(owner, member.certificate), .min = 1,         \
-	 .max = PATH_LEN_MAX, .note = absent, .help = "Certificate chain in PEM, leaf first."},                  \
-	{.name = "key", .type = CFG_PATH, .required = need, AT(owner, member.key), .min = 1, .max = PATH_LEN_MAX,    \
-	 .note = absent, .help = "Private key in PEM, mode 0600 or 0400."},                                      \
-	{.name = "ca", .type = CFG_PATH, .required = need, AT(owner, member.ca), .min = 1, .max = PATH_LEN_MAX,      \
-	 .note = absent, .help = "Authorities in PEM that the other side's certificate must chain to."},         \
-	{.name = "crl", .type = CFG_PATH, AT(owner, member.crl), .min = 1, .max = PATH_LEN_MAX,                      \
-	 .note = "no revocation list", .help = "Revocation lists in PEM."},                                      \
-	{.name = "min_version", .type = CFG_CHOICE, AT(owner, member.min_version), .preset = "1.3",                  \
+#define TLS_OPTIONS(owner, member, need, absent)                                                             \
+	{.name = "certificate", .type = CFG_PATH, .required = need, AT(owner, member.certificate), .min = 1, \
+	 .max = PATH_LEN_MAX, .note = absent, .help = "Certificate chain in PEM, leaf first."},              \
+	{.name = "key", .type = CFG_PATH, .required = need, AT(owner, member.key), .min = 1,                 \
+	 .max = PATH_LEN_MAX, .note = absent, .help = "Private key in PEM, mode 0600 or 0400."},             \
+	{.name = "ca", .type = CFG_PATH, .required = need, AT(owner, member.ca), .min = 1,                   \
+	 .max = PATH_LEN_MAX, .note = absent,                                                                \
+	 .help = "Authorities in PEM that the other side's certificate must chain to."},                     \
+	{.name = "crl", .type = CFG_PATH, AT(owner, member.crl), .min = 1, .max = PATH_LEN_MAX,              \
+	 .note = "no revocation list", .help = "Revocation lists in PEM."},                                  \
+	{.name = "min_version", .type = CFG_CHOICE, AT(owner, member.min_version), .preset = "1.3",          \
 	 .choices = versions, .help = "Lowest version of TLS."}
 
 static const cfg_option kme[] = {
-	{.name = "id", .type = CFG_NAME, .required = true, AT(qg_config, kme_id), .min = 1, .max = KME_NAME_MAX,
-	 .help = "KME ID of this gateway; every KME of a network has another one."},
+	{.name = "id", .type = CFG_NAME, .required = true, AT(qg_config, kme_id), .min = 1,
+	 .max = KME_NAME_MAX, .help = "KME ID of this gateway; every KME of a network has another one."},
 	END,
 };
 
@@ -73,18 +75,19 @@ static const cfg_option store[] = {
 	 .max = PATH_LEN_MAX, .help = "SQLite database, made when absent."},
 	{.name = "anchor", .type = CFG_PATH, .required = true, AT(qg_config, anchor), .min = 1,
 	 .max = PATH_LEN_MAX,
-	 .help = "File that shows when the database was put back from a backup. Never back it up together with "
-		 "the database."},
+	 .help = "File that shows when the database was put back from a backup. Never back it up together "
+		 "with the database."},
 	{.name = "master_key", .type = CFG_KEY_PATH, .required = true, AT(qg_config, master_key), .min = 1,
 	 .max = PATH_LEN_MAX,
-	 .help = "Master key: file of 32 bytes or 64 hex digits, mode 0600 or 0400, or `credential:NAME` for a "
-		 "systemd credential."},
+	 .help = "Master key: file of 32 bytes or 64 hex digits, mode 0600 or 0400, or `credential:NAME` "
+		 "for a systemd credential."},
 	{.name = "key_ring", .type = CFG_PATH, .required = true, AT(qg_config, key_ring), .min = 1,
 	 .max = PATH_LEN_MAX, .help = "File of the intermediate keys, made when absent. Never back it up."},
 	{.name = "key_ring_rotate_s", .type = CFG_UINT, AT(qg_config, key_ring_rotate_s), .min = 1,
-	 .max = 31536000, .preset = "86400", .unit = "s", .help = "A new intermediate key is made after this time."},
-	{.name = "flush_ms", .type = CFG_UINT, AT(qg_config, flush_ms), .min = 1, .max = 600000, .preset = "1000",
-	 .unit = "ms", .help = "Consumed key leaves the disk after this time."},
+	 .max = 31536000, .preset = "86400", .unit = "s",
+	 .help = "A new intermediate key is made after this time."},
+	{.name = "flush_ms", .type = CFG_UINT, AT(qg_config, flush_ms), .min = 1, .max = 600000,
+	 .preset = "1000", .unit = "ms", .help = "Consumed key leaves the disk after this time."},
 	END,
 };
 
@@ -97,19 +100,19 @@ static const cfg_option audit[] = {
 static const cfg_option log_options[] = {
 	{.name = "level", .type = CFG_CHOICE, AT(qg_config, log_level), .preset = "info", .choices = levels,
 	 .help = "What is logged: this level and those before it."},
-	{.name = "format", .type = CFG_CHOICE, AT(qg_config, log_format), .preset = "text", .choices = formats,
-	 .help = "Form of a line: key=value or JSON."},
+	{.name = "format", .type = CFG_CHOICE, AT(qg_config, log_format), .preset = "text",
+	 .choices = formats, .help = "Form of a line: key=value or JSON."},
 	END,
 };
 
-#define MATCH_OPTIONS(owner)                                                                                      \
-	{.name = "uri", .type = CFG_TOKEN, AT(owner, match.uri), .min = 1, .max = CERT_NAME_MAX,                  \
-	 .help = "URI among the subject alternative names, byte for byte."},                                     \
-	{.name = "dns", .type = CFG_TOKEN, AT(owner, match.dns), .min = 1, .max = CERT_NAME_MAX,                  \
-	 .help = "DNS name among the subject alternative names, without regard to case."},                       \
-	{.name = "cn", .type = CFG_TEXT, AT(owner, match.cn), .min = 1, .max = CERT_NAME_MAX,                     \
-	 .help = "Common name of the subject, byte for byte."},                                                  \
-	{.name = "fingerprint", .type = CFG_FINGERPRINT, AT(owner, match.fingerprint),                            \
+#define MATCH_OPTIONS(owner)                                                                                 \
+	{.name = "uri", .type = CFG_TOKEN, AT(owner, match.uri), .min = 1, .max = CERT_NAME_MAX,             \
+	 .help = "URI among the subject alternative names, byte for byte."},                                 \
+	{.name = "dns", .type = CFG_TOKEN, AT(owner, match.dns), .min = 1, .max = CERT_NAME_MAX,             \
+	 .help = "DNS name among the subject alternative names, without regard to case."},                   \
+	{.name = "cn", .type = CFG_TEXT, AT(owner, match.cn), .min = 1, .max = CERT_NAME_MAX,                \
+	 .help = "Common name of the subject, byte for byte."},                                              \
+	{.name = "fingerprint", .type = CFG_FINGERPRINT, AT(owner, match.fingerprint),                       \
 	 .help = "SHA-256 of the certificate."}
 
 static const cfg_option sae_match[] = {MATCH_OPTIONS(qg_config_sae), END};
@@ -119,14 +122,15 @@ static const cfg_option sae[] = {
 	{.name = "id", .type = CFG_NAME, .required = true, AT(qg_config_sae, id), .min = 1, .max = ID_MAX,
 	 .help = "SAE ID, as it stands in the paths of ETSI GS QKD 014."},
 	{.name = "certificate", .type = CFG_SECTION, .required = true, .one_of = true, .fields = sae_match,
-	 .help = "How the SAE's certificate names it: exactly one of the options below. No two SAEs share a name."},
+	 .help = "How its certificate names it: exactly one of the options below. No two SAEs share a name."},
 	END,
 };
 
 static const cfg_option place[] = {
-	{.name = "sae", .type = CFG_PATTERN, .required = true, AT(qg_config_place, sae), .min = 1, .max = ID_MAX,
-	 .help = "SAE ID, exact or a pattern. An exact entry goes before patterns; of patterns the first that fits "
-		 "rules."},
+	{.name = "sae", .type = CFG_PATTERN, .required = true, AT(qg_config_place, sae), .min = 1,
+	 .max = ID_MAX,
+	 .help = "SAE ID, exact or a pattern. An exact entry goes before patterns; of patterns the first "
+		 "that fits rules."},
 	{.name = "kme", .type = CFG_NAME, .required = true, AT(qg_config_place, kme), .min = 1,
 	 .max = KME_NAME_MAX, .help = "KME at which it lives."},
 	END,
@@ -137,8 +141,10 @@ static const cfg_option neighbour[] = {
 	 .max = KME_NAME_MAX, .help = "Its KME ID."},
 	{.name = "url", .type = CFG_URL, .required = true, AT(qg_config_neighbour, url), .max = 300,
 	 .help = "Its `kms_listener`; the certificate there must bear this host name."},
-	{.name = "certificate", .type = CFG_SECTION, .required = true, .one_of = true, .fields = neighbour_match,
-	 .help = "How its certificate names it: exactly one of the options below. No two neighbours share a name."},
+	{.name = "certificate", .type = CFG_SECTION, .required = true, .one_of = true,
+	 .fields = neighbour_match,
+	 .help = "How its certificate names it: exactly one of the options below. No two neighbours share "
+		 "a name."},
 	END,
 };
 
@@ -152,23 +158,27 @@ static const cfg_option source[] = {
 	 .help = "With `tcp` the keys cross the cable in clear: only inside one cabinet."},
 	TLS_OPTIONS(qg_config_source, files, false, "required with `transport: tls`, else not allowed"),
 	{.name = "server_name", .type = CFG_TOKEN, AT(qg_config_source, server_name), .min = 1,
-	 .max = CERT_NAME_MAX, .note = "the host of `address`", .help = "Name or address in its certificate."},
-	{.name = "source_uri", .type = CFG_TOKEN, .required = true, AT(qg_config_source, source_uri), .min = 1,
-	 .max = URI_MAX, .help = "Source of OPEN_CONNECT."},
-	{.name = "destination_uri", .type = CFG_TOKEN, .required = true, AT(qg_config_source, destination_uri),
+	 .max = CERT_NAME_MAX, .note = "the host of `address`",
+	 .help = "Name or address in its certificate."},
+	{.name = "source_uri", .type = CFG_TOKEN, .required = true, AT(qg_config_source, source_uri),
+	 .min = 1, .max = URI_MAX, .help = "Source of OPEN_CONNECT."},
+	{.name = "destination_uri", .type = CFG_TOKEN, .required = true,
+	 AT(qg_config_source, destination_uri),
 	 .min = 1, .max = URI_MAX, .help = "Destination of OPEN_CONNECT."},
 	{.name = "ksid", .type = CFG_UUID, AT(qg_config_source, ksid), .note = "agreed by the two ends",
 	 .help = "Predefined key stream ID, the same at both ends."},
-	{.name = "max_bps", .type = CFG_UINT, AT(qg_config_source, max_bps), .min = 1, .max = UINT32_MAX,
-	 .preset = "100000000", .unit = "bit/s", .help = "QoS: highest rate; key is never taken faster."},
+	{.name = "max_bps", .type = CFG_UINT, AT(qg_config_source, max_bps), .max = UINT32_MAX,
+	 .preset = "100000000", .unit = "bit/s",
+	 .help = "QoS: highest rate; key is never taken faster. 0: no limit."},
 	{.name = "min_bps", .type = CFG_UINT, AT(qg_config_source, min_bps), .max = UINT32_MAX, .preset = "0",
 	 .unit = "bit/s", .help = "QoS: lowest rate; not above `max_bps`."},
 	{.name = "jitter_bps", .type = CFG_UINT, AT(qg_config_source, jitter_bps), .max = UINT32_MAX,
 	 .preset = "0", .unit = "bit/s", .help = "QoS: largest deviation."},
-	{.name = "priority", .type = CFG_UINT, AT(qg_config_source, priority), .max = UINT32_MAX, .preset = "0",
-	 .help = "QoS: priority."},
-	{.name = "timeout_ms", .type = CFG_UINT, AT(qg_config_source, timeout_ms), .min = 1, .max = 3600000,
-	 .preset = "5000", .unit = "ms", .help = "QoS: time after which a call fails."},
+	{.name = "priority", .type = CFG_UINT, AT(qg_config_source, priority), .max = UINT32_MAX,
+	 .preset = "0", .help = "QoS: priority."},
+	{.name = "timeout_ms", .type = CFG_UINT, AT(qg_config_source, timeout_ms), .max = 3600000,
+	 .preset = "5000", .unit = "ms",
+	 .help = "QoS: time after which a call fails. 0 leaves it to the source, not with `bin-b`."},
 	{.name = "ttl_s", .type = CFG_UINT, AT(qg_config_source, ttl_s), .max = UINT32_MAX, .preset = "3600",
 	 .unit = "s", .help = "QoS: how long the source keeps a key."},
 	{.name = "mimetype", .type = CFG_TEXT, AT(qg_config_source, mimetype), .max = 255,
@@ -183,14 +193,16 @@ static const cfg_option stream[] = {
 	 .max = KME_NAME_MAX, .help = "The neighbour at its other end: an `id` of `neighbours`."},
 	{.name = "direction", .type = CFG_CHOICE, .required = true, AT(qg_config_stream, direction),
 	 .choices = directions,
-	 .help = "`outbound`: this gateway hands out its keys, `inbound`: the neighbour does, `shared`: in turns."},
+	 .help = "Who hands out its keys. `outbound`: this gateway, `inbound`: the neighbour, `shared`: both "
+		 "in turns."},
 	{.name = "chunk_size", .type = CFG_UINT, AT(qg_config_stream, chunk_size), .min = 8, .max = 4096,
 	 .preset = "32", .unit = "bytes", .help = "Size of a chunk."},
 	{.name = "segment_chunks", .type = CFG_UINT, AT(qg_config_stream, segment_chunks), .min = 19,
 	 .max = 65536, .preset = "256",
-	 .help = "Chunks that are confirmed together. At least 16 more than the reserved ones, which are 2 * ceil(32 / "
-		 "chunk_size) + ceil(64 / chunk_size). The largest key is half a segment."},
-	{.name = "source", .type = CFG_SECTION, .required = true, .offset = offsetof(qg_config_stream, source),
+	 .help = "Chunks that are confirmed together. At least 16 more than the reserved ones, which are "
+		 "2 * ceil(32 / chunk_size) + ceil(64 / chunk_size). The largest key is half a segment."},
+	{.name = "source", .type = CFG_SECTION, .required = true,
+	 .offset = offsetof(qg_config_stream, source),
 	 .fields = source, .help = "Where its chunks come from."},
 	END,
 };
@@ -198,14 +210,14 @@ static const cfg_option stream[] = {
 static const cfg_option rule[] = {
 	{.name = "master", .type = CFG_PATTERN, .required = true, AT(qg_config_rule, master), .min = 1,
 	 .max = ID_MAX, .help = "SAE ID, exact or a pattern."},
-	{.name = "slaves", .type = CFG_PATTERNS, .required = true, LIST(qg_config_rule, slaves, n_slaves), .min = 1,
-	 .max = LIST_MAX, .help = "SAE IDs, exact or patterns, with which it may share keys."},
+	{.name = "slaves", .type = CFG_PATTERNS, .required = true, LIST(qg_config_rule, slaves, n_slaves),
+	 .min = 1, .max = LIST_MAX, .help = "SAE IDs, exact or patterns, with which it may share keys."},
 	{.name = "both_ways", .type = CFG_BOOL, AT(qg_config_rule, both_ways), .preset = "true",
 	 .help = "Also with the roles exchanged."},
-	{.name = "min_key_bits", .type = CFG_UINT, AT(qg_config_rule, min_key_bits), .min = 8, .max = KEY_BITS_MAX,
-	 .step = 8, .preset = "64", .unit = "bits", .help = "Smallest key."},
-	{.name = "max_key_bits", .type = CFG_UINT, AT(qg_config_rule, max_key_bits), .min = 8, .max = KEY_BITS_MAX,
-	 .step = 8, .preset = "4096", .unit = "bits", .help = "Largest key."},
+	{.name = "min_key_bits", .type = CFG_UINT, AT(qg_config_rule, min_key_bits), .min = 8,
+	 .max = KEY_BITS_MAX, .step = 8, .preset = "64", .unit = "bits", .help = "Smallest key."},
+	{.name = "max_key_bits", .type = CFG_UINT, AT(qg_config_rule, max_key_bits), .min = 8,
+	 .max = KEY_BITS_MAX, .step = 8, .preset = "4096", .unit = "bits", .help = "Largest key."},
 	{.name = "default_key_bits", .type = CFG_UINT, AT(qg_config_rule, default_key_bits), .min = 8,
 	 .max = KEY_BITS_MAX, .step = 8, .preset = "256", .unit = "bits",
 	 .help = "Size where a request gives none; between the two."},
@@ -220,17 +232,18 @@ static const cfg_option pool[] = {
 	{.name = "ready_chunks", .type = CFG_UINT, AT(qg_config, ready_chunks), .min = 1, .max = 268435456,
 	 .preset = "65536", .unit = "chunks",
 	 .help = "Per stream: intake stops while so many are ready. At least two segments of every stream."},
-	{.name = "inbound_chunks", .type = CFG_UINT, AT(qg_config, inbound_chunks), .min = 1, .max = 268435456,
-	 .preset = "1048576", .unit = "chunks",
+	{.name = "inbound_chunks", .type = CFG_UINT, AT(qg_config, inbound_chunks), .min = 1,
+	 .max = 268435456, .preset = "1048576", .unit = "chunks",
 	 .help = "Per stream: most that are held for fetching. At least one segment of every stream."},
 	{.name = "issue_s", .type = CFG_UINT, AT(qg_config, issue_s), .min = 1, .max = 31536000,
 	 .preset = "3600", .unit = "s", .help = "How long the keys of a segment are handed out."},
-	{.name = "fetch_s", .type = CFG_UINT, AT(qg_config, fetch_s), .min = 1, .max = 31536000, .preset = "300",
-	 .unit = "s", .help = "How long after that they may be fetched at the other end."},
-	{.name = "reserve_percent", .type = CFG_UINT, AT(qg_config, reserve_percent), .max = 90, .preset = "10",
-	 .unit = "%", .help = "Part of `ready_chunks` kept for pairs that used less."},
+	{.name = "fetch_s", .type = CFG_UINT, AT(qg_config, fetch_s), .min = 1, .max = 31536000,
+	 .preset = "300", .unit = "s", .help = "How long after that they may be fetched at the other end."},
+	{.name = "reserve_percent", .type = CFG_UINT, AT(qg_config, reserve_percent), .max = 90,
+	 .preset = "10", .unit = "%", .help = "Part of `ready_chunks` kept for pairs that used less."},
 	{.name = "lease_chunks", .type = CFG_UINT, AT(qg_config, lease_chunks), .min = 64, .max = 268435456,
-	 .preset = "65536", .unit = "chunks", .help = "Largest lease; what is left of one is lost in a crash."},
+	 .preset = "65536", .unit = "chunks",
+	 .help = "Largest lease; what is left of one is lost in a crash."},
 	{.name = "epoch_age_s", .type = CFG_UINT, AT(qg_config, epoch_age_s), .min = 1, .max = 31536000,
 	 .preset = "604800", .unit = "s", .help = "An epoch ends at this age."},
 	END,
@@ -241,7 +254,8 @@ static const cfg_option limits[] = {
 	 .preset = "0", .unit = "1/s", .help = "Keys that one SAE may ask for; 0: no limit."},
 	{.name = "sae_requests_per_s", .type = CFG_UINT, AT(qg_config, sae_requests_per_s), .max = UINT32_MAX,
 	 .preset = "0", .unit = "1/s", .help = "Requests of one SAE; 0: no limit."},
-	{.name = "pair_chunks", .type = CFG_UINT, AT(qg_config, pair_chunks), .max = UINT32_MAX, .preset = "0",
+	{.name = "pair_chunks", .type = CFG_UINT, AT(qg_config, pair_chunks), .max = UINT32_MAX,
+	 .preset = "0",
 	 .unit = "chunks", .help = "Issued to one pair of SAEs within `pool.fetch_s`; 0: no limit."},
 	{.name = "body_bytes", .type = CFG_UINT, AT(qg_config, body_bytes), .min = 1024, .max = 16777216,
 	 .preset = "65536", .unit = "bytes", .help = "Largest body of a request."},
@@ -259,12 +273,14 @@ const cfg_option qg_cfg_schema[] = {
 	 .fields = listener, .help = "Where SAEs ask for keys (ETSI GS QKD 014)."},
 	{.name = "kms_listener", .type = CFG_SECTION, .required = true, .offset = offsetof(qg_config, kms),
 	 .fields = listener, .help = "Where the neighbours call."},
-	{.name = "kms_client", .type = CFG_SECTION, .fields = kms_client, .note = "the files of `kms_listener`",
-	 .help = "TLS towards the neighbours."},
-	{.name = "store", .type = CFG_SECTION, .required = true, .fields = store, .help = "Key material at rest."},
+	{.name = "kms_client", .type = CFG_SECTION, .fields = kms_client,
+	 .note = "the files of `kms_listener`", .help = "TLS towards the neighbours."},
+	{.name = "store", .type = CFG_SECTION, .required = true, .fields = store,
+	 .help = "Key material at rest."},
 	{.name = "audit", .type = CFG_SECTION, .required = true, .fields = audit,
 	 .help = "Who got which key ID when."},
-	{.name = "log", .type = CFG_SECTION, .fields = log_options, .help = "The operating log on standard error."},
+	{.name = "log", .type = CFG_SECTION, .fields = log_options,
+	 .help = "The operating log on standard error."},
 	{.name = "saes", .type = CFG_ENTRIES, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
 	 .help = "The SAEs of this node."},
 	{.name = "directory", .type = CFG_ENTRIES, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
@@ -273,9 +289,10 @@ const cfg_option qg_cfg_schema[] = {
 	 .fields = neighbour, .help = "The gateways at the other end of a link."},
 	{.name = "streams", .type = CFG_ENTRIES, LIST(qg_config, streams, n_streams), .max = 1024,
 	 .fields = stream, .help = "The key streams, one for each direction of a link or a shared one."},
-	{.name = "policy", .type = CFG_ENTRIES, LIST(qg_config, policy, n_policy), .max = LIST_MAX, .fields = rule,
-	 .help = "Which SAEs may share keys. The first rule that fits a pair decides; a pair without a rule gets "
-		 "nothing."},
+	{.name = "policy", .type = CFG_ENTRIES, LIST(qg_config, policy, n_policy), .max = LIST_MAX,
+	 .fields = rule,
+	 .help = "Which SAEs may share keys. The first rule that fits a pair decides; a pair without a rule "
+		 "gets nothing."},
 	{.name = "pool", .type = CFG_SECTION, .fields = pool, .help = "How much key is kept, and how long."},
 	{.name = "limits", .type = CFG_SECTION, .fields = limits, .help = "Limits on what callers may do."},
 	END,

@@ -106,15 +106,15 @@ path_of(cfg_report *r, const cfg_node *node, const char *member)
 		if (node->name == NULL)
 			path = qg_cfg_format(r->mem, "[%zu]%s%s", node->index, dot, path);
 		else
-			path = qg_cfg_format(r->mem, "%s%s%s", printable(r->mem, node->name, NAME_SHOWN_MAX, ""), dot,
-					     path);
+			path = qg_cfg_format(r->mem, "%s%s%s",
+					     printable(r->mem, node->name, NAME_SHOWN_MAX, ""), dot, path);
 	}
 	if (path == NULL)
 		return "?";
 	return path[0] == '\0' ? "file" : path;
 }
 
-static void
+static void QG_PRINTF(4, 0)
 add_problem(cfg_report *r, unsigned line, const char *option, const char *fmt, va_list args)
 {
 	char text[TEXT_ROOM];
@@ -193,9 +193,13 @@ by_line(const void *a, const void *b)
 	return x->order < y->order ? -1 : x->order > y->order;
 }
 
-bool
-qg_cfg_print_problems(cfg_report *r, FILE *out)
+void
+qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out)
 {
+	if (err == QG_E_NOMEM) {
+		(void)fprintf(out, "%s:1: file: %s\n", r->file, qg_err_text(err));
+		return;
+	}
 	if (r->n > 0)
 		qsort(r->problems, r->n, sizeof *r->problems, by_line);
 	for (size_t i = 0; i < r->n; i++) {
@@ -205,5 +209,4 @@ qg_cfg_print_problems(cfg_report *r, FILE *out)
 	if (r->unshown > 0)
 		(void)fprintf(out, "%s:%u: file: %zu further problems\n", r->file, r->problems[r->n - 1].line,
 			      r->unshown);
-	return r->n > 0;
 }

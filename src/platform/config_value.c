@@ -38,7 +38,8 @@ range_text(const cfg_option *o, char *buf, size_t room)
 	char step[40] = "";
 	if (o->step > 0)
 		(void)snprintf(step, sizeof step, ", a multiple of %" PRIu64, o->step);
-	(void)snprintf(buf, room, "%" PRIu64 " to %" PRIu64 "%s%s%s", o->min, o->max, o->unit == NULL ? "" : " ",
+	(void)snprintf(buf, room, "%" PRIu64 " to %" PRIu64 "%s%s%s", o->min, o->max,
+		       o->unit == NULL ? "" : " ",
 		       o->unit == NULL ? "" : o->unit, step);
 }
 
@@ -50,10 +51,12 @@ check_uint(cfg_checker *c, const cfg_option *o, cfg_node *n)
 	const char *const text = n->text;
 	const size_t len = strlen(text);
 	if (n->quoted || !is_digits(text, len) || (len > 1 && text[0] == '0'))
-		qg_cfg_problem(c->report, n, "%s is not a whole number%s: give %s", qg_cfg_show(c->report, text),
+		qg_cfg_problem(c->report, n, "%s is not a whole number%s: give %s",
+			       qg_cfg_show(c->report, text),
 			       n->quoted ? " (it is in quotes)" : "", range);
 	else if (len > 10 || strtoull(text, NULL, 10) > o->max || strtoull(text, NULL, 10) < o->min)
-		qg_cfg_problem(c->report, n, "%s is out of range: give %s", qg_cfg_show(c->report, text), range);
+		qg_cfg_problem(c->report, n, "%s is out of range: give %s", qg_cfg_show(c->report, text),
+			       range);
 	else if (o->step > 0 && strtoull(text, NULL, 10) % o->step != 0)
 		qg_cfg_problem(c->report, n, "%s does not fit: give %s", text, range);
 }
@@ -63,7 +66,8 @@ check_bool(cfg_checker *c, const cfg_option *o, cfg_node *n)
 {
 	(void)o;
 	if (n->quoted || (strcmp(n->text, "true") != 0 && strcmp(n->text, "false") != 0))
-		qg_cfg_problem(c->report, n, "%s is neither true nor false%s", qg_cfg_show(c->report, n->text),
+		qg_cfg_problem(c->report, n, "%s is neither true nor false%s",
+			       qg_cfg_show(c->report, n->text),
 			       n->quoted ? " (it is in quotes)" : "");
 }
 
@@ -158,11 +162,13 @@ check_key_path(cfg_checker *c, const cfg_option *o, cfg_node *n)
 	const char *const text = n->text;
 	const char *const name = text + sizeof CREDENTIAL - 1;
 	if (strlen(text) == 64 && strspn(text, "0123456789abcdefABCDEF") == 64)
-		qg_cfg_problem(c->report, n, "looks like the key itself: give the name of a file, or credential:NAME");
+		qg_cfg_problem(c->report, n,
+			       "looks like the key itself: give the name of a file, or credential:NAME");
 	else if (strncmp(text, CREDENTIAL, sizeof CREDENTIAL - 1) != 0)
 		check_path(c, o, n);
 	else if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
-		qg_cfg_problem(c->report, n, "%s names no systemd credential: give credential:NAME, NAME without "
+		qg_cfg_problem(c->report, n,
+			       "%s names no systemd credential: give credential:NAME, NAME without "
 			       "\"/\" and no dot in front", qg_cfg_show(c->report, text));
 	else
 		check_token(c, o, n);
@@ -175,7 +181,8 @@ check_uuid(cfg_checker *c, const cfg_option *o, cfg_node *n)
 	(void)o;
 	if (qg_uuid_parse(n->text, strlen(n->text), &uuid) != QG_OK)
 		qg_cfg_problem(c->report, n,
-			       "%s is not a UUID: give 8-4-4-4-12 hex digits", qg_cfg_show(c->report, n->text));
+			       "%s is not a UUID: give 8-4-4-4-12 hex digits",
+			       qg_cfg_show(c->report, n->text));
 	else if (qg_uuid_is_null(&uuid))
 		qg_cfg_problem(c->report, n, "is the null UUID, which means none: leave the option out");
 }
@@ -186,7 +193,8 @@ check_fingerprint(cfg_checker *c, const cfg_option *o, cfg_node *n)
 	(void)o;
 	if (strlen(n->text) != FINGERPRINT_CHARS ||
 	    strspn(n->text, "0123456789abcdefABCDEF") != FINGERPRINT_CHARS) {
-		qg_cfg_problem(c->report, n, "%s is not a SHA-256 fingerprint: give 64 hex digits without colons",
+		qg_cfg_problem(c->report, n,
+			       "%s is not a SHA-256 fingerprint: give 64 hex digits without colons",
 			       qg_cfg_show(c->report, n->text));
 		return;
 	}
@@ -292,7 +300,8 @@ check_listen(cfg_checker *c, const cfg_option *o, cfg_node *n)
 		set_endpoint(c, n, &e);
 	else
 		qg_cfg_problem(c->report, n,
-			       "%s is not an address to listen on: give IPV4:PORT or [IPV6]:PORT, port 1 to 65535",
+			       "%s is no address to listen on: give IPV4:PORT or [IPV6]:PORT, port 1 to "
+			       "65535",
 			       qg_cfg_show(c->report, n->text));
 }
 
@@ -304,7 +313,8 @@ check_endpoint(cfg_checker *c, const cfg_option *o, cfg_node *n)
 	if (split(n->text, &e) && is_host(&e))
 		set_endpoint(c, n, &e);
 	else
-		qg_cfg_problem(c->report, n, "%s is not an address: give HOST:PORT or [IPV6]:PORT, port 1 to 65535",
+		qg_cfg_problem(c->report, n,
+			       "%s is not an address: give HOST:PORT or [IPV6]:PORT, port 1 to 65535",
 			       qg_cfg_show(c->report, n->text));
 }
 
@@ -313,8 +323,10 @@ check_url(cfg_checker *c, const cfg_option *o, cfg_node *n)
 {
 	endpoint e;
 	(void)o;
-	if (strncmp(n->text, HTTPS, sizeof HTTPS - 1) != 0 || !split(n->text + sizeof HTTPS - 1, &e) || !is_host(&e))
-		qg_cfg_problem(c->report, n, "%s is not the URL of a gateway: give https://HOST:PORT, without a path",
+	if (strncmp(n->text, HTTPS, sizeof HTTPS - 1) != 0 || !split(n->text + sizeof HTTPS - 1, &e) ||
+	    !is_host(&e))
+		qg_cfg_problem(c->report, n,
+			       "%s is not the URL of a gateway: give https://HOST:PORT, without a path",
 			       qg_cfg_show(c->report, n->text));
 }
 
@@ -328,7 +340,7 @@ const cfg_value_type qg_cfg_types[CFG_TYPES] = {
 	[CFG_TEXT] = {"a text", check_text},
 	[CFG_TOKEN] = {"printable ASCII without spaces", check_token},
 	[CFG_NAME] = {"a name of printable ASCII without space, quote, backslash and star", check_name},
-	[CFG_PATTERN] = {"a name of printable ASCII without space, quote and backslash, or a pattern with stars",
+	[CFG_PATTERN] = {"a name of printable ASCII without space, quote and backslash, or such with stars",
 			 check_pattern},
 	[CFG_PATH] = {"a file name", check_path},
 	[CFG_KEY_PATH] = {"a file name or credential:NAME", check_key_path},

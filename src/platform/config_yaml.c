@@ -63,6 +63,7 @@ add_node(reader *rd, cfg_kind kind, unsigned line)
 		return NULL;
 	}
 	n->bad = bad;
+	rd->nodes++;
 	if (rd->root == NULL)
 		rd->root = n;
 	return n;
@@ -74,7 +75,8 @@ check_mark_up(reader *rd, cfg_node *n, const yaml_char_t *anchor, const yaml_cha
 {
 	const bool bad = n->bad;
 	if (anchor != NULL)
-		qg_cfg_problem(rd->report, n, "anchors (&) are not allowed: write the value out where it is needed");
+		qg_cfg_problem(rd->report, n,
+			       "anchors (&) are not allowed: write the value out where it is needed");
 	if (tag != NULL && strcmp((const char *)tag, "!") != 0)
 		qg_cfg_problem(rd->report, n, "tags (!) are not allowed: take it out");
 	n->bad = bad;
@@ -145,8 +147,9 @@ on_alias(reader *rd, const yaml_event_t *e)
 static qg_err
 on_event(reader *rd, const yaml_event_t *e)
 {
-	if (++rd->nodes > QG_CFG_NODES_MAX) {
-		qg_cfg_problem_at(rd->report, line_of(e->start_mark), "file", "has too many values: give at most %d",
+	if (rd->nodes > QG_CFG_NODES_MAX) {
+		qg_cfg_problem_at(rd->report, line_of(e->start_mark), "file",
+				  "has too many values: give at most %d",
 				  QG_CFG_NODES_MAX);
 		return QG_E_PARSE;
 	}
@@ -154,7 +157,8 @@ on_event(reader *rd, const yaml_event_t *e)
 	case YAML_DOCUMENT_START_EVENT:
 		if (rd->documents++ == 0)
 			return QG_OK;
-		qg_cfg_problem_at(rd->report, line_of(e->start_mark), "syntax", "is a second document: give one");
+		qg_cfg_problem_at(rd->report, line_of(e->start_mark), "syntax",
+				  "is a second document: give one");
 		return QG_E_PARSE;
 	case YAML_MAPPING_START_EVENT:
 		return on_open(rd, CFG_MAP, e, e->data.mapping_start.anchor, e->data.mapping_start.tag);
@@ -194,8 +198,10 @@ read_events(reader *rd, yaml_parser_t *p, const char *text, size_t len)
 		if (yaml_parser_parse(p, &e) == 0) {
 			if (p->error == YAML_MEMORY_ERROR)
 				return QG_E_NOMEM;
-			qg_cfg_problem_at(rd->report, error_line(p, text, len), "syntax", "is not YAML: %s%s%s",
-					  p->problem == NULL ? "?" : p->problem, p->context == NULL ? "" : " ",
+			qg_cfg_problem_at(rd->report, error_line(p, text, len), "syntax",
+					  "is not YAML: %s%s%s",
+					  p->problem == NULL ? "?" : p->problem,
+					  p->context == NULL ? "" : " ",
 					  p->context == NULL ? "" : p->context);
 			return QG_E_PARSE;
 		}
@@ -262,7 +268,8 @@ emit_text(yaml_emitter_t *em, cfg_mem *m, const char *text)
 	const size_t len = strlen(text);
 	unsigned char *const copy = (unsigned char *)qg_cfg_copy(m, text, len);
 	return copy != NULL &&
-	       yaml_scalar_event_initialize(&e, NULL, NULL, copy, (int)len, 1, 1, YAML_DOUBLE_QUOTED_SCALAR_STYLE) &&
+	       yaml_scalar_event_initialize(&e, NULL, NULL, copy, (int)len, 1, 1,
+					    YAML_DOUBLE_QUOTED_SCALAR_STYLE) &&
 	       yaml_emitter_emit(em, &e);
 }
 
@@ -438,6 +445,15 @@ cyaml_memory(void *ctx, void *p, size_t n)
 	return qg_cfg_resize(ctx, p, n);
 }
 
+/* libcyaml does not tell why libyaml failed; on a text that libyaml wrote it
+ * can only be memory. */
+static bool
+is_out_of_memory(cyaml_err_t err)
+{
+	return err == CYAML_ERR_OOM || err == CYAML_ERR_LIBYAML_PARSER_INIT ||
+	       err == CYAML_ERR_LIBYAML_PARSER;
+}
+
 qg_err
 qg_cfg_bind(cfg_report *r, const cfg_node *root, cfg_mem *m, qg_config *out)
 {
@@ -454,10 +470,11 @@ qg_cfg_bind(cfg_report *r, const cfg_node *root, cfg_mem *m, qg_config *out)
 		return QG_E_NOMEM;
 	const cyaml_err_t err = cyaml_load_data((const uint8_t *)text.data, text.len, &config, &schema,
 						(cyaml_data_t **)&loaded, NULL);
-	if (err == CYAML_ERR_OOM)
+	if (is_out_of_memory(err))
 		return QG_E_NOMEM;
 	if (err != CYAML_OK) {
-		qg_cfg_problem_at(r, 1, "file", "passed every check but could not be loaded: %s", cyaml_strerror(err));
+		qg_cfg_problem_at(r, 1, "file", "passed every check but could not be loaded: %s",
+				  cyaml_strerror(err));
 		return QG_E_PARSE;
 	}
 	*out = *loaded;

@@ -10,6 +10,7 @@
 
 #include "qkdgate/http_client.h"
 #include "qkdgate/secret.h"
+#include "tls_internal.h"
 
 #define CONNECTIONS_PER_HOST 16L
 #define CONNECTIONS_KEPT 64L
@@ -30,6 +31,8 @@ typedef struct call {
 	qg_secret *answer; /* may hold key */
 	bool too_long;
 	bool no_memory;
+	bool wrong_server;
+	const qg_tls_match *server;
 	size_t answer_limit;
 	unsigned timeout_ms;
 	qg_http_done *done;
@@ -84,6 +87,7 @@ call_fill(call *k, const qg_http_call *from)
 	if (k->url == NULL)
 		return QG_E_NOMEM;
 	k->answer_limit = from->answer_limit;
+	k->server = from->server;
 	k->timeout_ms = from->timeout_ms;
 	k->done = from->done;
 	k->ctx = from->ctx;
@@ -149,6 +153,23 @@ on_data(char *data, size_t one, size_t n, void *ctx)
 	return n;
 }
 
+/* Before anything is sent on a connection, new or kept: whoever is at the other
+ * end must be the one that is meant, not just somebody that the CA knows. */
+static int
+before_request(void *ctx, char *to, char *from, int to_port, int from_port)
+{
+	(void)to, (void)from, (void)to_port, (void)from_port;
+	call *k = ctx;
+	struct curl_tlssessioninfo *tls = NULL;
+	qg_tls_identity id;
+	if (k->server == NULL)
+		return CURL_PREREQFUNC_OK;
+	k->wrong_server = curl_easy_getinfo(k->easy, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK || tls == NULL ||
+			  tls->backend != CURLSSLBACKEND_GNUTLS || tls->internals == NULL ||
+			  qg_tls_identify_server(tls->internals, &id) != QG_OK || !qg_tls_matches(k->server, &id);
+	return k->wrong_server ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+}
+
 /* --- setting up a transfer ------------------------------------------------ */
 
 #define SET(option, value) (curl_easy_setopt(easy, option, value) == CURLE_OK)
@@ -157,9 +178,10 @@ static bool
 set_tls(CURL *easy, const qg_tls_files *tls)
 {
 	long version = tls->min_version == QG_TLS_1_3 ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2;
-	return SET(CURLOPT_SSLVERSION, version) && SET(CURLOPT_SSL_VERIFYPEER, 1L) && SET(CURLOPT_SSL_VERIFYHOST, 2L) &&
-	       SET(CURLOPT_CAINFO, tls->ca) && SET(CURLOPT_CAPATH, NULL) && SET(CURLOPT_SSLCERT, tls->certificate) &&
-	       SET(CURLOPT_SSLKEY, tls->key) && (tls->crl == NULL || SET(CURLOPT_CRLFILE, tls->crl));
+	return SET(CURLOPT_SSLVERSION, version) && SET(CURLOPT_SSL_VERIFYPEER, 1L) &&
+	       SET(CURLOPT_SSL_VERIFYHOST, 2L) && SET(CURLOPT_CAINFO, tls->ca) && SET(CURLOPT_CAPATH, NULL) &&
+	       SET(CURLOPT_SSLCERT, tls->certificate) && SET(CURLOPT_SSLKEY, tls->key) &&
+	       (tls->crl == NULL || SET(CURLOPT_CRLFILE, tls->crl));
 }
 
 /* Nothing from the environment, nowhere but where the URL says. */
@@ -179,11 +201,13 @@ set_request(CURL *easy, call *k)
 		return false;
 	if (!head && !SET(CURLOPT_CUSTOMREQUEST, k->method))
 		return false;
-	if (k->body != NULL) {
-		if (!SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)k->body->len) ||
-		    !SET(CURLOPT_POSTFIELDS, (char *)k->body->data))
-			return false;
-	}
+	/* Where a body belongs, none is said as Content-Length: 0. */
+	bool empty = k->body == NULL && (strcmp(k->method, "POST") == 0 || strcmp(k->method, "PUT") == 0);
+	if (empty && (!SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)0) || !SET(CURLOPT_POSTFIELDS, "")))
+		return false;
+	if (k->body != NULL && (!SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)k->body->len) ||
+				!SET(CURLOPT_POSTFIELDS, (char *)k->body->data)))
+		return false;
 	/* Without "Expect:" curl waits for leave to send a larger body; without
 	 * ours it would say application/x-www-form-urlencoded. */
 	struct curl_slist *fields = curl_slist_append(NULL, "Expect:");
@@ -198,7 +222,8 @@ set_all(CURL *easy, const qg_tls_files *tls, call *k)
 {
 	return set_tls(easy, tls) && set_manners(easy) && set_request(easy, k) &&
 	       SET(CURLOPT_TIMEOUT_MS, (long)k->timeout_ms) && SET(CURLOPT_CONNECTTIMEOUT_MS, (long)k->timeout_ms) &&
-	       SET(CURLOPT_WRITEFUNCTION, on_data) && SET(CURLOPT_WRITEDATA, k) && SET(CURLOPT_PRIVATE, k);
+	       SET(CURLOPT_WRITEFUNCTION, on_data) && SET(CURLOPT_WRITEDATA, k) && SET(CURLOPT_PRIVATE, k) &&
+	       SET(CURLOPT_PREREQFUNCTION, before_request) && SET(CURLOPT_PREREQDATA, k);
 }
 
 static void
@@ -247,7 +272,8 @@ static void
 begin(qg_http_client *c, call *k)
 {
 	k->easy = c->n_idle > 0 ? c->idle[--c->n_idle] : curl_easy_init();
-	if (k->easy == NULL || !set_all(k->easy, &c->tls, k) || curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
+	if (k->easy == NULL || !set_all(k->easy, &c->tls, k) ||
+	    curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
 		finish(c, k, QG_E_NOMEM, 0);
 		return;
 	}
@@ -263,6 +289,8 @@ error_of(const call *k, CURLcode code)
 		return QG_E_RANGE;
 	if (k->no_memory)
 		return QG_E_NOMEM;
+	if (k->wrong_server)
+		return QG_E_AUTH;
 	switch (code) {
 	case CURLE_OK:
 		return QG_OK;
@@ -325,8 +353,10 @@ static void
 end_all(qg_http_client *c, call *inbox)
 {
 	while (c->running != NULL) {
-		call *k = c->running;
-		list_remove(c, k);
+		call *k = c->running; /* the first */
+		c->running = k->next;
+		if (c->running != NULL)
+			c->running->prev = NULL;
 		(void)curl_multi_remove_handle(c->multi, k->easy);
 		finish(c, k, QG_E_CLOSED, 0);
 	}

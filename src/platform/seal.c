@@ -162,7 +162,8 @@ open_blob(const uint8_t kek[KEY], const uint8_t bound[32], const uint8_t *blob, 
 }
 
 qg_err
-qg_sealer_unseal(qg_sealer *s, const void *ad, size_t ad_len, const uint8_t *blob, size_t len, qg_secret **out)
+qg_sealer_unseal(
+	qg_sealer *s, const void *ad, size_t ad_len, const uint8_t *blob, size_t len, qg_secret **out)
 {
 	uint8_t kek[KEY], bound[32];
 	QG_SECRET_AUTO *plain = NULL;

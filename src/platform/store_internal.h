@@ -28,6 +28,7 @@ typedef enum qg_sql {
 	QG_SQL_SEGMENT_CONFIRM,
 	QG_SQL_SEGMENT_SENT,
 	QG_SQL_SEGMENT_USE,
+	QG_SQL_SEGMENT_USED,
 	QG_SQL_SEGMENT_RESEAL,
 	QG_SQL_SEGMENT_DELETE,
 	QG_SQL_SEGMENT_LOAD,
@@ -115,7 +116,8 @@ const uint8_t *qg_row_bytes(qg_sql_row *r, int column, size_t n);
 /* Calls back for every row of a query until the callback does not return
  * QG_OK; QG_E_CORRUPT when it left the row bad. */
 typedef qg_err (*qg_row_fn)(qg_sql_row *row, void *ctx);
-qg_err qg_sql_each(qg_store *s, qg_sql id, const qg_sql_arg *arg, size_t n, qg_row_fn each, void *ctx) QG_CHECKED;
+qg_err qg_sql_each(qg_store *s, qg_sql id, const qg_sql_arg *arg, size_t n, qg_row_fn each, void *ctx)
+	QG_CHECKED;
 
 /* store_keys.c */
 qg_err qg_store_epoch_put(qg_store *s, qg_epoch_rec *rec) QG_CHECKED;
@@ -125,21 +127,26 @@ qg_err qg_store_epoch_delete(qg_store *s, int64_t row) QG_CHECKED;
 qg_err qg_store_segment_put(qg_store *s, qg_segment_rec *rec) QG_CHECKED;
 qg_err qg_store_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms) QG_CHECKED;
 qg_err qg_store_segment_sent(qg_store *s, int64_t row, uint64_t born_ms) QG_CHECKED;
-qg_err qg_store_segment_use(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len) QG_CHECKED;
+qg_err qg_store_segment_used(qg_store *s, int64_t row, uint8_t *out, size_t len) QG_CHECKED;
+qg_err qg_store_segment_use(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len)
+	QG_CHECKED;
 qg_err qg_store_segment_reseal(qg_store *s, int64_t row, const uint8_t *sealed, size_t len) QG_CHECKED;
 qg_err qg_store_segment_delete(qg_store *s, int64_t row) QG_CHECKED;
-qg_err qg_store_load_epochs(qg_store *s, qg_err (*each)(const qg_epoch_rec *rec, void *ctx), void *ctx) QG_CHECKED;
-qg_err qg_store_load_segments(qg_store *s, qg_err (*each)(const qg_segment_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+qg_err qg_store_load_epochs(
+	qg_store *s, qg_err (*each)(const qg_epoch_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+qg_err qg_store_load_segments(
+	qg_store *s, qg_err (*each)(const qg_segment_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 
 /* store_transfers.c */
 qg_err qg_store_transfer_put(qg_store *s, qg_transfer_rec *rec) QG_CHECKED;
-qg_err qg_store_transfer_state(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now) QG_CHECKED;
-qg_err qg_store_target_state(qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now)
+qg_err qg_store_transfer_state(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now)
 	QG_CHECKED;
+qg_err qg_store_target_state(
+	qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now) QG_CHECKED;
 qg_err qg_store_transfer_unseal(qg_store *s, int64_t row) QG_CHECKED;
 qg_err qg_store_transfer_delete(qg_store *s, int64_t row) QG_CHECKED;
-qg_err qg_store_load_transfers(qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx)
-	QG_CHECKED;
+qg_err qg_store_load_transfers(
+	qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_number_put(qg_store *s, const char *name, int64_t value) QG_CHECKED;
 qg_err qg_store_number_get(qg_store *s, const char *name, int64_t *value) QG_CHECKED;
 

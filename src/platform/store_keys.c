@@ -104,6 +104,35 @@ qg_store_segment_use(qg_store *s, int64_t row, const uint8_t *was, const uint8_t
 		QG_ARGS(qg_arg_i64(row), qg_arg_blob(was, len), qg_arg_blob(now, len)), QG_E_CONSUMED);
 }
 
+typedef struct used_copy {
+	uint8_t *out;
+	size_t len;
+	bool found;
+} used_copy;
+
+static qg_err
+used_row(qg_sql_row *r, void *ctx)
+{
+	used_copy *copy = ctx;
+	const uint8_t *used = qg_row_bytes(r, 0, copy->len);
+	if (r->bad)
+		return QG_E_CORRUPT;
+	memcpy(copy->out, used, copy->len);
+	copy->found = true;
+	return QG_OK;
+}
+
+qg_err
+qg_store_segment_used(qg_store *s, int64_t row, uint8_t *out, size_t len)
+{
+	used_copy copy = {.len = len};
+	copy.out = out;
+	qg_err err = qg_sql_each(s, QG_SQL_SEGMENT_USED, QG_ARGS(qg_arg_i64(row)), used_row, &copy);
+	if (err != QG_OK)
+		return err;
+	return copy.found ? QG_OK : QG_E_NOTFOUND;
+}
+
 qg_err
 qg_store_segment_reseal(qg_store *s, int64_t row, const uint8_t *sealed, size_t len)
 {

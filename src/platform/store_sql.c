@@ -31,6 +31,7 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_SEGMENT_CONFIRM] = "UPDATE segment SET state = 2, ready_wall_ms = ?2 WHERE row = ?1 AND state = 1",
 	[QG_SQL_SEGMENT_SENT] = "UPDATE segment SET born_ms = ?2 WHERE row = ?1 AND ours = 1",
 	[QG_SQL_SEGMENT_USE] = "UPDATE segment_used SET used = ?3 WHERE row = ?1 AND used = ?2",
+	[QG_SQL_SEGMENT_USED] = "SELECT used FROM segment_used WHERE row = ?1",
 	[QG_SQL_SEGMENT_RESEAL] = "UPDATE segment_blob SET sealed = ?2 WHERE row = ?1",
 	[QG_SQL_SEGMENT_DELETE] = "DELETE FROM segment WHERE row = ?1",
 	[QG_SQL_SEGMENT_LOAD] =

@@ -132,7 +132,7 @@ bind_one(sqlite3_stmt *stmt, int at, const qg_sql_arg *a)
 static qg_err
 statement_bind(qg_sqlite *s, qg_sql id, const qg_sql_arg *arg, size_t n, sqlite3_stmt **out)
 {
-	sqlite3_stmt *stmt;
+	sqlite3_stmt *stmt = NULL;
 	qg_err err = statement(s, id, &stmt);
 	if (err != QG_OK)
 		return err;
@@ -152,7 +152,7 @@ statement_bind(qg_sqlite *s, qg_sql id, const qg_sql_arg *arg, size_t n, sqlite3
 static qg_err
 statement_run(qg_sqlite *s, qg_sql id, const qg_sql_arg *arg, size_t n)
 {
-	sqlite3_stmt *stmt;
+	sqlite3_stmt *stmt = NULL;
 	qg_err err = statement_bind(s, id, arg, n, &stmt);
 	if (err != QG_OK)
 		return err;
@@ -196,7 +196,7 @@ qg_err
 qg_sql_each(qg_store *store, qg_sql id, const qg_sql_arg *arg, size_t n, qg_row_fn each, void *ctx)
 {
 	qg_sqlite *s = sqlite_of(store);
-	sqlite3_stmt *stmt;
+	sqlite3_stmt *stmt = NULL;
 	int rc;
 	qg_err err = statement_bind(s, id, arg, n, &stmt);
 	if (err != QG_OK)
@@ -316,6 +316,15 @@ store_begin(qg_store *store)
 	return err;
 }
 
+/* After a sync that failed, a crash may yet find the commit done, and memory is
+ * asked for after the sync too; a write that failed left no commit mark. */
+static bool
+may_have_happened(int rc)
+{
+	int primary = rc & 0xff;
+	return primary == SQLITE_NOMEM || (primary == SQLITE_IOERR && rc != SQLITE_IOERR_WRITE);
+}
+
 static qg_err
 store_commit(qg_store *store)
 {
@@ -323,11 +332,14 @@ store_commit(qg_store *store)
 	qg_err err = changing(s);
 	if (err == QG_E_STATE)
 		return err;
-	if (err == QG_OK)
+	if (err == QG_OK) {
 		err = statement_run(s, QG_SQL_COMMIT, NULL, 0);
+		if (err != QG_OK && may_have_happened(sqlite3_extended_errcode(s->db)))
+			err = QG_E_UNKNOWN;
+	}
 	if (err != QG_OK) {
 		store_rollback(store);
-		return err == QG_E_CORRUPT ? err : QG_E_IO;
+		return err == QG_E_CORRUPT || err == QG_E_UNKNOWN ? err : QG_E_IO;
 	}
 	s->changing = false;
 	recovered(s);
@@ -361,6 +373,7 @@ const qg_store_ops qg_store_sqlite_ops = {
 	.segment_confirm = qg_store_segment_confirm,
 	.segment_sent = qg_store_segment_sent,
 	.segment_use = qg_store_segment_use,
+	.segment_used = qg_store_segment_used,
 	.segment_reseal = qg_store_segment_reseal,
 	.segment_delete = qg_store_segment_delete,
 	.transfer_put = qg_store_transfer_put,
@@ -595,7 +608,8 @@ qg_store_sqlite_open(const char *path, bool *fresh, qg_store **out, char *why, s
 {
 	bool made = false;
 	qg_sqlite *s = calloc(1, sizeof *s);
-	opening o = {s, why, why_room};
+	opening o = {.s = s, .why_room = why_room};
+	o.why = why;
 	if (s == NULL)
 		return say(&o, QG_E_NOMEM, "no memory");
 	s->store.ops = &qg_store_sqlite_ops;

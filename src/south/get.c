@@ -174,10 +174,6 @@ take(qg_source *s, window *w, uint32_t index)
 		s->fault = "key_size";
 		return QG_E_PROTO;
 	}
-	if (a.index != index && !s->profile->index_may_differ) {
-		s->fault = "index";
-		return QG_E_PROTO;
-	}
 	if (a.index == index && (w->is_void || index != w->next))
 		return early_put(s, index, a.key);
 	/* Another index is reported as it is: core decides. */

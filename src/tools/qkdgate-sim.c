@@ -147,6 +147,10 @@ main(int argc, char **argv)
 	if (rc != 0)
 		return rc == 1 ? EXIT_SUCCESS : 2;
 	fputs(warning, stderr);
+	if (qg_secret_init() != QG_OK) {
+		fprintf(stderr, "qkdgate-sim: out of memory\n");
+		return EXIT_FAILURE;
+	}
 	if (o.tls) {
 		char why[256];
 		if (qg_tls_check_files(&o.files, why, sizeof why) != QG_OK) {
@@ -162,7 +166,7 @@ main(int argc, char **argv)
 	pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread: all inherit it */
 	signal(SIGPIPE, SIG_IGN);
 	qg_log_init(QG_LOG_INFO, QG_LOG_TEXT);
-	if (qg_secret_init() != QG_OK || sim_init(&s, &o) != QG_OK) {
+	if (sim_init(&s, &o) != QG_OK) {
 		fprintf(stderr, "qkdgate-sim: out of memory\n");
 		return EXIT_FAILURE;
 	}

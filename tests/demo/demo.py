@@ -35,24 +35,29 @@ def down():
     return stopped
 
 
+def url_name(node):
+    return f"{node.id.replace('-', '_')}_URL"
+
+
 def write_env(network):
     """build/demo/env: literal NAME=value lines for shells and scripts."""
     lines = [f"CA={network.pki / 'ca.pem'}"]
     for node in network.topology.nodes:
-        lines.append(f"{node.id.replace('-', '_')}_URL={network.url(node.name)}")
+        lines.append(f"{url_name(node)}={network.url(node.name)}")
         for sae in node.saes:
             for kind, suffix in (("CERT", "pem"), ("KEY", "key")):
                 lines.append(f"{sae.name.upper()}_{kind}={network.pki / f'{sae.name}.{suffix}'}")
     (FOLDER / "env").write_text("\n".join(lines) + "\n")
 
 
-def curl(sae, url):
-    """Runs curl as an SAE; prints the command as one would paste it, and the answer."""
+def curl(network, sae, path):
+    """Runs curl as an SAE at its gateway; prints the command as one would paste it, and the answer."""
     pki = FOLDER / "pki"
+    node = network.topology.home(sae)
     command = ["curl", "-s", "--cacert", str(pki / "ca.pem"), "--cert", str(pki / f"{sae}.pem"),
-               "--key", str(pki / f"{sae}.key"), url]
+               "--key", str(pki / f"{sae}.key"), network.url(node.name) + path]
     name = sae.upper()
-    print(f'\n$ curl -s --cacert $CA --cert ${name}_CERT --key ${name}_KEY "{url}"')
+    print(f'\n$ curl -s --cacert $CA --cert ${name}_CERT --key ${name}_KEY "${url_name(node)}{path}"')
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     print(done.stdout)
     return json.loads(done.stdout)["keys"][0]
@@ -60,10 +65,8 @@ def curl(sae, url):
 
 def show(network, master, slave):
     """One key at both ends; False when they differ."""
-    first = curl(master, f"{network.url(network.topology.home(master).name)}"
-                         f"/api/v1/keys/sae-{slave}/enc_keys")
-    second = curl(slave, f"{network.url(network.topology.home(slave).name)}"
-                         f"/api/v1/keys/sae-{master}/dec_keys?key_ID={first['key_ID']}")
+    first = curl(network, master, f"/api/v1/keys/sae-{slave}/enc_keys")
+    second = curl(network, slave, f"/api/v1/keys/sae-{master}/dec_keys?key_ID={first['key_ID']}")
     match = first["key"] == second["key"]
     print(f"\n{master} and {slave} {'hold the same key' if match else 'HOLD DIFFERENT KEYS'} "
           f"({first['key_ID']}).")

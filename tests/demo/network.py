@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from client import Client
-from processes import Process, wait_for
+from processes import Process, ProcessFailed, wait_for
 from topology import node_config, sim_arguments, to_yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -196,10 +196,11 @@ class Network:
         return client
 
     def stock(self, master, slave):
+        """Keys that the master's gateway holds towards the slave's."""
         with self.client(master) as client:
-            answer = client.status(slave)
+            answer = client.status(f"sae-{slave}")
         if answer.status != 200:
-            raise RuntimeError(f"status of {slave} for {master}: {answer.status} {answer.body!r}")
+            raise ProcessFailed(f"status of sae-{slave} for sae-{master}: {answer.status} {answer.body!r}")
         return answer.json["stored_key_count"]
 
     def wait_stock(self, master, slave, at_least=1, timeout_s=30):

@@ -200,7 +200,7 @@ def put_back(net, node, copy):
 
 
 def rollback_reported(gateway):
-    return gateway.lines("rollback") or gateway.lines("ROLLBACK")
+    return gateway.lines("event=epochs_ended", "older than")
 
 
 def test_rule_09_a_restored_database_of_the_owner_ends_its_epochs(make_source, make_network):

@@ -43,7 +43,8 @@ static const qg_clock_ops fake_clock = {fake_elapsed, fake_wall};
 static void
 write_file(const char *path, const void *bytes, size_t n, mode_t mode)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	(void)unlink(path); /* one of mode 0400 could not be written */
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0600);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, bytes, n), (ssize_t)n);
 	assert_int_equal(fchmod(fd, mode), 0);

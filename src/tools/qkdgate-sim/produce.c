@@ -89,9 +89,7 @@ sim_produce(sim *s, uint64_t now_ms)
 		if (!may_produce(st))
 			continue;
 		/* A share may not make a chunk where all of them together do. */
-		uint64_t want = share / price(st);
-		if (want == 0 && s->tokens >= price(st))
-			want = 1;
+		uint64_t want = share >= price(st) ? share / price(st) : s->tokens >= price(st) ? 1u : 0u;
 		if (s->opt.rate_bps == 0)
 			want = (uint64_t)4 * SIM_BLOCK;
 		uint64_t made = produce_for(s, st, want);

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "qkdgate/clock.h"
+#include "qkdgate/directory.h"
+#include "qkdgate/secret.h"
+
+#define FINGERPRINT "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+static const qg_config_sae saes[] = {
+	{.id = "alice", .match = {.uri = "urn:sae:alice"}},
+	{.id = "bob", .match = {.dns = "Bob.Example"}},
+	{.id = "carol", .match = {.cn = "Carol C."}},
+	{.id = "dave", .match = {.fingerprint = FINGERPRINT}},
+};
+
+static const qg_config_neighbour neighbours[] = {
+	{.id = "KME-B", .url = "https://b:1", .match = {.dns = "kme-b"}},
+	{.id = "KME-C", .url = "https://c:1", .match = {.uri = "urn:kme:c"}},
+};
+
+static const qg_config_place places[] = {
+	{.sae = "sae-*", .kme = "KME-STAR"},   {.sae = "sae-b*", .kme = "KME-LATE"},
+	{.sae = "sae-exact", .kme = "KME-B"},  {.sae = "*e", .kme = "KME-E"},
+	{.sae = "far", .kme = "KME-FAR"},
+};
+
+static const qg_config config = {
+	.kme_id = "KME-A",
+	.saes = saes,
+	.n_saes = 4,
+	.neighbours = neighbours,
+	.n_neighbours = 2,
+	.directory = places,
+	.n_directory = 5,
+};
+
+typedef struct fixture {
+	qg_directory *d;
+	qg_tls_identity id;
+} fixture;
+
+static void
+put(char to[QG_TLS_NAME_MAX], const char *text)
+{
+	assert_true(strlen(text) < QG_TLS_NAME_MAX);
+	memcpy(to, text, strlen(text) + 1);
+}
+
+static int
+set_up(void **state)
+{
+	fixture *f = calloc(1, sizeof *f);
+	assert_non_null(f);
+	memset(f->id.fingerprint, 'e', 64);
+	assert_int_equal(qg_directory_new(&config, &f->d), QG_OK);
+	*state = f;
+	return 0;
+}
+
+static int
+tear_down(void **state)
+{
+	fixture *f = *state;
+	qg_directory_free(&f->d);
+	assert_null(f->d);
+	qg_directory_free(&f->d);
+	free(f);
+	return 0;
+}
+
+static void
+each_kind_of_name_identifies(void **state)
+{
+	fixture *f = *state;
+	put(f->id.uri[0], "urn:something:else");
+	put(f->id.uri[1], "urn:sae:alice");
+	f->id.n_uri = 2;
+	assert_ptr_equal(qg_directory_identify(f->d, &f->id), &saes[0]);
+	f->id.n_uri = 0;
+	put(f->id.dns[0], "bOB.example");
+	f->id.n_dns = 1;
+	assert_ptr_equal(qg_directory_identify(f->d, &f->id), &saes[1]);
+	f->id.n_dns = 0;
+	put(f->id.cn, "Carol C.");
+	assert_ptr_equal(qg_directory_identify(f->d, &f->id), &saes[2]);
+	f->id.cn[0] = '\0';
+	memcpy(f->id.fingerprint, FINGERPRINT, 65);
+	assert_ptr_equal(qg_directory_identify(f->d, &f->id), &saes[3]);
+}
+
+static void
+names_count_only_as_their_kind(void **state)
+{
+	fixture *f = *state;
+	put(f->id.uri[0], "Bob.Example");
+	put(f->id.uri[1], "alice");
+	f->id.n_uri = 2;
+	put(f->id.dns[0], "urn:sae:alice");
+	put(f->id.dns[1], "Carol C.");
+	f->id.n_dns = 2;
+	put(f->id.cn, "bob.example");
+	assert_null(qg_directory_identify(f->d, &f->id));
+	put(f->id.cn, "carol c."); /* only DNS is without case */
+	assert_null(qg_directory_identify(f->d, &f->id));
+	put(f->id.uri[0], "URN:sae:alice");
+	assert_null(qg_directory_identify(f->d, &f->id));
+	put(f->id.dns[0], "bob.example.org");
+	put(f->id.dns[1], "bob.exampl");
+	assert_null(qg_directory_identify(f->d, &f->id));
+}
+
+static void
+names_beyond_the_count_are_not_read(void **state)
+{
+	fixture *f = *state;
+	put(f->id.uri[0], "urn:x");
+	put(f->id.uri[1], "urn:sae:alice");
+	f->id.n_uri = 1;
+	assert_null(qg_directory_identify(f->d, &f->id));
+}
+
+static void
+two_names_of_one_sae_are_fine(void **state)
+{
+	fixture *f = *state;
+	put(f->id.dns[0], "bob.example");
+	put(f->id.dns[1], "BOB.EXAMPLE");
+	f->id.n_dns = 2;
+	assert_ptr_equal(qg_directory_identify(f->d, &f->id), &saes[1]);
+}
+
+/* Runs it with standard error in a file and gives back what was written. */
+static size_t
+logged(const fixture *f, const qg_config_sae **found, char *text, size_t room)
+{
+	char name[] = "/tmp/qkdgate-test-XXXXXX";
+	const int fd = mkstemp(name), keep = dup(STDERR_FILENO);
+	assert_true(fd >= 0 && keep >= 0);
+	assert_int_equal(unlink(name), 0);
+	assert_true(dup2(fd, STDERR_FILENO) >= 0);
+	*found = qg_directory_identify(f->d, &f->id);
+	assert_true(dup2(keep, STDERR_FILENO) >= 0);
+	const ssize_t n = pread(fd, text, room - 1, 0);
+	assert_true(n >= 0);
+	text[n] = '\0';
+	assert_int_equal(close(fd) + close(keep), 0);
+	return (size_t)n;
+}
+
+static void
+names_of_two_saes_match_none_and_are_logged(void **state)
+{
+	fixture *f = *state;
+	const qg_config_sae *found = &saes[0];
+	char text[1024];
+	put(f->id.uri[0], "urn:sae:alice");
+	f->id.n_uri = 1;
+	assert_int_equal(logged(f, &found, text, sizeof text), 0);
+	assert_ptr_equal(found, &saes[0]);
+	put(f->id.cn, "Carol C.");
+	assert_true(logged(f, &found, text, sizeof text) > 0);
+	assert_null(found);
+	assert_non_null(strstr(text, "event=ambiguous_certificate"));
+	assert_null(strstr(text, "Carol C.")); /* made safe for the log */
+	f->id.cn[0] = '\0';
+	put(f->id.dns[0], "bob.example");
+	f->id.n_dns = 1;
+	assert_true(logged(f, &found, text, sizeof text) > 0);
+	assert_null(found);
+	f->id.n_dns = 0;
+	memcpy(f->id.fingerprint, FINGERPRINT, 65);
+	assert_true(logged(f, &found, text, sizeof text) > 0);
+	assert_null(found);
+}
+
+/* The loader refuses such a configuration; the directory does not guess. */
+static void
+one_name_of_two_saes_matches_none(void **state)
+{
+	const qg_config_sae same[] = {{.id = "a", .match = {.cn = "x"}}, {.id = "b", .match = {.cn = "x"}}};
+	const qg_config cfg = {.kme_id = "K", .saes = same, .n_saes = 2};
+	fixture *f = *state;
+	qg_directory *d = NULL;
+	assert_int_equal(qg_directory_new(&cfg, &d), QG_OK);
+	put(f->id.cn, "x");
+	assert_null(qg_directory_identify(d, &f->id));
+	qg_directory_free(&d);
+}
+
+static void
+neighbours_by_certificate(void **state)
+{
+	fixture *f = *state;
+	put(f->id.dns[0], "KME-B");
+	f->id.n_dns = 1;
+	assert_ptr_equal(qg_directory_neighbour(f->d, &f->id), &neighbours[0]);
+	assert_null(qg_directory_identify(f->d, &f->id));
+	put(f->id.uri[0], "urn:kme:c");
+	f->id.n_uri = 1;
+	assert_null(qg_directory_neighbour(f->d, &f->id));
+	f->id.n_dns = 0;
+	assert_ptr_equal(qg_directory_neighbour(f->d, &f->id), &neighbours[1]);
+	put(f->id.uri[0], "urn:sae:alice");
+	assert_null(qg_directory_neighbour(f->d, &f->id));
+}
+
+static void
+local_by_id(void **state)
+{
+	const fixture *f = *state;
+	assert_ptr_equal(qg_directory_local(f->d, "carol"), &saes[2]);
+	assert_null(qg_directory_local(f->d, "Carol C."));
+	assert_null(qg_directory_local(f->d, "CAROL"));
+	assert_null(qg_directory_local(f->d, "sae-exact"));
+	assert_null(qg_directory_local(f->d, ""));
+}
+
+static void
+home_of(const fixture *f, const char *sae, const char *kme)
+{
+	const char *const home = qg_directory_home(f->d, sae);
+	if (kme == NULL)
+		assert_null(home);
+	else
+		assert_string_equal(home, kme);
+}
+
+static void
+home_local_then_exact_then_patterns_in_order(void **state)
+{
+	const fixture *f = *state;
+	home_of(f, "alice", "KME-A"); /* though *e fits */
+	home_of(f, "sae-exact", "KME-B");
+	home_of(f, "sae-bob", "KME-STAR"); /* sae-b* comes later */
+	home_of(f, "sae-e", "KME-STAR");
+	home_of(f, "joe", "KME-E");
+	home_of(f, "far", "KME-FAR");
+	home_of(f, "sae-*", "KME-STAR"); /* as a text */
+	home_of(f, "nobody", NULL);
+	home_of(f, "", NULL);
+}
+
+static void
+an_empty_directory_knows_nobody(void **state)
+{
+	const qg_config none = {.kme_id = "K"};
+	const fixture *f = *state;
+	qg_directory *d = NULL;
+	assert_int_equal(qg_directory_new(&none, &d), QG_OK);
+	assert_null(qg_directory_identify(d, &f->id));
+	assert_null(qg_directory_neighbour(d, &f->id));
+	assert_null(qg_directory_local(d, "alice"));
+	assert_null(qg_directory_home(d, "alice"));
+	qg_directory_free(&d);
+}
+
+enum { MANY = 100000 };
+
+static char many_names[MANY][24];
+static qg_config_sae many_saes[MANY];
+static qg_config_place many_places[MANY];
+static char many_places_names[MANY][24];
+
+static void
+a_hundred_thousand_saes(void **state)
+{
+	fixture *f = *state;
+	qg_directory *d = NULL;
+	for (size_t i = 0; i < MANY; i++) {
+		assert_true(snprintf(many_names[i], sizeof many_names[i], "urn:sae:%zu", i) > 0);
+		assert_true(snprintf(many_places_names[i], sizeof many_places_names[i], "far-%zu", i) > 0);
+		many_saes[i] = (qg_config_sae){.id = many_names[i], .match = {.uri = many_names[i]}};
+		many_places[i] = (qg_config_place){.sae = many_places_names[i], .kme = many_names[i]};
+	}
+	const qg_config cfg = {.kme_id = "K",
+			       .saes = many_saes,
+			       .n_saes = MANY,
+			       .directory = many_places,
+			       .n_directory = MANY};
+	const uint64_t start_ms = qg_clock_elapsed_ms();
+	assert_int_equal(qg_directory_new(&cfg, &d), QG_OK);
+	f->id.n_uri = 1;
+	for (size_t i = 0; i < MANY; i++) {
+		put(f->id.uri[0], many_names[i]);
+		assert_ptr_equal(qg_directory_identify(d, &f->id), &many_saes[i]);
+		assert_ptr_equal(qg_directory_local(d, many_names[i]), &many_saes[i]);
+		assert_ptr_equal(qg_directory_home(d, many_places_names[i]), many_names[i]);
+	}
+	const uint64_t took_ms = qg_clock_elapsed_ms() - start_ms;
+	print_message("%d SAEs looked up in %u ms\n", MANY, (unsigned)took_ms);
+	assert_true(took_ms < 10000); /* a linear search takes minutes */
+	put(f->id.uri[0], "urn:sae:100000");
+	assert_null(qg_directory_identify(d, &f->id));
+	qg_directory_free(&d);
+}
+
+#define IN_FIXTURE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		IN_FIXTURE(each_kind_of_name_identifies),
+		IN_FIXTURE(names_count_only_as_their_kind),
+		IN_FIXTURE(names_beyond_the_count_are_not_read),
+		IN_FIXTURE(two_names_of_one_sae_are_fine),
+		IN_FIXTURE(names_of_two_saes_match_none_and_are_logged),
+		IN_FIXTURE(one_name_of_two_saes_matches_none),
+		IN_FIXTURE(neighbours_by_certificate),
+		IN_FIXTURE(local_by_id),
+		IN_FIXTURE(home_local_then_exact_then_patterns_in_order),
+		IN_FIXTURE(an_empty_directory_knows_nobody),
+		IN_FIXTURE(a_hundred_thousand_saes),
+	};
+	if (qg_secret_init() != QG_OK)
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
