@@ -360,7 +360,8 @@ def test_rule_11_the_owner_stops_issuing_after_its_window(make_network):
     with net.client("alice") as alice, net.client("bob") as bob:
         (key,) = issue(alice)
         wait_for("the end of the issue window", lambda: alice.enc("sae-bob").status == 503, 30, 0.2)
-        assert alice.status("sae-bob").json["stored_key_count"] == 0
+        wait_for("a status that says so",
+                 lambda: alice.status("sae-bob").json["stored_key_count"] == 0, 3)
         assert bob.get_dec("sae-alice", key[0]).keys() == [key]  # still within the fetch window
         net.outage(False)
         issue(alice, timeout_s=30)
