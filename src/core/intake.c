@@ -12,6 +12,7 @@
 #define PROBE_TRIES 3
 #define OPEN_TRIES 2
 #define ABANDON_LIMIT 8 /* segments in a row: the source gives nothing of use */
+#define LEAP_MAX (UINT32_C(1) << 24) /* chunks missing at once */
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
 {
@@ -53,25 +54,55 @@ static unsigned segments_waiting(const qg_epoch *e)
 	return n;
 }
 
-/* Whether the stream wants the segment that begins at next_index. One of ours
- * waits for room in the pool; where the stream is shared it is passed over
- * instead, so that the neighbour's segments go on. */
-static bool want_segment(qg_stream *st, qg_epoch *e)
+static bool pool_has_room(const qg_stream *st, const qg_epoch *e)
 {
-	uint32_t number = (uint32_t)(st->next_index / e->segment_chunks);
-	if (segment_decided(e, number)) {
-		st->next_index += e->segment_chunks;
-		return want_segment(st, e);
+	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks;
+}
+
+static void drop_oldest_waiting(qg_epoch *e)
+{
+	for (uint32_t i = 0; i < e->n_seg; i++) {
+		qg_segment *s = e->seg[i];
+		if (s != NULL && !s->ours && s->phase == QG_SEG_FULL) {
+			qg_epoch_remove(e, s);
+			return;
+		}
 	}
-	if (!qg_epoch_is_ours(e, number))
-		return segments_waiting(e) < QG_LOOKAHEAD;
-	if (chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks)
-		return true;
-	if (st->cfg->direction != QG_DIRECTION_SHARED || segments_waiting(e) >= QG_LOOKAHEAD)
-		return false;
-	e->decided_out = number + 1;
-	st->next_index += e->segment_chunks;
-	return want_segment(st, e);
+}
+
+/* Whether the stream wants segment `number`, not decided yet. One of ours waits
+ * for room in the pool, one of theirs for the owner to confirm those before it.
+ * On a shared stream neither may hold up the other end: while the neighbour's
+ * pool is full it passes its segments over, so ours go on without them. */
+static bool want_segment(qg_stream *st, qg_epoch *e, uint32_t number, bool *pass)
+{
+	bool shared = st->cfg->direction == QG_DIRECTION_SHARED;
+	bool room = pool_has_room(st, e), crowded = segments_waiting(e) >= QG_LOOKAHEAD;
+	*pass = false;
+	if (qg_epoch_is_ours(e, number)) {
+		*pass = shared && !room && !crowded;
+		return room;
+	}
+	if (crowded && shared && room)
+		drop_oldest_waiting(e);
+	return !crowded || (shared && room);
+}
+
+/* Moves next_index to the segment to read next; false: none for now. */
+static bool next_segment_wanted(qg_stream *st, qg_epoch *e)
+{
+	while (st->next_index + e->segment_chunks <= QG_EPOCH_LAST) {
+		uint32_t number = (uint32_t)(st->next_index / e->segment_chunks);
+		bool pass = segment_decided(e, number);
+		if (!pass && want_segment(st, e, number, &pass))
+			return true;
+		if (!pass)
+			return false;
+		if (qg_epoch_is_ours(e, number) && e->decided_out <= number)
+			e->decided_out = number + 1;
+		st->next_index += e->segment_chunks;
+	}
+	return false;
 }
 
 static bool order_get(qg_stream *st, qg_intake_order *order)
@@ -79,7 +110,7 @@ static bool order_get(qg_stream *st, qg_intake_order *order)
 	qg_epoch *e = qg_epoch_filling(st);
 	if (e == NULL)
 		return false;
-	if (st->next_index % e->segment_chunks == 0 && !want_segment(st, e)) {
+	if (st->next_index % e->segment_chunks == 0 && !next_segment_wanted(st, e)) {
 		st->wants_room = true;
 		return false;
 	}
@@ -162,7 +193,7 @@ static void resume_epoch(qg_stream *st, qg_epoch *e)
 		qg_segment *s = i < e->n_seg ? e->seg[i] : NULL;
 		if (s != NULL && s->phase == QG_SEG_FILLING)
 			qg_epoch_remove(e, s);
-		else if (s != NULL && s->first_index + s->count > next)
+		else if (s != NULL && s->phase == QG_SEG_FULL && s->first_index + s->count > next)
 			next = s->first_index + s->count;
 	}
 	st->next_index = next;
@@ -284,7 +315,7 @@ static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 	st->abandoned = 0;
 	qg_epoch_put_probe(e, s);
 	st->n_segments++;
-	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST && e->opener)
+	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST)
 		qg_epoch_end(e, QG_KMS_CLOSE_AGE, true);
 	else if (s->ours)
 		qg_offer_step(st, qg_clock_elapsed_ms());
@@ -334,12 +365,17 @@ static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, c
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 		return QG_E_PROTO;
 	}
+	if (index - st->next_index > LEAP_MAX) {
+		qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"the index leaps\"", st->cfg->name);
+		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
+		return QG_E_PROTO;
+	}
 	if (index > st->next_index) {
 		abandon_segment(st, e, index, "chunks are missing");
 		if (index != st->next_index || e->state != QG_EPOCH_FILLING)
 			return QG_E_PROTO;
 	}
-	if (st->next_index % e->segment_chunks == 0 && !want_segment(st, e))
+	if (st->next_index % e->segment_chunks == 0 && !next_segment_wanted(st, e))
 		return QG_E_FULL;
 	if (index != st->next_index)
 		return QG_E_PROTO;
