@@ -355,8 +355,10 @@ static qg_err restore_loaded(struct qg_core *core, restore *r, bool found, const
 	core->rolled_back = store_is_old(core, found, a);
 	qg_err err;
 	if (core->rolled_back || r->reset) {
-		qg_log(QG_LOG_ERROR, "store", "event=epochs_ended reason=\"%s\"",
-		       r->reset ? "reset by the operator" : "the database is older than the anchor");
+		qg_log(r->reset ? QG_LOG_WARN : QG_LOG_ERROR, "store", "event=epochs_ended reason=\"%s\"",
+		       r->reset ? "reset by the operator"
+		       : found  ? "the database is older than the anchor"
+				: "a database without its anchor");
 		err = end_all(core, a->commits);
 	} else {
 		err = core->part.store->ops->load_segments(core->part.store, load_segment, r);
