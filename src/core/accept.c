@@ -313,8 +313,10 @@ void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *bo
 	}
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, m.epoch);
+	/* The neighbour may have the new epoch before it is stored here. */
+	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
 	if (e == NULL || e->row == 0)
-		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+		answer_plain(opening ? QG_KMS_BATCH_PENDING : QG_KMS_BATCH_UNKNOWN, answer, ctx);
 	else if (!batch_fits(e, &m))
 		answer(ctx, 400, NULL, 0);
 	else

@@ -57,6 +57,7 @@ typedef struct qg_segment {
 	bool staged;             /* committer only: in the group being written */
 	bool reread;             /* committer only: the stored bitmap is not known */
 	uint64_t first_index;
+	uint64_t full_ms;        /* elapsed time when it was complete */
 	uint64_t born_ms;        /* lifetime clock */
 	int64_t ready_wall_ms;
 	uint32_t issue_s, fetch_s;
@@ -198,6 +199,7 @@ struct qg_core {
 	pthread_cond_t wake;
 	bool kicked, stopping, conducting;
 	bool rolled_back;          /* found at start: the store was put back */
+	int64_t rollback_row;      /* epochs up to here were ended for it once */
 	uint64_t flush_at_ms, checkpoint_at_ms, rotate_at_ms;
 	/* committer's thread only */
 	qg_anchor_state anchored;  /* what the anchor should say */

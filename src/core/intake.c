@@ -11,6 +11,7 @@
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
 #define OPEN_TRIES 3
+#define PASSED_OVER_MS 2000 /* a complete segment that is not offered for so long */
 #define LEAP_MAX (UINT32_C(1) << 24) /* chunks missing at once */
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
@@ -53,6 +54,22 @@ static unsigned segments_waiting(const qg_epoch *e)
 	return n;
 }
 
+/* The neighbour passes its segments over while its pool is full and says
+ * nothing of it; they must not keep a shared stream from ours for ever. */
+static bool drop_passed_over(qg_epoch *e)
+{
+	for (uint32_t i = 0; i < e->n_seg; i++) {
+		qg_segment *s = e->seg[i];
+		if (s == NULL || s->ours || s->phase != QG_SEG_FULL)
+			continue;
+		if (qg_clock_elapsed_ms() - s->full_ms < PASSED_OVER_MS)
+			return false;
+		qg_epoch_remove(e, s);
+		return true;
+	}
+	return false;
+}
+
 /* Whether the stream wants the segment that begins at next_index. One of ours
  * waits for room in the pool; where the stream is shared it is passed over
  * instead, so that the neighbour's segments go on. */
@@ -64,7 +81,8 @@ static bool want_segment(qg_stream *st, qg_epoch *e)
 		return want_segment(st, e);
 	}
 	if (!qg_epoch_is_ours(e, number))
-		return segments_waiting(e) < QG_LOOKAHEAD;
+		return segments_waiting(e) < QG_LOOKAHEAD ||
+		       (st->cfg->direction == QG_DIRECTION_SHARED && drop_passed_over(e));
 	if (chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks)
 		return true;
 	if (st->cfg->direction != QG_DIRECTION_SHARED || segments_waiting(e) >= QG_LOOKAHEAD)
@@ -278,6 +296,7 @@ static qg_err take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8
 static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 {
 	s->phase = QG_SEG_FULL;
+	s->full_ms = qg_clock_elapsed_ms();
 	qg_epoch_put_probe(e, s);
 	st->n_segments++;
 	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST)

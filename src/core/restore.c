@@ -78,6 +78,10 @@ static qg_err load_epoch(const qg_epoch_rec *rec, void *ctx)
 		e->probe_index = rec->probe_index;
 		e->has_probe = true;
 	}
+	if (e->state == QG_EPOCH_DRAINING && e->row <= r->core->rollback_row) {
+		e->reason = QG_KMS_CLOSE_ROLLBACK;
+		e->tell_closed = true;
+	}
 	e->older = st->newest;
 	st->newest = e;
 	err = restore_root(e, true, rec->root_out, rec->root_out_len);
@@ -289,6 +293,9 @@ static qg_err end_all_rows(struct qg_core *core, const row_list *segments, const
 			err = write_ended(store, e);
 	if (err == QG_OK)
 		err = store->ops->number_put(store, "commits", core->commits);
+	/* The neighbours may only hear of it after another start. */
+	if (err == QG_OK)
+		err = store->ops->number_put(store, "rollback_row", core->rollback_row);
 	return err;
 }
 
@@ -304,6 +311,8 @@ static qg_err end_all(struct qg_core *core, uint64_t commits)
 			e->state = QG_EPOCH_DRAINING;
 			e->reason = QG_KMS_CLOSE_ROLLBACK;
 			e->tell_closed = true;
+			if (core->rollback_row < e->row)
+				core->rollback_row = e->row;
 			e->end_ms = end_ms;
 		}
 	if (core->commits < (int64_t)commits)
@@ -338,6 +347,8 @@ static qg_err restore_life(struct qg_core *core)
 		err = store->ops->number_get(store, "life_wall_ms", &wall_ms);
 	if (err == QG_OK)
 		err = store->ops->number_get(store, "commits", &core->commits);
+	if (err == QG_OK)
+		err = store->ops->number_get(store, "rollback_row", &core->rollback_row);
 	qg_lifetime_checkpoint c = { .owner_ms = (uint64_t)owner_ms, .far_ms = (uint64_t)far_ms, .wall_ms = wall_ms,
 				     .valid = wall_ms != 0 };
 	if (err == QG_OK && qg_lifetime_start(&core->life, &c, core->part.cfg->clock_jump_s))
