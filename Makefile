@@ -41,7 +41,7 @@ LIB     := $(BUILD)/libqkdgate-core.a
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all programs unit e2e check demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e check bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -150,6 +150,16 @@ demo:
 
 demo-down demo-restart:
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py $(@:demo-%=%) $(NAME)
+
+# --- speed -------------------------------------------------------------------
+
+$(BUILD)/bench/%: bench/%.c bench/link.c bench/measure.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -o $@ $^ $(LDFLAGS) $(LDLIBS) -lm
+
+bench bench-quick: all $(BUILD)/bench/load $(BUILD)/bench/ceiling
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) bench/run.py $(if $(filter %-quick,$@),--quick)
 
 # --- installing --------------------------------------------------------------
 

@@ -52,6 +52,18 @@ static const qg_key_id_pair *pair_of(fetch_op *op, const qg_key_id_keys *keys)
 	return &op->cache[slot].pair;
 }
 
+/* Whether the request itself holds one of the chunks: two IDs that overlap,
+ * which no honest owner makes, must not wait for each other. */
+static bool is_own(const fetch_op *op, const qg_segment *s, uint32_t first, uint32_t chunks, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const fetch_item *it = &op->item[i];
+		if (it->seg == s && first < it->first + it->chunks && it->first < first + chunks)
+			return true;
+	}
+	return false;
+}
+
 /* Reserves the chunks of a position. QG_E_AGAIN while another request for one
  * of them is under way. */
 static qg_err reserve_position(fetch_op *op, qg_epoch *e, qg_key_id_position pos, size_t n)
@@ -63,7 +75,7 @@ static qg_err reserve_position(fetch_op *op, qg_epoch *e, qg_key_id_position pos
 	    first < s->lo || first + chunks > s->hi || qg_segment_expired(s))
 		return QG_E_NOTFOUND;
 	if (qg_bits_any(s->used, first, chunks))
-		return qg_bits_any(s->gone, first, chunks) ? QG_E_NOTFOUND : QG_E_AGAIN;
+		return qg_bits_any(s->gone, first, chunks) || is_own(op, s, first, chunks, n) ? QG_E_NOTFOUND : QG_E_AGAIN;
 	qg_bits_set(s->used, first, chunks);
 	s->pins++;
 	e->pins++;

@@ -16,8 +16,10 @@ static const char usage[] =
 	"       qkdgate-sim --help\n"
 	"One end of a simulated QKD link. Not for production: see qkdgate-sim(1).\n";
 
-enum { LISTEN = 256, DIALECT, LINK_LISTEN, LINK_CONNECT, CERTIFICATE, KEY, CA, REQUIRE, RATE, LATENCY,
-       OUTAGE_EVERY, OUTAGE_FOR, MISMATCH, STORE, HELP };
+enum {
+	LISTEN = 256, DIALECT, LINK_LISTEN, LINK_CONNECT, CERTIFICATE, KEY, CA, REQUIRE, RATE, LATENCY,
+	OUTAGE_EVERY, OUTAGE_FOR, MISMATCH, STORE, HELP
+};
 
 static const struct option long_options[] = {
 	{"listen", required_argument, NULL, LISTEN},
