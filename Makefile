@@ -41,7 +41,7 @@ LIB     := $(BUILD)/libqkdgate-core.a
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all programs unit check demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e check bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -100,6 +100,12 @@ programs: all $(UNIT)
 unit: $(UNIT)
 	@set -e; for t in $^; do echo "== $$t"; $(RUNNER) $$t; done
 
+# E2E chooses: make e2e E2E='-k rule_09'
+e2e:
+	@tests/deps/install build test
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider tests/e2e $(E2E)
+
 check:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory programs
@@ -144,6 +150,16 @@ demo:
 
 demo-down demo-restart:
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py $(@:demo-%=%) $(NAME)
+
+# --- speed -------------------------------------------------------------------
+
+$(BUILD)/bench/%: bench/%.c bench/link.c bench/measure.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -o $@ $^ $(LDFLAGS) $(LDLIBS) -lm
+
+bench bench-quick: all $(BUILD)/bench/load $(BUILD)/bench/ceiling
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) bench/run.py $(if $(filter %-quick,$@),--quick)
 
 # --- installing --------------------------------------------------------------
 

@@ -31,8 +31,8 @@ typedef struct qg_epoch_rec {
 	uint32_t segment_chunks;
 	uint64_t mark;           /* lease mark of what we own: index of a chunk */
 	uint64_t seen_mark;      /* highest mark the neighbour told us of its own */
-	uint32_t next_segment;   /* the neighbour's segments below it are decided */
-	uint64_t next_index;     /* first chunk index no stored segment covers */
+	uint32_t next_segment;   /* first segment number of the neighbour's that is not decided */
+	uint64_t next_index;     /* first chunk index of ours that is not decided */
 	const uint8_t *root_out; /* sealed key-ID root of what we own, or NULL */
 	size_t root_out_len;
 	const uint8_t *root_in;  /* sealed key-ID root of what the neighbour owns */

@@ -44,7 +44,7 @@ static void accept_job_free(accept_job *j)
 }
 
 /* Destroys a segment that cannot become usable and counts it. */
-static void refuse_segment(qg_epoch *e, uint32_t number, const char *why)
+static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
 {
 	qg_stream *st = e->stream;
 	qg_segment *s = qg_epoch_segment(e, number);
@@ -55,12 +55,13 @@ static void refuse_segment(qg_epoch *e, uint32_t number, const char *why)
 	if (e->decided_in <= number)
 		e->decided_in = number + 1;
 	st->n_bad++;
-	qg_log(QG_LOG_WARN, "stream", "event=segment_mismatch stream=%s segment=%u side=far_end reason=\"%s\"",
-	       st->cfg->name, number, why);
+	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=far_end reason=\"%s\"",
+	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, number, why);
 	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
 			      .ids = &e->ksid, .n_ids = 1 };
 	qg_audit_write(st->core->part.audit, &ev);
-	if (++e->bad_in_row >= QG_BAD_LIMIT)
+	e->bad_in_row += mismatch;
+	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 	else
 		qg_epoch_save(e);
@@ -89,6 +90,15 @@ static void forget_last(qg_epoch *e, uint32_t number)
 		s->dirty = true; /* the flush deletes it if nothing is left in it */
 }
 
+/* The next segment brings the direction's root anew. */
+static void forget_root(qg_segment *s)
+{
+	if (!s->root)
+		return;
+	qg_key_id_keys_free(&s->epoch->keys_in);
+	qg_secret_free(&s->epoch->root_in);
+}
+
 static void accept_done(qg_job *job, qg_err err)
 {
 	accept_job *j = (accept_job *)job;
@@ -104,7 +114,8 @@ static void accept_done(qg_job *job, qg_err err)
 		e->bad_in_row = 0;
 		forget_last(e, s->number);
 	} else if (err != QG_OK) {
-		refuse_segment(e, s->number, "it could not be stored");
+		forget_root(s);
+		refuse_segment(e, s->number, false, "it could not be stored");
 	}
 	/* The message lives as long as the segment; copy it for the answer. */
 	char text[512];
@@ -149,12 +160,12 @@ static qg_err make_answer(qg_segment *s)
 /* Segments of the owner before this one will never be confirmed. */
 static void drop_earlier(qg_epoch *e, uint32_t number)
 {
-	for (uint32_t n = e->base; n < number; n++) {
+	uint32_t end = e->base + e->n_seg;
+	for (uint32_t n = e->base; n < number && n < end; n++) {
 		qg_segment *s = qg_epoch_segment(e, n);
 		if (s != NULL && !s->ours && (s->phase == QG_SEG_FULL || s->phase == QG_SEG_FILLING))
 			qg_epoch_remove(e, s);
 	}
-	e->decided_in = number + 1;
 }
 
 static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, accept_job **out)
@@ -206,15 +217,16 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	qg_segment_set_root(s, m->root);
 	qg_segment_request_mac(s, m, mac);
 	if (!qg_equal_ct(mac, m->mac, sizeof mac)) {
-		refuse_segment(e, s->number, "the two ends hold different key");
+		refuse_segment(e, s->number, true, "the two ends hold different key");
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 		return;
 	}
 	accept_job *j = NULL;
 	e->seen_mark = m->mark;
 	drop_earlier(e, s->number);
+	e->decided_in = s->number + 1;
 	if (accept_job_new(s, m, &j) != QG_OK) {
-		refuse_segment(e, s->number, "no memory");
+		refuse_segment(e, s->number, false, "no memory");
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 		return;
 	}
@@ -236,13 +248,27 @@ static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer 
 		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (m->root != (e->keys_in == NULL)) {
-		refuse_segment(e, s->number, "the key-ID root is not where it belongs");
+		refuse_segment(e, s->number, true, "the key-ID root is not where it belongs");
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (st->held + s->count > st->core->part.cfg->inbound_chunks) {
 		answer_plain(QG_KMS_BATCH_FULL, answer, ctx);
 	} else {
 		verify_and_store(s, m, answer, ctx);
 	}
+}
+
+/* The owner offers in order, so what lies before will never be confirmed. If
+ * it waited here for its offer until there was no room for more, the segment
+ * that is on offer would never come. */
+static void go_on_at(qg_stream *st, qg_epoch *e, uint32_t number)
+{
+	uint32_t end = e->base + e->n_seg;
+	for (uint32_t n = e->base; n < number && n < end; n++) {
+		qg_segment *s = qg_epoch_segment(e, n);
+		if (s != NULL && !s->ours && s->phase == QG_SEG_FULL)
+			qg_epoch_remove(e, s);
+	}
+	pthread_cond_broadcast(&st->wake);
 }
 
 static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
@@ -259,9 +285,11 @@ static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_pe
 	} else if (s != NULL && s->phase == QG_SEG_FULL) {
 		judge_complete(s, m, answer, ctx);
 	} else if (s == NULL && st->next_index >= m->first_index + m->count) {
-		refuse_segment(e, m->segment, "chunks were missing here");
-		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		refuse_segment(e, m->segment, false, "chunks were missing here");
+		answer_plain(QG_KMS_BATCH_GONE, answer, ctx);
 	} else {
+		if (m->segment >= st->next_index / e->segment_chunks)
+			go_on_at(st, e, m->segment);
 		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
 	}
 }
@@ -288,7 +316,11 @@ void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *bo
 	}
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, m.epoch);
-	if (e == NULL || e->row == 0)
+	/* The other end of a hand-over may be done with it before this one is. */
+	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
+	if (e == NULL && opening)
+		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
+	else if (e == NULL || e->row == 0)
 		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
 	else if (!batch_fits(e, &m))
 		answer(ctx, 400, NULL, 0);

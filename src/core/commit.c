@@ -47,8 +47,10 @@ void qg_commit_note_change(struct qg_core *core)
 void qg_commit_note_mark(struct qg_core *core, const uint8_t epoch[16], uint64_t mark)
 {
 	qg_commit_note_change(core);
-	if (core->n_pending == QG_ANCHOR_EPOCHS)
+	if (core->n_pending == QG_ANCHOR_EPOCHS) {
+		core->anchor_full = true;
 		return;
+	}
 	qg_anchor_entry *p = &core->pending[core->n_pending++];
 	memcpy(p->epoch, epoch, sizeof p->epoch);
 	p->mark = mark;
@@ -78,8 +80,10 @@ static void anchor_apply(struct qg_core *core, const qg_anchor_entry *p)
 			a->entry[i] = a->entry[--a->n];
 		return;
 	}
-	if (i == a->n && a->n == QG_ANCHOR_EPOCHS)
+	if (i == a->n && a->n == QG_ANCHOR_EPOCHS) {
+		core->anchor_full = true;
 		return;
+	}
 	if (i == a->n)
 		a->n++;
 	a->entry[i] = *p;
@@ -88,6 +92,8 @@ static void anchor_apply(struct qg_core *core, const qg_anchor_entry *p)
 void qg_commit_after(qg_err err, void *ctx)
 {
 	struct qg_core *core = ctx;
+	bool full = core->anchor_full;
+	core->anchor_full = false;
 	for (qg_segment *s = core->stage; s != NULL; s = s->stage_next) {
 		s->staged = false;
 		if (err == QG_OK)
@@ -100,6 +106,7 @@ void qg_commit_after(qg_err err, void *ctx)
 		core->commits++;
 		for (size_t i = 0; i < core->n_pending; i++)
 			anchor_apply(core, &core->pending[i]);
+		core->anchor_full |= full;
 		uint64_t now_ms = qg_clock_elapsed_ms();
 		if (core->anchor_due || core->anchor_bad || now_ms - core->anchor_at_ms >= ANCHOR_EVERY_MS) {
 			core->anchored.commits = (uint64_t)core->commits;
@@ -116,5 +123,5 @@ void qg_commit_after(qg_err err, void *ctx)
 
 bool qg_commit_anchored(const struct qg_core *core)
 {
-	return !core->anchor_bad;
+	return !core->anchor_bad && !core->anchor_full;
 }

@@ -42,7 +42,7 @@ static void conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 static void conduct_time(struct qg_core *core, uint64_t now_ms)
 {
 	if (now_ms >= core->expire_at_ms) {
-		core->expire_at_ms = now_ms + EXPIRE_MS;
+		core->expire_at_ms = now_ms + (core->part.cfg->flush_ms < EXPIRE_MS ? core->part.cfg->flush_ms : EXPIRE_MS);
 		for (size_t i = 0; i < core->n_streams; i++)
 			qg_flush_expire(&core->stream[i]);
 		qg_transfers_expire(core->transfers, core->committer, qg_lifetime_owner_ms(&core->life));

@@ -80,10 +80,12 @@ static qg_err core_run(qg_core *core)
 		err = qg_committer_start(core->part.store, &hooks, &core->committer);
 	if (err != QG_OK)
 		return err;
+	core->asking = (unsigned)core->part.cfg->n_neighbours;
 	if (pthread_create(&core->conductor, NULL, qg_conductor_run, core) != 0)
 		return QG_E_NOMEM;
 	pthread_setname_np(core->conductor, "qg-conductor");
 	core->conducting = true;
+	/* Last: its answers come to a core that is there to stay. */
 	return QG_OK;
 }
 
@@ -198,6 +200,26 @@ static void stream_fini(qg_stream *st)
 	pthread_cond_destroy(&st->wake);
 }
 
+static qg_err nothing_run(qg_job *job, qg_store *store)
+{
+	(void)job, (void)store;
+	return QG_OK;
+}
+
+/* A job's done may queue another under the stream's lock, which a committer
+ * that stops would refuse there and then; so the queue is run dry first. Once
+ * the streams are stopping no chain of jobs is longer than this. */
+#define JOB_CHAIN 4
+
+static void drain_jobs(qg_core *core)
+{
+	for (int i = 0; i < JOB_CHAIN; i++) {
+		qg_job job = { .run = nothing_run };
+		if (qg_committer_run(core->committer, &job) != QG_OK)
+			qg_log(QG_LOG_WARN, "store", "event=last_commit_failed");
+	}
+}
+
 void qg_core_stop(qg_core **corep)
 {
 	if (corep == NULL || *corep == NULL)
@@ -206,9 +228,12 @@ void qg_core_stop(qg_core **corep)
 	if (core->conducting)
 		qg_core_wind_down(core);
 	if (core->committer != NULL) {
+		drain_jobs(core);
 		for (size_t i = 0; i < core->n_streams; i++)
-			qg_flush_stream(&core->stream[i]);
+			while (qg_flush_stream(&core->stream[i]) > 0)
+				;
 		qg_flush_checkpoint(core);
+		drain_jobs(core);
 		qg_committer_stop(&core->committer);
 		core->anchored.commits = (uint64_t)core->commits;
 		if (qg_anchor_write(core->anchor, &core->anchored) != QG_OK)

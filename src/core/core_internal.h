@@ -80,6 +80,7 @@ struct qg_epoch {
 	uint8_t id[16];
 	qg_epoch_state state;
 	bool opener;
+	bool restored;           /* from the store, at this start */
 	bool tell_closed;        /* the neighbour is still to be told */
 	bool telling;
 	bool deleting;
@@ -177,6 +178,7 @@ struct qg_peers {
 /* What is known of a neighbour since the start. */
 typedef struct qg_neighbour_check {
 	bool asking, answered;
+	bool settled;            /* answered, or failed to, once */
 	uint64_t ask_at_ms;
 } qg_neighbour_check;
 
@@ -196,7 +198,7 @@ struct qg_core {
 	qg_neighbour_check *check; /* one for each neighbour of the configuration */
 	/* requests that wait for the outcome of another for the same key */
 	pthread_mutex_t fetch_lock;
-	uint64_t fetch_outcomes;
+	unsigned asking;           /* neighbours whose get_status answer is awaited */
 	qg_waiter *fetch_waiters;
 	/* conductor */
 	pthread_t conductor;
@@ -209,7 +211,7 @@ struct qg_core {
 	qg_anchor_state anchored;  /* what the anchor should say */
 	qg_anchor_entry pending[QG_ANCHOR_EPOCHS]; /* marks of the group being written */
 	size_t n_pending;
-	bool anchor_due, anchor_bad;
+	bool anchor_due, anchor_bad, anchor_full;
 	uint64_t anchor_at_ms;
 	int64_t commits;
 	bool commits_due;
@@ -273,6 +275,8 @@ void qg_epoch_image_free(qg_epoch_image *img);
 /* Ends the taking of chunks: unconfirmed segments are destroyed, the KSID is
  * to be closed, the state written, the neighbour told when `tell`. */
 void qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell);
+/* When an epoch that ends now may be destroyed: after its last windows. */
+uint64_t qg_epoch_end_ms(const struct qg_core *core);
 /* Queues a write of the epoch's record. */
 void qg_epoch_save(qg_epoch *e);
 /* Binds what is sealed to its place (SOUNDNESS 12). */
@@ -315,8 +319,15 @@ qg_stream *qg_stream_find(struct qg_core *core, const char *neighbour, const cha
 void qg_stream_run_waiters(qg_waiter *list, qg_err err);
 void qg_conductor_kick(struct qg_core *core);
 void *qg_conductor_run(void *core);
-/* Writes what changed in segments and deletes what is spent (flush.c). */
-void qg_flush_stream(qg_stream *st);
+/* A neighbour was asked at start and answered, or could not be asked. */
+void qg_fetch_settled(struct qg_core *core);
+/* Writes what changed in segments and deletes what is spent (flush.c). Tells
+ * how many it wrote; the rest waits for the next pass. */
+unsigned qg_flush_stream(qg_stream *st);
+/* Destroys every confirmed segment: the store is an old one (SOUNDNESS 9). */
+void qg_flush_destroy(qg_stream *st);
+/* Under the stream's lock: the segment's window has passed. */
+bool qg_segment_expired(const qg_segment *s);
 /* Lets segments and epochs die whose time has passed. */
 void qg_flush_expire(qg_stream *st);
 void qg_flush_checkpoint(struct qg_core *core);

@@ -75,11 +75,27 @@ static qg_err epoch_make_room(qg_epoch *e, uint32_t slots)
 	return QG_OK;
 }
 
+/* Makes empty slots in front: a shared stream reads what the other owner had
+ * not had confirmed again although later segments are stored. */
+static qg_err epoch_open_front(qg_epoch *e, uint32_t slots)
+{
+	qg_err err = epoch_make_room(e, e->n_seg + slots);
+	if (err != QG_OK)
+		return err;
+	memmove(e->seg + slots, e->seg, e->n_seg * sizeof *e->seg);
+	for (uint32_t i = 0; i < slots; i++)
+		e->seg[i] = NULL;
+	e->n_seg += slots;
+	e->base -= slots;
+	return QG_OK;
+}
+
 qg_err qg_epoch_add(qg_epoch *e, qg_segment *s)
 {
 	if (e->n_seg == 0)
 		e->base = s->number;
-	assert(s->number >= e->base);
+	if (s->number < e->base && epoch_open_front(e, e->base - s->number) != QG_OK)
+		return QG_E_NOMEM;
 	uint32_t slot = s->number - e->base;
 	qg_err err = epoch_make_room(e, slot + 1);
 	if (err != QG_OK)
@@ -90,6 +106,9 @@ qg_err qg_epoch_add(qg_epoch *e, qg_segment *s)
 		e->n_seg = slot + 1;
 	assert(e->seg[slot] == NULL);
 	e->seg[slot] = s;
+	/* One that is read again may lie below what was passed over. */
+	if (s->ours && s->number < e->issue_from)
+		e->issue_from = s->number;
 	return QG_OK;
 }
 
@@ -225,7 +244,7 @@ qg_err qg_epoch_snapshot(const qg_epoch *e, qg_epoch_image *img)
 	r->mark = e->mark;
 	r->seen_mark = e->seen_mark;
 	r->next_segment = e->decided_in;
-	r->next_index = (uint64_t)qg_epoch_next_segment(e) * e->segment_chunks;
+	r->next_index = (uint64_t)e->decided_out * e->segment_chunks;
 	r->root_out = img->root_out;
 	r->root_in = img->root_in;
 	if (e->has_probe) {
@@ -326,17 +345,22 @@ static void epoch_drop_unconfirmed(qg_epoch *e)
 	}
 }
 
+uint64_t qg_epoch_end_ms(const struct qg_core *core)
+{
+	const qg_config *cfg = core->part.cfg;
+	return qg_lifetime_far_ms(&core->life) + ((uint64_t)cfg->issue_s + cfg->fetch_s) * 1000;
+}
+
 void qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell)
 {
 	qg_stream *st = e->stream;
 	if (e->state != QG_EPOCH_FILLING && reason != QG_KMS_CLOSE_ROLLBACK)
 		return;
 	bool was_filling = e->state == QG_EPOCH_FILLING;
-	const qg_config *cfg = st->core->part.cfg;
 	e->state = reason == QG_KMS_CLOSE_ROLLBACK ? QG_EPOCH_DRAINING : QG_EPOCH_ENDED;
 	e->reason = reason;
 	e->tell_closed = tell;
-	e->end_ms = qg_lifetime_far_ms(&st->core->life) + ((uint64_t)cfg->issue_s + cfg->fetch_s) * 1000;
+	e->end_ms = qg_epoch_end_ms(st->core);
 	epoch_drop_unconfirmed(e);
 	qg_log(reason == QG_KMS_CLOSE_STOP || reason == QG_KMS_CLOSE_AGE ? QG_LOG_INFO : QG_LOG_WARN, "stream",
 	       "event=epoch_ended stream=%s reason=%s", st->cfg->name, close_reasons[reason]);

@@ -81,7 +81,17 @@ static bool segment_spent(const qg_epoch *e, const qg_segment *s)
 	return s->left == 0 && e->last_in != s->number + 1;
 }
 
-void qg_flush_stream(qg_stream *st)
+/* Whether what is stored of it is to be written anew. One on offer is only
+ * sealed again: its generation must not be destroyed under it. */
+static bool wants_flush(const qg_segment *s, uint32_t generation)
+{
+	if (s == NULL || s->flushing || s->row == 0)
+		return false;
+	bool stale = s->data != NULL && s->generation != generation;
+	return s->phase == QG_SEG_CONFIRMED ? s->dirty || stale : s->phase == QG_SEG_OFFERED && stale;
+}
+
+unsigned qg_flush_stream(qg_stream *st)
 {
 	uint32_t generation = qg_sealer_generation(st->core->part.sealer);
 	unsigned n = 0;
@@ -89,25 +99,37 @@ void qg_flush_stream(qg_stream *st)
 	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
 		for (uint32_t i = 0; i < e->n_seg && n < FLUSH_AT_ONCE; i++) {
 			qg_segment *s = e->seg[i];
-			if (s == NULL || s->phase != QG_SEG_CONFIRMED || s->flushing || s->row == 0)
-				continue;
-			bool stale = s->data != NULL && s->generation != generation;
-			if (!s->dirty && !stale)
+			if (!wants_flush(s, generation))
 				continue;
 			uint32_t base = e->base;
-			flush_segment(s, segment_spent(e, s));
+			flush_segment(s, s->phase == QG_SEG_CONFIRMED && segment_spent(e, s));
 			n++;
 			if (e->base != base)
 				break; /* the array moved: the rest waits for the next pass */
 		}
 	}
 	pthread_mutex_unlock(&st->lock);
+	return n;
+}
+
+void qg_flush_destroy(qg_stream *st)
+{
+	pthread_mutex_lock(&st->lock);
+	for (qg_epoch *e = st->newest; e != NULL; e = e->older)
+		for (uint32_t n = e->base, end = e->base + e->n_seg; n < end; n++) {
+			qg_segment *s = qg_epoch_segment(e, n);
+			if (s != NULL && s->phase == QG_SEG_CONFIRMED)
+				flush_segment(s, true);
+		}
+	pthread_mutex_unlock(&st->lock);
 }
 
 /* --- time -------------------------------------------------------------------------- */
 
-static bool segment_expired(const qg_core *core, const qg_epoch *e, const qg_segment *s)
+bool qg_segment_expired(const qg_segment *s)
 {
+	const qg_epoch *e = s->epoch;
+	const struct qg_core *core = e->stream->core;
 	if (s->phase != QG_SEG_CONFIRMED)
 		return false;
 	if (s->ours)
@@ -120,7 +142,7 @@ static void expire_segments(qg_stream *st, qg_epoch *e)
 {
 	for (uint32_t i = 0; i < e->n_seg; i++) {
 		qg_segment *s = e->seg[i];
-		if (s == NULL || s->flushing || !segment_expired(st->core, e, s))
+		if (s == NULL || s->flushing || !qg_segment_expired(s))
 			continue;
 		if (s->ours ? s->cursor < s->hi : s->left > 0) {
 			qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name,
@@ -170,14 +192,23 @@ static bool epoch_empty(const qg_epoch *e, bool ours_only)
 	return true;
 }
 
-/* Takes an epoch out whose last windows have passed; its key-ID keys go too. */
+/* Its last windows have passed; or no ID was ever made in it, and a source that
+ * is lost again and again must not leave a heap of such epochs. */
+static bool epoch_over(const qg_epoch *e, uint64_t now_ms)
+{
+	if (e->state == QG_EPOCH_FILLING || e->pins > 0 || !epoch_empty(e, false))
+		return false;
+	return now_ms >= e->end_ms || (e->keys_out == NULL && e->keys_in == NULL && !e->tell_closed);
+}
+
+/* Takes such an epoch out; its key-ID keys go too. */
 static void forget_epochs(qg_stream *st)
 {
 	uint64_t now_ms = qg_lifetime_far_ms(&st->core->life);
 	for (qg_epoch **at = &st->newest; *at != NULL;) {
 		qg_epoch *e = *at;
 		forget_job *j = NULL;
-		if (e->state != QG_EPOCH_FILLING && e->pins == 0 && now_ms >= e->end_ms && epoch_empty(e, false))
+		if (epoch_over(e, now_ms))
 			j = calloc(1, sizeof *j);
 		if (j == NULL) {
 			at = &e->older;
@@ -214,12 +245,16 @@ void qg_flush_expire(qg_stream *st)
 
 typedef struct checkpoint_job {
 	qg_job job;
+	struct qg_core *core;
 	qg_lifetime_checkpoint c;
 } checkpoint_job;
 
 static qg_err checkpoint_run(qg_job *job, qg_store *store)
 {
 	checkpoint_job *j = (checkpoint_job *)job;
+	/* What was committed last before the load ended. */
+	if (j->core->anchored.commits < (uint64_t)j->core->commits)
+		qg_commit_note_change(j->core);
 	qg_err err = store->ops->number_put(store, "life_owner_ms", (int64_t)j->c.owner_ms);
 	if (err == QG_OK)
 		err = store->ops->number_put(store, "life_far_ms", (int64_t)j->c.far_ms);
@@ -240,6 +275,7 @@ void qg_flush_checkpoint(struct qg_core *core)
 	checkpoint_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
 		return;
+	j->core = core;
 	qg_lifetime_now(&core->life, &j->c);
 	j->job.run = checkpoint_run;
 	j->job.done = checkpoint_done;
@@ -247,16 +283,16 @@ void qg_flush_checkpoint(struct qg_core *core)
 }
 
 /* After a rotation everything is sealed again under the new generation by the
- * flushes that follow; the generation before the last one is then unused. */
+ * flushes that follow, but for transferred keys, which stay as they are; the
+ * generations before the last one and theirs are then unused. */
 void qg_flush_rotate(struct qg_core *core)
 {
 	uint32_t before = qg_sealer_generation(core->part.sealer);
 	qg_err err = qg_sealer_rotate(core->part.sealer);
 	uint32_t now = qg_sealer_generation(core->part.sealer);
-	if (err == QG_OK && now != before) {
-		uint32_t transfers = qg_transfers_oldest_generation(core->transfers);
-		err = qg_sealer_destroy_below(core->part.sealer, transfers < before ? transfers : before);
-	}
+	uint32_t needed = qg_transfers_oldest_generation(core->transfers);
+	if (err == QG_OK && now != before)
+		err = qg_sealer_destroy_below(core->part.sealer, needed < before ? needed : before);
 	if (err != QG_OK)
 		qg_log(QG_LOG_ERROR, "store", "event=key_ring_not_rotated reason=\"%s\"", qg_err_text(err));
 	if (now == before)

@@ -12,6 +12,7 @@
 #define PROBE_TRIES 3
 #define OPEN_TRIES 2
 #define ABANDON_LIMIT 8 /* segments in a row: the source gives nothing of use */
+#define LEAP_MAX (UINT32_C(1) << 24) /* chunks missing at once */
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
 {
@@ -192,7 +193,7 @@ static void resume_epoch(qg_stream *st, qg_epoch *e)
 		qg_segment *s = i < e->n_seg ? e->seg[i] : NULL;
 		if (s != NULL && s->phase == QG_SEG_FILLING)
 			qg_epoch_remove(e, s);
-		else if (s != NULL && s->first_index + s->count > next)
+		else if (s != NULL && s->phase == QG_SEG_FULL && s->first_index + s->count > next)
 			next = s->first_index + s->count;
 	}
 	st->next_index = next;
@@ -314,7 +315,7 @@ static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 	st->abandoned = 0;
 	qg_epoch_put_probe(e, s);
 	st->n_segments++;
-	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST && e->opener)
+	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST)
 		qg_epoch_end(e, QG_KMS_CLOSE_AGE, true);
 	else if (s->ours)
 		qg_offer_step(st, qg_clock_elapsed_ms());
@@ -362,6 +363,11 @@ static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, c
 	if (index < st->next_index) {
 		qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"the index falls back\"", st->cfg->name);
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
+		return QG_E_PROTO;
+	}
+	if (index - st->next_index > LEAP_MAX) {
+		qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"the index leaps\"", st->cfg->name);
+		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 		return QG_E_PROTO;
 	}
 	if (index > st->next_index) {

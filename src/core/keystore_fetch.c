@@ -52,6 +52,18 @@ static const qg_key_id_pair *pair_of(fetch_op *op, const qg_key_id_keys *keys)
 	return &op->cache[slot].pair;
 }
 
+/* Whether the request itself holds one of the chunks: two IDs that overlap,
+ * which no honest owner makes, must not wait for each other. */
+static bool is_own(const fetch_op *op, const qg_segment *s, uint32_t first, uint32_t chunks, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const fetch_item *it = &op->item[i];
+		if (it->seg == s && first < it->first + it->chunks && it->first < first + chunks)
+			return true;
+	}
+	return false;
+}
+
 /* Reserves the chunks of a position. QG_E_AGAIN while another request for one
  * of them is under way. */
 static qg_err reserve_position(fetch_op *op, qg_epoch *e, qg_key_id_position pos, size_t n)
@@ -60,10 +72,10 @@ static qg_err reserve_position(fetch_op *op, qg_epoch *e, qg_key_id_position pos
 	uint32_t chunks = (pos.size_bytes + e->chunk_size - 1) / e->chunk_size;
 	qg_segment *s = qg_epoch_segment(e, number);
 	if (s == NULL || s->ours || s->phase != QG_SEG_CONFIRMED || s->use != QG_USE_APPLICATION || s->data == NULL ||
-	    first < s->lo || first + chunks > s->hi)
+	    first < s->lo || first + chunks > s->hi || qg_segment_expired(s))
 		return QG_E_NOTFOUND;
 	if (qg_bits_any(s->used, first, chunks))
-		return qg_bits_any(s->gone, first, chunks) ? QG_E_NOTFOUND : QG_E_AGAIN;
+		return qg_bits_any(s->gone, first, chunks) || is_own(op, s, first, chunks, n) ? QG_E_NOTFOUND : QG_E_AGAIN;
 	qg_bits_set(s->used, first, chunks);
 	s->pins++;
 	e->pins++;
@@ -281,7 +293,6 @@ static void lose_items(fetch_op *op)
 static void wake_waiters(struct qg_core *core)
 {
 	pthread_mutex_lock(&core->fetch_lock);
-	core->fetch_outcomes++;
 	qg_waiter *list = core->fetch_waiters;
 	core->fetch_waiters = NULL;
 	pthread_mutex_unlock(&core->fetch_lock);
@@ -334,46 +345,38 @@ static void fetch_again(qg_waiter *w, qg_err err)
 	fetch_start((fetch_op *)((char *)w - offsetof(fetch_op, waiter)));
 }
 
-/* Queues the request unless an outcome came meanwhile. */
-static bool fetch_wait(fetch_op *op, uint64_t seen)
+/* Reserving is done by one request at a time: so no other ever sees what is
+ * reserved and let go again, and whoever waits, waits for a request that is
+ * with the committer and wakes it. At start nothing is delivered before the
+ * neighbours said whether the store is an old one (SOUNDNESS 9). */
+static qg_err reserve_or_wait(fetch_op *op)
 {
 	struct qg_core *core = op->core;
 	pthread_mutex_lock(&core->fetch_lock);
-	bool wait = core->fetch_outcomes == seen;
-	if (wait) {
+	qg_err err = core->asking > 0 ? QG_E_AGAIN : reserve_all(op);
+	if (err == QG_E_AGAIN) {
 		op->waiter.again = fetch_again;
 		op->waiter.next = core->fetch_waiters;
 		core->fetch_waiters = &op->waiter;
 	}
 	pthread_mutex_unlock(&core->fetch_lock);
-	return wait;
-}
-
-static uint64_t outcomes(struct qg_core *core)
-{
-	pthread_mutex_lock(&core->fetch_lock);
-	uint64_t n = core->fetch_outcomes;
-	pthread_mutex_unlock(&core->fetch_lock);
-	return n;
+	return err;
 }
 
 static void fetch_start(fetch_op *op)
 {
-	qg_err err;
-	for (;;) {
-		uint64_t seen = outcomes(op->core);
-		err = reserve_all(op);
-		if (err != QG_E_AGAIN)
-			break;
-		if (fetch_wait(op, seen))
-			return;
-	}
+	qg_err err = reserve_or_wait(op);
+	if (err == QG_E_AGAIN)
+		return;
 	size_t bytes = 0;
 	for (size_t i = 0; i < op->n_items && err == QG_OK; i++)
 		bytes += op->sizes[i];
 	if (err == QG_OK && qg_secret_new(bytes, &op->keys) != QG_OK) {
+		struct qg_core *core = op->core;
 		release_items(op);
-		err = QG_E_IO;
+		fetch_finish(op, QG_E_IO);
+		wake_waiters(core);
+		return;
 	}
 	if (err != QG_OK) {
 		fetch_finish(op, err);
@@ -382,6 +385,15 @@ static void fetch_start(fetch_op *op)
 	op->job.run = fetch_run;
 	op->job.done = fetch_done;
 	qg_committer_submit(op->core->committer, &op->job);
+}
+
+void qg_fetch_settled(struct qg_core *core)
+{
+	pthread_mutex_lock(&core->fetch_lock);
+	bool last = --core->asking == 0;
+	pthread_mutex_unlock(&core->fetch_lock);
+	if (last)
+		wake_waiters(core);
 }
 
 void qg_keystore_fetch(qg_keystore *ks, const qg_fetch_request *req, qg_fetch_done *done, void *ctx)

@@ -93,7 +93,7 @@ void qg_lease_step(qg_epoch *e, uint32_t need)
 {
 	qg_stream *st = e->stream;
 	uint64_t from = 0, end = 0;
-	if (e->lease_wish != 0 || e->state == QG_EPOCH_DRAINING || e->row == 0)
+	if (e->lease_wish != 0 || e->state == QG_EPOCH_DRAINING || e->row == 0 || st->stopping)
 		return;
 	/* The common case, kept cheap: enough is left. */
 	const qg_segment *first = qg_epoch_segment(e, e->issue_from);

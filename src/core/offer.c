@@ -86,7 +86,7 @@ static void offer_drop(qg_stream *st, bool mismatch, const char *why)
 {
 	qg_segment *s = st->offer;
 	qg_epoch *e = s->epoch;
-	st->n_bad += mismatch;
+	st->n_bad++;
 	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=owner reason=\"%s\"",
 	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, s->number, why);
 	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
@@ -170,9 +170,8 @@ static void offer_confirm(qg_stream *st)
 {
 	qg_segment *s = st->offer;
 	offer_job *j = calloc(1, sizeof *j);
-	bool first = s->root && s->epoch->keys_out == NULL;
 	qg_err err = j == NULL ? QG_E_NOMEM : take_root(s);
-	if (err == QG_OK && first)
+	if (err == QG_OK && s->root)
 		err = qg_epoch_snapshot(s->epoch, &j->img);
 	if (err != QG_OK) {
 		free(j);
@@ -217,6 +216,9 @@ static void offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 		return;
 	case QG_KMS_BATCH_MISMATCH:
 		offer_drop(st, true, "the far end holds another segment");
+		return;
+	case QG_KMS_BATCH_GONE:
+		offer_drop(st, false, "the far end has given it up");
 		return;
 	case QG_KMS_BATCH_UNKNOWN:
 		break;
@@ -366,6 +368,23 @@ static qg_segment *next_complete(qg_epoch *e)
 	return NULL;
 }
 
+/* One that was stored before a start and not answered: sent as it is. */
+static qg_segment *stored_offer(const qg_stream *st)
+{
+	for (const qg_epoch *e = st->newest; e != NULL; e = e->older)
+		for (uint32_t i = 0; i < e->n_seg; i++)
+			if (e->seg[i] != NULL && e->seg[i]->phase == QG_SEG_OFFERED)
+				return e->seg[i];
+	return NULL;
+}
+
+static void offer_attach(qg_stream *st, qg_segment *s)
+{
+	st->offer = s;
+	s->pins++;
+	s->epoch->pins++;
+}
+
 static void offer_begin(qg_stream *st, qg_segment *s)
 {
 	qg_epoch *e = s->epoch;
@@ -383,9 +402,7 @@ static void offer_begin(qg_stream *st, qg_segment *s)
 		return;
 	}
 	s->phase = QG_SEG_STORING;
-	s->pins++;
-	e->pins++;
-	st->offer = s;
+	offer_attach(st, s);
 	qg_committer_submit(st->core->committer, &j->job);
 }
 
@@ -396,8 +413,16 @@ void qg_offer_step(qg_stream *st, uint64_t now_ms)
 			offer_send(st);
 		return;
 	}
+	if (st->stopping)
+		return;
+	qg_segment *s = stored_offer(st);
+	if (s != NULL) {
+		offer_attach(st, s);
+		offer_send(st);
+		return;
+	}
 	qg_epoch *e = qg_epoch_filling(st);
-	qg_segment *s = e != NULL && !st->stopping ? next_complete(e) : NULL;
+	s = e != NULL ? next_complete(e) : NULL;
 	if (s != NULL)
 		offer_begin(st, s);
 }

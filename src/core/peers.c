@@ -106,29 +106,48 @@ static void disown_epoch(qg_stream *st, const uint8_t id[16])
 
 /* What the neighbour saw of an epoch must not be ahead of what we know of it:
  * else our store is an old one (SOUNDNESS 9). */
-static void compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_status *s)
+static bool compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_status *s)
 {
 	qg_stream *st = qg_stream_find(core, neighbour, s->stream);
 	if (st == NULL)
-		return;
+		return false;
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, s->epoch);
-	/* Its row is gone where the epochs were reset or the store put back. */
-	if ((e == NULL || e->row == 0) && s->state != (uint8_t)QG_EPOCH_DRAINING)
+	/* Its row is gone where the epochs were reset or the store put back; one
+	 * that is being handed over right now is not yet in the list. */
+	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
+	if ((e == NULL || e->row == 0) && s->state != (uint8_t)QG_EPOCH_DRAINING && !opening)
 		disown_epoch(st, s->epoch);
-	else if (e != NULL && e->state != QG_EPOCH_DRAINING &&
-	    (s->seen_mark > e->mark || s->seen_segments > e->decided_out)) {
+	bool old = e != NULL && e->row != 0 && (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name, neighbour);
-		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
-	}
 	pthread_mutex_unlock(&st->lock);
+	return old;
+}
+
+/* Keys of an old store may have been handed out since, in either direction and
+ * with any neighbour: all epochs end and all keys go, as at a start that finds
+ * it by the anchor. */
+static void end_old_store(struct qg_core *core)
+{
+	core->rolled_back = true;
+	for (size_t i = 0; i < core->n_streams; i++) {
+		qg_stream *st = &core->stream[i];
+		pthread_mutex_lock(&st->lock);
+		for (qg_epoch *e = st->newest; e != NULL; e = e->older)
+			if (e->row != 0)
+				qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
+		pthread_mutex_unlock(&st->lock);
+		qg_flush_destroy(st);
+	}
+	(void)qg_transfers_expire(core->transfers, core->committer, UINT64_MAX);
 }
 
 /* An epoch that we fill and the neighbour has no longer leads nowhere. */
 static void end_unknown_epoch(qg_stream *st, const qg_kms_status *status)
 {
 	qg_epoch *e = qg_epoch_filling(st);
-	if (e == NULL || e->row == 0)
+	if (e == NULL || !e->restored)
 		return;
 	for (size_t i = 0; i < status->n; i++)
 		if (memcmp(status->epoch[i].epoch, e->id, sizeof e->id) == 0 &&
@@ -154,6 +173,21 @@ static void neighbour_checked(struct qg_core *core, const char *neighbour, const
 	}
 }
 
+/* After the first outcome fetches need not wait for this neighbour any more. */
+static void check_outcome(struct qg_core *core, size_t index, bool answered)
+{
+	pthread_mutex_lock(&core->lock);
+	qg_neighbour_check *check = &core->check[index];
+	bool first = !check->settled;
+	check->settled = true;
+	check->asking = false;
+	check->answered = answered;
+	check->ask_at_ms = qg_clock_elapsed_ms() + ASK_AGAIN_MS;
+	pthread_mutex_unlock(&core->lock);
+	if (first)
+		qg_fetch_settled(core);
+}
+
 static void status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	status_question *q = ctx;
@@ -164,18 +198,17 @@ static void status_answered(void *ctx, qg_err err, int http_status, const char *
 		err = QG_E_PROTO;
 	if (err == QG_OK)
 		err = status == NULL ? QG_E_NOMEM : qg_kms_status_decode(body, len, status);
+	bool old = false;
 	if (err == QG_OK)
 		for (size_t i = 0; i < status->n; i++)
-			compare_epoch(core, neighbour, &status->epoch[i]);
+			old |= compare_epoch(core, neighbour, &status->epoch[i]);
 	else
 		qg_log(QG_LOG_INFO, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", neighbour,
 		       qg_err_text(err));
+	if (old)
+		end_old_store(core);
 	neighbour_checked(core, neighbour, err == QG_OK ? status : NULL);
-	pthread_mutex_lock(&core->lock);
-	core->check[q->index].asking = false;
-	core->check[q->index].answered = err == QG_OK;
-	core->check[q->index].ask_at_ms = qg_clock_elapsed_ms() + ASK_AGAIN_MS;
-	pthread_mutex_unlock(&core->lock);
+	check_outcome(core, q->index, err == QG_OK);
 	free(status);
 	free(q);
 }
@@ -195,6 +228,7 @@ void qg_status_step(struct qg_core *core, uint64_t now_ms)
 {
 	qg_channel *ch = core->part.channel;
 	for (size_t i = 0; i < core->part.cfg->n_neighbours; i++) {
+		const char *id = core->part.cfg->neighbours[i].id;
 		if (!status_due(core, i, now_ms))
 			continue;
 		status_question *q = calloc(1, sizeof *q);
@@ -202,22 +236,20 @@ void qg_status_step(struct qg_core *core, uint64_t now_ms)
 			q->core = core;
 			q->index = i;
 		}
-		if (q != NULL && ch->ops->send(ch, core->part.cfg->neighbours[i].id, QG_KMS_GET_STATUS, empty_object,
-					       sizeof empty_object - 1, status_answered, q) == QG_OK)
+		if (q != NULL && ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object, sizeof empty_object - 1,
+					       status_answered, q) == QG_OK)
 			continue;
 		free(q);
-		pthread_mutex_lock(&core->lock);
-		core->check[i].asking = false;
-		core->check[i].ask_at_ms = now_ms + ASK_AGAIN_MS;
-		pthread_mutex_unlock(&core->lock);
+		neighbour_checked(core, id, NULL);
+		check_outcome(core, i, false);
 	}
 }
 
-static void status_add(qg_kms_status *status, qg_stream *st)
+static void status_add(qg_kms_status *status, qg_stream *st, bool filling)
 {
 	pthread_mutex_lock(&st->lock);
 	for (const qg_epoch *e = st->newest; e != NULL && status->n < QG_KMS_STATUS_MAX; e = e->older) {
-		if (e->row == 0)
+		if (e->row == 0 || filling != (e->state == QG_EPOCH_FILLING))
 			continue;
 		qg_kms_epoch_status *s = &status->epoch[status->n++];
 		strncpy(s->stream, st->cfg->name, sizeof s->stream - 1);
@@ -235,9 +267,13 @@ void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answ
 	char *text = malloc(QG_KMS_MSG_MAX);
 	size_t len = 0;
 	qg_err err = status == NULL || text == NULL ? QG_E_NOMEM : QG_OK;
-	for (size_t i = 0; err == QG_OK && i < core->n_streams; i++)
-		if (strcmp(core->stream[i].neighbour->id, neighbour) == 0)
-			status_add(status, &core->stream[i]);
+	/* Those being filled first: if one were missing for want of room, the
+	 * neighbour would take it for lost. */
+	for (size_t i = 0; err == QG_OK && i < 2 * core->n_streams; i++) {
+		qg_stream *st = &core->stream[i % core->n_streams];
+		if (strcmp(st->neighbour->id, neighbour) == 0)
+			status_add(status, st, i < core->n_streams);
+	}
 	if (err == QG_OK)
 		err = qg_kms_status_encode(status, text, QG_KMS_MSG_MAX, &len);
 	if (err == QG_OK)

@@ -45,7 +45,7 @@ static qg_err restore_root(qg_epoch *e, bool ours, const uint8_t *blob, size_t l
 	return err == QG_OK ? qg_epoch_set_root(e, ours, &root) : err;
 }
 
-static uint32_t shared_decided_out(const qg_epoch_rec *rec)
+static uint32_t stored_decided_out(const qg_epoch_rec *rec)
 {
 	uint64_t next = rec->next_index / rec->segment_chunks;
 	uint64_t marked = (rec->mark + rec->segment_chunks - 1) / rec->segment_chunks;
@@ -65,11 +65,12 @@ static qg_err load_epoch(const qg_epoch_rec *rec, void *ctx)
 	if (err != QG_OK)
 		return err;
 	e->row = rec->row;
+	e->restored = true;
 	e->state = rec->state;
 	e->mark = rec->mark;
 	e->seen_mark = rec->seen_mark;
 	e->decided_in = rec->next_segment;
-	e->decided_out = shared_decided_out(rec);
+	e->decided_out = stored_decided_out(rec);
 	e->created_ms = rec->created_ms;
 	e->end_ms = rec->end_ms;
 	if (rec->probe_len == sizeof e->probe) {
@@ -92,11 +93,6 @@ static void restore_ours(qg_segment *s, const qg_segment_rec *rec)
 		e->decided_out = s->number + 1;
 	if (rec->state == QG_SEGMENT_OFFERED) {
 		s->phase = QG_SEG_OFFERED;
-		if (st->offer == NULL) {
-			st->offer = s;
-			s->pins++;
-			e->pins++;
-		}
 		return;
 	}
 	s->phase = QG_SEG_CONFIRMED;
@@ -301,8 +297,7 @@ static qg_err end_all(struct qg_core *core, uint64_t commits)
 			store->ops->rollback(store);
 	}
 	free(transfers.row);
-	uint64_t end_ms = qg_lifetime_far_ms(&core->life) +
-			  ((uint64_t)core->part.cfg->issue_s + core->part.cfg->fetch_s) * 1000;
+	uint64_t end_ms = qg_epoch_end_ms(core);
 	for (size_t i = 0; i < core->n_streams; i++)
 		for (qg_epoch *e = core->stream[i].newest; e != NULL; e = e->older) {
 			e->row = 0;
@@ -341,8 +336,10 @@ static void resume_streams(struct qg_core *core)
 		qg_stream *st = &core->stream[i];
 		qg_epoch *filling = qg_epoch_filling(st);
 		for (qg_epoch *e = st->newest; e != NULL; e = e->older)
-			if (e != filling && e->state == QG_EPOCH_FILLING)
+			if (e != filling && e->state == QG_EPOCH_FILLING) {
 				e->state = QG_EPOCH_ENDED;
+				e->end_ms = qg_epoch_end_ms(core);
+			}
 		if (filling == NULL) {
 			qg_stream_reopen(st);
 			continue;
@@ -358,8 +355,10 @@ static qg_err restore_loaded(struct qg_core *core, restore *r, bool found, const
 	core->rolled_back = store_is_old(core, found, a);
 	qg_err err;
 	if (core->rolled_back || r->reset) {
-		qg_log(QG_LOG_ERROR, "store", "event=epochs_ended reason=\"%s\"",
-		       r->reset ? "reset by the operator" : "the database is older than the anchor");
+		qg_log(r->reset ? QG_LOG_WARN : QG_LOG_ERROR, "store", "event=epochs_ended reason=\"%s\"",
+		       r->reset ? "reset by the operator"
+		       : found  ? "the database is older than the anchor"
+				: "a database without its anchor");
 		err = end_all(core, a->commits);
 	} else {
 		err = core->part.store->ops->load_segments(core->part.store, load_segment, r);

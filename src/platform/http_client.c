@@ -478,11 +478,11 @@ qg_http_client_stop(qg_http_client **c)
 	if (c == NULL || *c == NULL)
 		return;
 	qg_http_client *old = *c;
-	*c = NULL;
 	pthread_mutex_lock(&old->lock);
 	old->stopping = true;
 	(void)curl_multi_wakeup(old->multi);
 	pthread_mutex_unlock(&old->lock);
 	pthread_join(old->thread, NULL);
+	*c = NULL; /* not before: a `done` may still send, and is told QG_E_CLOSED */
 	client_free(old);
 }

@@ -90,6 +90,14 @@ log_has(const sim_child *c, const char *text)
 }
 
 static MAYBE_UNUSED void
+log_print(const sim_child *c)
+{
+	char buf[8192];
+	ssize_t n = pread(c->log, buf, sizeof buf - 1, 0);
+	fprintf(stderr, "%.*s\n", n > 0 ? (int)n : 0, buf);
+}
+
+static MAYBE_UNUSED void
 sim_child_start(sim_pair *p, size_t which)
 {
 	char path[4200], listen[64], link[64], line[1024];
@@ -118,8 +126,10 @@ sim_child_start(sim_pair *p, size_t which)
 	}
 	uint64_t end_ms = qg_clock_elapsed_ms() + READY_MS;
 	while (!log_has(c, "event=ready")) {
-		assert_true(qg_clock_elapsed_ms() < end_ms);
-		assert_int_equal(waitpid(c->pid, NULL, WNOHANG), 0);
+		if (qg_clock_elapsed_ms() >= end_ms || waitpid(c->pid, NULL, WNOHANG) != 0) {
+			log_print(c);
+			fail_msg("simulator does not start");
+		}
 		poll(NULL, 0, 5);
 	}
 }
@@ -135,9 +145,7 @@ sim_child_end(sim_child *c, int sig)
 	assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
 	c->pid = 0;
 	if (sig != SIGKILL && (!WIFEXITED(status) || WEXITSTATUS(status) != 0)) {
-		char buf[8192];
-		ssize_t n = pread(c->log, buf, sizeof buf - 1, 0);
-		fprintf(stderr, "%.*s\n", (int)n, buf);
+		log_print(c);
 		fail_msg("simulator ended with status %d", status);
 	}
 	close(c->log);

@@ -21,6 +21,7 @@ struct qg_intake {
 	qg_uuid ksid;
 	uint32_t next, target, per_order;
 	uint32_t chunk_size;
+	bool stop_at_wrong;  /* asks for no more after a wrong index */
 	uint32_t full_at;    /* this index is refused once; 0: none */
 
 	unsigned opened, open_failed, failed, closed, wrong;
@@ -96,6 +97,8 @@ chunk_locked(qg_intake *in, uint32_t index, const uint8_t *key, size_t len)
 	if (len != in->chunk_size || index != in->next || index >= KEYS_MAX) {
 		in->wrong++;
 		in->wrong_index = index;
+		if (in->stop_at_wrong)
+			in->target = in->next;
 		return QG_E_PROTO;
 	}
 	if (index == in->full_at && index != 0) {
@@ -202,7 +205,7 @@ struct fake {
 	size_t metadata_asked;
 	uint8_t raw[4096];
 	size_t raw_len;
-	unsigned state;           /* the behaviour's own */
+	atomic_uint state;        /* the behaviour's own */
 };
 
 static void

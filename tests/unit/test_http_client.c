@@ -560,6 +560,39 @@ stop_ends_all(void **state)
 	qg_http_answer(atomic_exchange(&held, NULL), 200, NULL, NULL, 0);
 }
 
+static atomic_int n_told_closed;
+
+/* As a neighbour's handler does: each end of a call sends another one. */
+static void
+send_again(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+{
+	qg_http_call k = call_to("GET", "/echo", ctx);
+	usleep(50000); /* qg_http_client_stop waits meanwhile */
+	qg_err again = qg_http_client_send(client, &k);
+	assert_true(again == QG_OK || again == QG_E_CLOSED);
+	atomic_fetch_add(&n_told_closed, again == QG_E_CLOSED);
+	if (again == QG_E_CLOSED)
+		done(ctx, err, http_status, body, len);
+}
+
+static void
+sends_from_done_while_stopping(void **state)
+{
+	(void)state;
+	result r = RESULT;
+	atomic_store(&n_told_closed, 0);
+	qg_http_call k = call_to("GET", "/hold", &r);
+	k.done = send_again;
+	assert_int_equal(qg_http_client_send(client, &k), QG_OK);
+	while (atomic_load(&held) == NULL)
+		usleep(1000);
+	qg_http_client_stop(&client);
+	assert_null(client);
+	assert_int_equal(atomic_load(&n_told_closed), 1);
+	assert_int_equal(r.n, 1);
+	qg_http_answer(atomic_exchange(&held, NULL), 200, NULL, NULL, 0);
+}
+
 static int
 setup(void **state)
 {
@@ -595,6 +628,7 @@ main(void)
 		BOTH(many_at_once),
 		BOTH(sends_from_done),
 		BOTH(stop_ends_all),
+		BOTH(sends_from_done_while_stopping),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core_pair.h"
+
+/* The SQLite store with commits that fail on demand. */
+
+static fault_store *fault_of(qg_store *s)
+{
+	return (fault_store *)(void *)s;
+}
+
+static qg_store *inner(qg_store *s)
+{
+	return fault_of(s)->inner;
+}
+
+static qg_err f_begin(qg_store *s)
+{
+	pthread_mutex_lock(&fault_of(s)->gate);
+	qg_err err = inner(s)->ops->begin(inner(s));
+	if (err != QG_OK)
+		pthread_mutex_unlock(&fault_of(s)->gate);
+	return err;
+}
+
+static qg_err f_commit(qg_store *s)
+{
+	fault_store *f = fault_of(s);
+	int fault = atomic_load(&f->fault);
+	qg_err err = QG_OK;
+	if (fault == FAULT_FAILS || fault == FAULT_UNKNOWN_UNDONE)
+		inner(s)->ops->rollback(inner(s));
+	else
+		err = inner(s)->ops->commit(inner(s));
+	if (fault == FAULT_FAILS)
+		err = QG_E_IO;
+	else if (fault != FAULT_NONE)
+		err = QG_E_UNKNOWN;
+	atomic_fetch_add(&f->commits, 1);
+	pthread_mutex_unlock(&f->gate);
+	return err;
+}
+
+static void f_rollback(qg_store *s)
+{
+	inner(s)->ops->rollback(inner(s));
+	pthread_mutex_unlock(&fault_of(s)->gate);
+}
+
+#define PASS0(name) \
+	static qg_err f_##name(qg_store *s, int64_t row) { return inner(s)->ops->name(inner(s), row); }
+#define PASS1(name, type) \
+	static qg_err f_##name(qg_store *s, type a) { return inner(s)->ops->name(inner(s), a); }
+#define PASS_ROW(name, type) \
+	static qg_err f_##name(qg_store *s, int64_t row, type a) { return inner(s)->ops->name(inner(s), row, a); }
+PASS1(epoch_put, qg_epoch_rec *)
+PASS1(epoch_update, const qg_epoch_rec *)
+PASS_ROW(epoch_mark, uint64_t)
+PASS0(epoch_delete)
+PASS1(segment_put, qg_segment_rec *)
+PASS_ROW(segment_confirm, int64_t)
+PASS_ROW(segment_sent, uint64_t)
+PASS0(segment_delete)
+PASS1(transfer_put, qg_transfer_rec *)
+PASS0(transfer_unseal)
+PASS0(transfer_delete)
+
+static qg_err f_segment_use(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len)
+{
+	return inner(s)->ops->segment_use(inner(s), row, was, now, len);
+}
+
+static qg_err f_segment_used(qg_store *s, int64_t row, uint8_t *out, size_t len)
+{
+	return inner(s)->ops->segment_used(inner(s), row, out, len);
+}
+
+static qg_err f_segment_reseal(qg_store *s, int64_t row, const uint8_t *sealed, size_t len)
+{
+	atomic_fetch_add(&fault_of(s)->reseals, 1);
+	return inner(s)->ops->segment_reseal(inner(s), row, sealed, len);
+}
+
+static qg_err f_transfer_state(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now)
+{
+	return inner(s)->ops->transfer_state(inner(s), row, was, now);
+}
+
+static qg_err f_target_state(qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now)
+{
+	return inner(s)->ops->target_state(inner(s), row, sae, was, now);
+}
+
+static qg_err f_number_put(qg_store *s, const char *name, int64_t value)
+{
+	return inner(s)->ops->number_put(inner(s), name, value);
+}
+
+static qg_err f_number_get(qg_store *s, const char *name, int64_t *value)
+{
+	return inner(s)->ops->number_get(inner(s), name, value);
+}
+
+static qg_err f_load_epochs(qg_store *s, qg_err (*each)(const qg_epoch_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_epochs(inner(s), each, ctx);
+}
+
+static qg_err f_load_segments(qg_store *s, qg_err (*each)(const qg_segment_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_segments(inner(s), each, ctx);
+}
+
+static qg_err f_load_transfers(qg_store *s, qg_err (*each)(const qg_transfer_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_transfers(inner(s), each, ctx);
+}
+
+static const qg_store_ops fault_ops = {
+	.begin = f_begin, .commit = f_commit, .rollback = f_rollback, .epoch_put = f_epoch_put,
+	.epoch_update = f_epoch_update, .epoch_mark = f_epoch_mark, .epoch_delete = f_epoch_delete,
+	.segment_put = f_segment_put, .segment_confirm = f_segment_confirm, .segment_sent = f_segment_sent,
+	.segment_use = f_segment_use, .segment_used = f_segment_used, .segment_reseal = f_segment_reseal,
+	.segment_delete = f_segment_delete, .transfer_put = f_transfer_put, .transfer_state = f_transfer_state,
+	.target_state = f_target_state, .transfer_unseal = f_transfer_unseal, .transfer_delete = f_transfer_delete,
+	.number_put = f_number_put, .number_get = f_number_get, .load_epochs = f_load_epochs,
+	.load_segments = f_load_segments, .load_transfers = f_load_transfers,
+};
