@@ -41,6 +41,44 @@ static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const ch
 		qg_epoch_save(e);
 }
 
+/* That a segment is refused is durable before the owner hears of it: it is not
+ * accepted after a crash either (SOUNDNESS 5). */
+typedef struct refuse_job {
+	qg_job job;
+	qg_kms_batch_result result;
+	qg_peer_answer *answer;
+	void *ctx;
+} refuse_job;
+
+static qg_err refuse_run(qg_job *job, qg_store *store)
+{
+	(void)job, (void)store; /* the epoch's record stands before it in the queue */
+	return QG_OK;
+}
+
+static void refuse_done(qg_job *job, qg_err err)
+{
+	refuse_job *j = (refuse_job *)job;
+	if (err == QG_OK)
+		answer_plain(j->result, j->answer, j->ctx);
+	else
+		j->answer(j->ctx, 503, NULL, 0);
+	free(j);
+}
+
+static void refuse_batch(qg_epoch *e, uint32_t number, bool mismatch, const char *why, qg_peer_answer *answer, void *ctx)
+{
+	refuse_job *j = calloc(1, sizeof *j);
+	refuse_segment(e, number, mismatch, why);
+	if (j == NULL) {
+		answer(ctx, 503, NULL, 0);
+		return;
+	}
+	*j = (refuse_job){ .job = { .run = refuse_run, .done = refuse_done }, .answer = answer, .ctx = ctx,
+			    .result = mismatch ? QG_KMS_BATCH_MISMATCH : QG_KMS_BATCH_GONE };
+	qg_committer_submit(e->stream->core->committer, &j->job);
+}
+
 /* --- storing what verified ---------------------------------------------------- */
 
 /* The answer of the segment before was got: the owner went on. */
@@ -144,8 +182,7 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	qg_segment_set_root(s, m->root);
 	qg_segment_request_mac(s, m, mac);
 	if (!qg_equal_ct(mac, m->mac, sizeof mac)) {
-		refuse_segment(e, s->number, true, "the two ends hold different key");
-		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		refuse_batch(e, s->number, true, "the two ends hold different key", answer, ctx);
 		return;
 	}
 	qg_segment_job *j = NULL;
@@ -153,8 +190,7 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	drop_earlier(e, s->number);
 	e->decided_in = s->number + 1;
 	if (accept_job_new(s, m, &j) != QG_OK) {
-		refuse_segment(e, s->number, false, "no memory");
-		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		refuse_batch(e, s->number, false, "no memory", answer, ctx);
 		return;
 	}
 	s->phase = QG_SEG_STORING;
@@ -175,8 +211,7 @@ static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer 
 		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (m->root != (e->keys_in == NULL)) {
-		refuse_segment(e, s->number, true, "the key-ID root is not where it belongs");
-		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		refuse_batch(e, s->number, true, "the key-ID root is not where it belongs", answer, ctx);
 	} else if (st->held + s->count > st->core->part.cfg->inbound_chunks) {
 		answer_plain(QG_KMS_BATCH_FULL, answer, ctx);
 	} else {
@@ -212,8 +247,7 @@ static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_pe
 	} else if (s != NULL && s->phase == QG_SEG_FULL) {
 		judge_complete(s, m, answer, ctx);
 	} else if (s == NULL && st->next_index >= m->first_index + m->count) {
-		refuse_segment(e, m->segment, false, "chunks were missing here");
-		answer_plain(QG_KMS_BATCH_GONE, answer, ctx);
+		refuse_batch(e, m->segment, false, "chunks were missing here", answer, ctx);
 	} else {
 		if (m->segment >= st->next_index / e->segment_chunks)
 			go_on_at(st, e, m->segment);
