@@ -100,11 +100,12 @@ programs: all $(UNIT)
 unit: $(UNIT)
 	@set -e; for t in $^; do echo "== $$t"; $(RUNNER) $$t; done
 
-# E2E chooses: make e2e E2E='-k rule_09'
+# E2E chooses: make e2e E2E='-k rule_09', make e2e E2E=tests/e2e/test_shows.py
 e2e:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory all
-	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider tests/e2e $(E2E)
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider \
+		$(if $(filter tests/%,$(E2E)),,tests/e2e) $(E2E)
 
 check:
 	@tests/deps/install build test

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "qkdgate/clock.h"
 #include "qkdgate/http_client.h"
+#include "qkdgate/log.h"
 #include "qkdgate/secret.h"
 #include "tls_internal.h"
 
@@ -18,6 +20,7 @@
 #define METHOD_MAX 16
 #define TYPE_MAX 128
 #define FIRST_ROOM 512u /* of an answer's buffer */
+#define TELL_AGAIN_MS 60000u
 
 typedef struct call {
 	struct call *prev;
@@ -50,6 +53,8 @@ struct qg_http_client {
 	call *running; /* the thread's, like all below */
 	CURL *idle[EASY_KEPT];
 	unsigned n_idle;
+	CURLcode told; /* last failure in the log, and when */
+	uint64_t told_ms;
 };
 
 /* --- calls ---------------------------------------------------------------- */
@@ -314,6 +319,23 @@ error_of(const call *k, CURLcode code)
 	}
 }
 
+/* The caller learns the kind of a failure; what exactly failed is for the log,
+ * which hears of one kind once a minute. */
+static void
+tell_failure(qg_http_client *c, const call *k, CURLcode code)
+{
+	uint64_t now_ms = qg_clock_elapsed_ms();
+	long cause = 0;
+	if (code == CURLE_OK || (code == c->told && now_ms - c->told_ms < TELL_AGAIN_MS))
+		return;
+	c->told = code;
+	c->told_ms = now_ms;
+	(void)curl_easy_getinfo(k->easy, CURLINFO_OS_ERRNO, &cause);
+	qg_log(QG_LOG_WARN, "http", "event=call_failed url=%s reason=\"%s\" cause=\"%s\"", qg_log_safe(k->url),
+	       k->wrong_server ? "the certificate names someone else" : curl_easy_strerror(code),
+	       cause != 0 ? strerror((int)cause) : "-");
+}
+
 static void
 collect(qg_http_client *c)
 {
@@ -331,6 +353,7 @@ collect(qg_http_client *c)
 		(void)curl_multi_remove_handle(c->multi, easy);
 		list_remove(c, k);
 		qg_err err = error_of(k, code);
+		tell_failure(c, k, code);
 		finish(c, k, err, err == QG_OK ? (int)status : 0);
 	}
 }
