@@ -13,17 +13,6 @@
 
 #define WINDOW_MAX_S (10u * 365 * 86400)
 
-typedef struct accept_job {
-	qg_job job;
-	qg_segment *seg;
-	uint8_t *blob;
-	uint8_t *none_used;
-	qg_segment_rec rec;
-	qg_epoch_image img;
-	qg_peer_answer *answer;
-	void *ctx;
-} accept_job;
-
 static void answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_batch_answer a = { .result = result };
@@ -35,18 +24,9 @@ static void answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, voi
 		answer(ctx, 500, NULL, 0);
 }
 
-static void accept_job_free(accept_job *j)
-{
-	qg_epoch_image_free(&j->img);
-	free(j->blob);
-	free(j->none_used);
-	free(j);
-}
-
 /* Destroys a segment that cannot become usable and counts it. */
 static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
 {
-	qg_stream *st = e->stream;
 	qg_segment *s = qg_epoch_segment(e, number);
 	if (s != NULL) {
 		s->phase = QG_SEG_DEAD;
@@ -54,13 +34,7 @@ static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const ch
 	}
 	if (e->decided_in <= number)
 		e->decided_in = number + 1;
-	st->n_bad++;
-	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=far_end reason=\"%s\"",
-	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, number, why);
-	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
-			      .ids = &e->ksid, .n_ids = 1 };
-	qg_audit_write(st->core->part.audit, &ev);
-	e->bad_in_row += mismatch;
+	qg_segment_report(e, number, mismatch, why);
 	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 	else
@@ -68,17 +42,6 @@ static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const ch
 }
 
 /* --- storing what verified ---------------------------------------------------- */
-
-static qg_err accept_run(qg_job *job, qg_store *store)
-{
-	accept_job *j = (accept_job *)job;
-	qg_err err = store->ops->segment_put(store, &j->rec);
-	if (err == QG_OK)
-		err = store->ops->epoch_update(store, &j->img.rec);
-	if (err == QG_OK)
-		qg_commit_note_change(j->seg->epoch->stream->core);
-	return err;
-}
 
 /* The answer of the segment before was got: the owner went on. */
 static void forget_last(qg_epoch *e, uint32_t number)
@@ -101,7 +64,7 @@ static void forget_root(qg_segment *s)
 
 static void accept_done(qg_job *job, qg_err err)
 {
-	accept_job *j = (accept_job *)job;
+	qg_segment_job *j = (qg_segment_job *)job;
 	qg_segment *s = j->seg;
 	qg_epoch *e = s->epoch;
 	qg_stream *st = e->stream;
@@ -129,22 +92,7 @@ static void accept_done(qg_job *job, qg_err err)
 	else
 		j->answer(j->ctx, 503, NULL, 0);
 	qg_stream_kick(st);
-	accept_job_free(j);
-}
-
-static qg_err take_root(qg_segment *s)
-{
-	qg_epoch *e = s->epoch;
-	if (!s->root)
-		return QG_OK;
-	QG_SECRET_AUTO *root = NULL;
-	size_t n = (size_t)s->lo * e->chunk_size;
-	qg_err err = qg_secret_new(n, &root);
-	if (err == QG_OK)
-		err = qg_secret_append(root, s->data->data, n);
-	if (err == QG_OK)
-		err = qg_epoch_set_root(e, false, &root);
-	return err;
+	qg_segment_job_free(j);
 }
 
 static qg_err make_answer(qg_segment *s)
@@ -168,44 +116,23 @@ static void drop_earlier(qg_epoch *e, uint32_t number)
 	}
 }
 
-static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, accept_job **out)
+static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, qg_segment_job **out)
 {
-	qg_epoch *e = s->epoch;
-	accept_job *j = calloc(1, sizeof *j);
-	if (j == NULL)
-		return QG_E_NOMEM;
-	size_t bits = ((size_t)s->count + 7) / 8, len = 0;
 	s->issue_s = m->issue_s;
 	s->fetch_s = m->fetch_s;
 	s->use = m->use;
-	s->born_ms = qg_lifetime_far_ms(&e->stream->core->life);
+	s->born_ms = qg_lifetime_far_ms(&s->epoch->stream->core->life);
 	memcpy(s->tag, m->mac, sizeof s->tag);
-	j->none_used = calloc(1, bits);
-	qg_err err = j->none_used == NULL ? QG_E_NOMEM : make_answer(s);
+	qg_err err = make_answer(s);
 	if (err == QG_OK)
-		err = take_root(s);
+		err = qg_segment_take_root(s);
 	if (err == QG_OK) {
 		qg_segment_wipe_reserved(s);
-		err = qg_segment_seal(s, &j->blob, &len);
+		err = qg_segment_job_new(s, out);
 	}
 	if (err == QG_OK)
-		err = qg_epoch_snapshot(e, &j->img);
-	if (err != QG_OK) {
-		accept_job_free(j);
-		return err;
-	}
-	s->dirty = false;
-	j->seg = s;
-	j->job.run = accept_run;
-	j->job.done = accept_done;
-	j->rec = (qg_segment_rec){ .epoch_row = e->row, .number = s->number, .use = (uint8_t)s->use,
-				   .state = QG_SEGMENT_CONFIRMED, .first_index = s->first_index, .count = s->count,
-				   .root = s->root, .sealed = j->blob, .sealed_len = len, .used = j->none_used,
-				   .used_len = bits, .message = (uint8_t *)s->message, .message_len = s->message_len,
-				   .tag = s->tag, .born_ms = s->born_ms, .ready_wall_ms = qg_clock_wall_ms(),
-				   .issue_s = s->issue_s, .fetch_s = s->fetch_s };
-	*out = j;
-	return QG_OK;
+		(*out)->job.done = accept_done;
+	return err;
 }
 
 /* --- judging ------------------------------------------------------------------ */
@@ -221,7 +148,7 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 		return;
 	}
-	accept_job *j = NULL;
+	qg_segment_job *j = NULL;
 	e->seen_mark = m->mark;
 	drop_earlier(e, s->number);
 	e->decided_in = s->number + 1;
@@ -316,12 +243,10 @@ void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *bo
 	}
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, m.epoch);
-	/* The other end of a hand-over may be done with it before this one is. */
+	/* The neighbour may have the new epoch before it is stored here. */
 	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
-	if (e == NULL && opening)
-		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
-	else if (e == NULL || e->row == 0)
-		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+	if (e == NULL || e->row == 0)
+		answer_plain(opening ? QG_KMS_BATCH_PENDING : QG_KMS_BATCH_UNKNOWN, answer, ctx);
 	else if (!batch_fits(e, &m))
 		answer(ctx, 400, NULL, 0);
 	else
