@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The ceiling: what libmicrohttpd and GnuTLS can do at best with a fixed body. One daemon in
- * epoll mode without its internal thread, client certificates required and verified, session
- * tickets; nothing of the gateway is in it but its TLS settings.
- * usage: ceiling PORT CERTIFICATE KEY CA CRL */
+ * epoll mode without its internal thread, driven by one thread of ours; client certificates
+ * required and verified, session tickets; nothing of the gateway is in it but its TLS settings.
+ * In a process with one thread only, the C library and the kernel leave out locks that no
+ * gateway can do without: `single` shows how much that is.
+ * usage: ceiling worker|single PORT CERTIFICATE KEY CA CRL */
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 #include <microhttpd.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -18,6 +21,7 @@
 #define POOL_BYTES ((size_t)4 * 1024)
 #define RUNS_IN_A_ROW 3
 #define IDLE_S 60u
+#define LONGEST_WAIT_MS 500
 
 /* As the gateway has it for TLS 1.3. */
 #define PRIORITY \
@@ -130,45 +134,61 @@ start(unsigned port)
 	/* clang-format on */
 }
 
-static void
-serve(struct MHD_Daemon *daemon)
+static void *
+serve(void *arg)
 {
+	struct MHD_Daemon *daemon = arg;
 	struct pollfd p = {.fd = MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, .events = POLLIN};
 	int wait_ms = 0;
 	while (!ceiling.stop) {
 		(void)poll(&p, 1, wait_ms);
 		wait_ms = 1;
 		for (int i = 0; i < RUNS_IN_A_ROW; i++) {
-			MHD_UNSIGNED_LONG_LONG ms = 500;
+			MHD_UNSIGNED_LONG_LONG ms = LONGEST_WAIT_MS;
 			MHD_run(daemon);
 			if (MHD_get_timeout(daemon, &ms) != MHD_YES || ms != 0) {
-				wait_ms = ms < 500 ? (int)ms : 500;
+				wait_ms = ms < LONGEST_WAIT_MS ? (int)ms : LONGEST_WAIT_MS;
 				break;
 			}
 		}
 	}
+	return NULL;
+}
+
+static bool
+serve_until_told(struct MHD_Daemon *daemon, bool single)
+{
+	pthread_t worker;
+	if (single) {
+		serve(daemon);
+		return true;
+	}
+	if (pthread_create(&worker, NULL, serve, daemon) != 0)
+		return false;
+	return pthread_join(worker, NULL) == 0;
 }
 
 int
 main(int argc, char **argv)
 {
 	char *end = NULL;
-	unsigned long port = argc == 6 ? strtoul(argv[1], &end, 10) : 0;
-	if (port == 0 || port > 65535 || *end != '\0') {
-		fputs("usage: ceiling PORT CERTIFICATE KEY CA CRL\n", stderr);
+	unsigned long port = argc == 7 ? strtoul(argv[2], &end, 10) : 0;
+	bool single = argc > 1 && strcmp(argv[1], "single") == 0;
+	if (port == 0 || port > 65535 || *end != '\0' || (!single && strcmp(argv[1], "worker") != 0)) {
+		fputs("usage: ceiling worker|single PORT CERTIFICATE KEY CA CRL\n", stderr);
 		return 2;
 	}
 	struct sigaction stop = {.sa_handler = on_signal};
 	sigaction(SIGTERM, &stop, NULL);
 	sigaction(SIGINT, &stop, NULL);
 	signal(SIGPIPE, SIG_IGN);
-	struct MHD_Daemon *daemon = load(argv + 2) && make_response() ? start((unsigned)port) : NULL;
+	struct MHD_Daemon *daemon = load(argv + 3) && make_response() ? start((unsigned)port) : NULL;
 	if (daemon == NULL) {
 		fputs("ceiling: cannot start\n", stderr);
 		return 1;
 	}
 	fputs("event=ready\n", stderr);
-	serve(daemon);
+	bool ok = serve_until_told(daemon, single);
 	MHD_stop_daemon(daemon);
-	return 0;
+	return ok ? 0 : 1;
 }

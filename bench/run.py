@@ -82,12 +82,14 @@ class Bench:
         make_pki(FOLDER / "pki")
         topology = pair(rate_bps=0, source={"max_bps": 0})
         self.network = Network(topology, folder, pki=FOLDER / "pki", tweak=tweak)
-        self.port = Ports().take()
-        pki = self.network.pki
-        self.ceiling = Process(folder, "ceiling", [
-            BUILD / "bench" / "ceiling", self.port, pki / "kme-a.pem", pki / "kme-a.key",
-            pki / "ca.pem", pki / "crl.pem"])
         self.placement = SAME
+        pki, ports = self.network.pki, Ports()
+        self.ceilings = {}  # server name: (port, process)
+        for name, how in (("ceiling", "worker"), ("ceiling_single", "single")):
+            port = ports.take()
+            self.ceilings[name] = port, Process(folder, name, [
+                BUILD / "bench" / "ceiling", how, port, pki / "kme-a.pem", pki / "kme-a.key",
+                pki / "ca.pem", pki / "crl.pem"])
 
     # --- bringing up ---------------------------------------------------------------------------
 
@@ -95,8 +97,9 @@ class Bench:
         """Gateways see one core when they start, and so serve with one thread."""
         self.network.prepare()
         os.sched_setaffinity(0, SERVER_CORE)
-        self.ceiling.start()
-        self.ceiling.wait_ready()
+        for _, process in self.ceilings.values():
+            process.start()
+            process.wait_ready()
         self.network.start()
         for sim in self.network.sims.values():
             pin(sim.pid, CLIENT_CORE)
@@ -104,8 +107,9 @@ class Bench:
 
     def stop(self):
         self.network.stop()
-        if self.ceiling.pid is not None:
-            self.ceiling.stop()
+        for _, process in self.ceilings.values():
+            if process.pid is not None:
+                process.stop()
 
     def gateway(self, name):
         return self.network.gateways[name]
@@ -139,8 +143,11 @@ class Bench:
     def load(self, mode, server, requests, connections, *more):
         """Runs the load client; its rows."""
         pki = self.network.pki
-        url, pid = (f"https://{LOOPBACK}:{self.port}", self.ceiling.pid) if server == "ceiling" else (
-            self.network.url(server), self.gateway(server).pid)
+        if server in self.ceilings:
+            port, process = self.ceilings[server]
+            url, pid = f"https://{LOOPBACK}:{port}", process.pid
+        else:
+            url, pid = self.network.url(server), self.gateway(server).pid
         command = [BUILD / "bench" / "load", mode, "--url", url, "--pid", pid, "--ca", pki / "ca.pem",
                    "--certificate", pki / "alice.pem", "--key", pki / "alice.key",
                    "--requests", requests, "--connections", connections, *more]
@@ -152,7 +159,7 @@ class Bench:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def path(self, server):
-        return "/" if server == "ceiling" else "/api/v1/keys/sae-bob/status"
+        return "/" if server in self.ceilings else "/api/v1/keys/sae-bob/status"
 
     def get(self, server, requests, connections, *more):
         return self.load("get", server, requests, connections, "--path", self.path(server), *more)[0]
@@ -180,6 +187,7 @@ class Bench:
             self.note(f"ceiling_{how}", self.connect("ceiling", *more))
             self.note(f"handshake_{how}", self.connect("kme-a", *more))
         self.note("ceiling", self.get("ceiling", *self.plan["get"]))
+        self.note("ceiling_single", self.get("ceiling_single", *self.plan["get"]))
         self.note("status", self.get("kme-a", *self.plan["get"]))
         self.note_pair("1", self.pair(1, *self.plan["pair_1"]))
         self.note_pair("128", self.pair(128, *self.plan["pair_128"]))
@@ -244,6 +252,7 @@ class Bench:
             ratios["dec_keys_1_p99_half"] = self.ratio("dec_keys_1_half", "ceiling_half", "p99_us")
         figures = {
             "ceiling_us": self.median("ceiling", cpu),
+            "ceiling_single_threaded_us": self.median("ceiling_single", cpu),
             "status_us": self.median("status", cpu),
             "enc_keys_1_us": self.median("enc_keys_1", cpu),
             "dec_keys_1_us": self.median("dec_keys_1", cpu),
