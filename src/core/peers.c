@@ -293,6 +293,13 @@ static void status_add(qg_kms_status *status, qg_stream *st, bool filling)
 	pthread_mutex_unlock(&st->lock);
 }
 
+static void status_add_all(struct qg_core *core, const char *neighbour, bool filling, qg_kms_status *status)
+{
+	for (size_t i = 0; i < core->n_streams; i++)
+		if (strcmp(core->stream[i].neighbour->id, neighbour) == 0)
+			status_add(status, &core->stream[i], filling);
+}
+
 void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_status *status = calloc(1, sizeof *status);
@@ -301,13 +308,11 @@ void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answ
 	qg_err err = status == NULL || text == NULL ? QG_E_NOMEM : QG_OK;
 	/* Those being filled first: if one were missing for want of room, the
 	 * neighbour would take it for lost. */
-	for (size_t i = 0; err == QG_OK && i < 2 * core->n_streams; i++) {
-		qg_stream *st = &core->stream[i % core->n_streams];
-		if (strcmp(st->neighbour->id, neighbour) == 0)
-			status_add(status, st, i < core->n_streams);
-	}
-	if (err == QG_OK)
+	if (err == QG_OK) {
+		status_add_all(core, neighbour, true, status);
+		status_add_all(core, neighbour, false, status);
 		err = qg_kms_status_encode(status, text, QG_KMS_MSG_MAX, &len);
+	}
 	if (err == QG_OK)
 		answer(ctx, 200, text, len);
 	else

@@ -83,9 +83,13 @@ void qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *
 	qg_stream *st = e->stream;
 	st->n_bad++;
 	e->bad_in_row += mismatch;
-	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=%s reason=\"%s\"",
-	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, number,
-	       qg_epoch_is_ours(e, number) ? "owner" : "far_end", why);
+	const char *side = qg_epoch_is_ours(e, number) ? "owner" : "far_end";
+	if (mismatch)
+		qg_log(QG_LOG_WARN, "stream", "event=segment_mismatch stream=%s segment=%u side=%s reason=\"%s\"",
+		       st->cfg->name, number, side, why);
+	else
+		qg_log(QG_LOG_INFO, "stream", "event=segment_given_up stream=%s segment=%u side=%s reason=\"%s\"",
+		       st->cfg->name, number, side, why);
 	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name,
 			      .reason = why, .ids = &e->ksid, .n_ids = 1 };
 	qg_audit_write(st->core->part.audit, &ev);
