@@ -32,7 +32,8 @@ typedef struct qg_anchor qg_anchor;
 /* Opens or makes the file (0600); *found tells whether it held a valid slot.
  * state is filled when found. QG_E_IO, QG_E_MODE, QG_E_CORRUPT when there are
  * bytes but no valid slot. */
-qg_err qg_anchor_open(const char *path, const uint8_t key[32], bool *found, qg_anchor_state *state, qg_anchor **out) QG_CHECKED;
+qg_err qg_anchor_open(const char *path, const uint8_t key[32], bool *found, qg_anchor_state *state,
+	qg_anchor **out) QG_CHECKED;
 
 /* Makes `state` durable. One writer. QG_E_IO. */
 qg_err qg_anchor_write(qg_anchor *a, const qg_anchor_state *state) QG_CHECKED;

@@ -40,7 +40,8 @@ typedef struct qg_committer_hooks {
 qg_err qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committer **out) QG_CHECKED;
 
 /* Queues a job; never blocks. The job stays valid until done. Any thread, also
- * from done. After qg_committer_stop began: done is called with QG_E_CLOSED. */
+ * from done. After qg_committer_stop began: done is called with QG_E_CLOSED, on the
+ * committer's thread as ever. Not after qg_committer_stop returned. */
 void qg_committer_submit(qg_committer *c, qg_job *job);
 
 /* Queues a job and waits for it; err is what done would get. Not from the

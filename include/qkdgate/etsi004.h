@@ -94,7 +94,6 @@ struct qg_etsi004_profile {
 	const char *name;
 	bool persistent;            /* else: one request per connection */
 	unsigned in_flight;         /* requests that a client may have unanswered */
-	bool index_may_differ;      /* servers that choose the index themselves are known */
 	const uint8_t *ask;         /* metadata that a client's GET_KEY carries, */
 	size_t ask_len;             /* or none */
 	const qg_etsi004_status_row *statuses;

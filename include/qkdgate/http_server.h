@@ -29,7 +29,8 @@ typedef struct qg_http_route {
 
 /* The look of the answers the server gives by itself (404, 405, 413, 400 for
  * bad escapes, 401, 503): writes a body for the status into buf and returns
- * its length (0: no body). `text` says what is wrong. */
+ * its length (0: no body). `text` says what is wrong. A body over the limit is
+ * status 413 here and 400 to the client (ETSI GS QKD 014 knows no 413). */
 typedef size_t qg_http_error_body(int status, const char *text, char *buf, size_t room);
 
 typedef struct qg_http_options {
@@ -60,8 +61,9 @@ qg_err qg_http_server_start(const qg_http_options *o, qg_http_server **out, char
 /* The port listened on. */
 unsigned qg_http_server_port(const qg_http_server *s);
 
-/* Requests waiting for a late answer are answered 503 first; no handler runs
- * after it returns. Late answers may still come: they are dropped. Clears *s. */
+/* New requests are answered 503; those that wait for a late answer get it, or
+ * 503 after half a second. No handler runs after it returns. Late answers may
+ * still come: they are dropped. Clears *s. */
 void qg_http_server_stop(qg_http_server **s);
 
 /* --- the request, inside a handler (views live until the answer) --------- */
@@ -73,7 +75,7 @@ const char *qg_http_path_part(const qg_http_request *req, size_t n);
 /* How many query arguments, and the n-th (decoded; value "" when absent). */
 size_t qg_http_query_count(const qg_http_request *req);
 void qg_http_query_at(const qg_http_request *req, size_t n, const char **name, const char **value);
-/* A header's value or NULL. */
+/* A header's value or NULL. Inside the handler only: not once deferred. */
 const char *qg_http_header(const qg_http_request *req, const char *name);
 /* The body, not NUL-terminated; it may hold key: it is in wiped memory. */
 const char *qg_http_body(const qg_http_request *req, size_t *len);

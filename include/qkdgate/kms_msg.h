@@ -93,6 +93,7 @@ typedef enum qg_kms_batch_result {
 	QG_KMS_BATCH_PENDING,  /* not here yet */
 	QG_KMS_BATCH_FULL,
 	QG_KMS_BATCH_MISMATCH,
+	QG_KMS_BATCH_GONE,     /* given up here: chunks were missing, or nobody asked */
 	QG_KMS_BATCH_UNKNOWN   /* no such live epoch */
 } qg_kms_batch_result;
 

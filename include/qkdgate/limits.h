@@ -18,7 +18,8 @@ void qg_limits_free(qg_limits **l);
 
 /* Takes n tokens of the name's bucket, all or none. QG_E_LIMIT, with the wait
  * in *retry_after_s (at least 1). `now_ms` as of qg_clock_elapsed_ms. */
-qg_err qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint32_t *retry_after_s) QG_CHECKED;
+qg_err qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint32_t *retry_after_s)
+	QG_CHECKED;
 
 typedef struct qg_window qg_window;
 
@@ -27,7 +28,8 @@ qg_err qg_window_new(uint32_t window_s, uint64_t most, qg_window **out) QG_CHECK
 void qg_window_free(qg_window **w);
 
 /* Adds n, or QG_E_LIMIT with nothing added and the wait in *retry_after_s. */
-qg_err qg_window_add(qg_window *w, const char *name, uint64_t n, uint64_t now_ms, uint32_t *retry_after_s) QG_CHECKED;
+qg_err qg_window_add(qg_window *w, const char *name, uint64_t n, uint64_t now_ms, uint32_t *retry_after_s)
+	QG_CHECKED;
 
 /* What the name has within the window. */
 uint64_t qg_window_sum(qg_window *w, const char *name, uint64_t now_ms);

@@ -37,11 +37,13 @@ qg_err qg_seal_make_master_key(const char *path) QG_CHECKED;
 
 /* Seals n bytes bound to ad, under a fresh data key and fresh nonces; out has
  * n + QG_SEAL_OVERHEAD bytes of room. */
-qg_err qg_sealer_seal(qg_sealer *s, const void *ad, size_t ad_len, const void *plain, size_t n, uint8_t *out) QG_CHECKED;
+qg_err qg_sealer_seal(qg_sealer *s, const void *ad, size_t ad_len, const void *plain, size_t n, uint8_t *out)
+	QG_CHECKED;
 
 /* Opens a blob of len bytes into a new secret. QG_E_AUTH, QG_E_NOTFOUND when
  * its generation is destroyed, QG_E_NOMEM. */
-qg_err qg_sealer_unseal(qg_sealer *s, const void *ad, size_t ad_len, const uint8_t *blob, size_t len, qg_secret **out) QG_CHECKED;
+qg_err qg_sealer_unseal(
+	qg_sealer *s, const void *ad, size_t ad_len, const uint8_t *blob, size_t len, qg_secret **out) QG_CHECKED;
 
 /* The generation a blob is sealed under, and the one in use now: blobs of an
  * older one are sealed again by the housekeeping. */

@@ -137,7 +137,8 @@ typedef struct qg_store_ops {
 	qg_err (*segment_delete)(qg_store *s, int64_t row);
 
 	qg_err (*transfer_put)(qg_store *s, qg_transfer_rec *rec); /* QG_E_EXISTS */
-	qg_err (*transfer_state)(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now); /* QG_E_STATE */
+	/* QG_E_STATE when it is not in `was`. */
+	qg_err (*transfer_state)(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now);
 	/* QG_E_STATE when the target is not in `was`. */
 	qg_err (*target_state)(qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now);
 	qg_err (*transfer_unseal)(qg_store *s, int64_t row); /* forgets the value */
@@ -162,6 +163,7 @@ struct qg_store {
  * newer; runs missing migrations of db/, which are compiled in; takes an
  * exclusive lock, so that a second daemon fails with QG_E_EXISTS). *fresh tells
  * that it was made now. `why` gets a text that names what failed. */
-qg_err qg_store_sqlite_open(const char *path, bool *fresh, qg_store **out, char *why, size_t why_room) QG_CHECKED;
+qg_err qg_store_sqlite_open(const char *path, bool *fresh, qg_store **out, char *why, size_t why_room)
+	QG_CHECKED;
 
 #endif

@@ -51,8 +51,12 @@ static qg_err make_sealer(daemon_parts *d)
 	qg_seal_options o = { .master_key = d->cfg->master_key, .key_ring = d->cfg->key_ring,
 			      .rotate_s = d->cfg->key_ring_rotate_s };
 	qg_err err = qg_sealer_open(&o, &d->sealer);
-	if (err != QG_OK)
-		say_why(d, "master key or key ring", d->cfg->master_key, err);
+	if (err == QG_E_AUTH)
+		snprintf(d->why, sizeof d->why, "key ring %s: damaged, or made with another master key than %s", o.key_ring,
+			 o.master_key);
+	else if (err != QG_OK)
+		snprintf(d->why, sizeof d->why, "key ring %s or master key %s: %s", o.key_ring, o.master_key,
+			 qg_err_text(err));
 	return err;
 }
 
@@ -62,14 +66,23 @@ static qg_err make_audit(daemon_parts *d)
 	qg_sealer_derive(d->sealer, "audit", key);
 	qg_err err = qg_audit_open(d->cfg->audit_file, key, &d->audit);
 	qg_wipe(key, sizeof key);
-	if (err != QG_OK)
+	if (err == QG_E_EXISTS)
+		snprintf(d->why, sizeof d->why, "audit log %s: in use by another process", d->cfg->audit_file);
+	else if (err == QG_E_CORRUPT)
+		snprintf(d->why, sizeof d->why, "audit log %s: its last lines were changed or made with another master key",
+			 d->cfg->audit_file);
+	else if (err != QG_OK)
 		say_why(d, "audit log", d->cfg->audit_file, err);
 	return err;
 }
 
 static qg_err make_store(daemon_parts *d)
 {
-	return qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, d->why, sizeof d->why);
+	char why[WHY_ROOM / 2] = "";
+	qg_err err = qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, why, sizeof why);
+	if (err != QG_OK)
+		snprintf(d->why, sizeof d->why, "database %s: %s", d->cfg->database, why[0] != '\0' ? why : qg_err_text(err));
+	return err;
 }
 
 static qg_err make_directory(daemon_parts *d)
@@ -92,10 +105,18 @@ static qg_core_parts core_parts(const daemon_parts *d)
 				.channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL };
 }
 
+static qg_err sealed_by_another(daemon_parts *d, qg_err err)
+{
+	if (err == QG_E_AUTH || err == QG_E_NOTFOUND)
+		snprintf(d->why, sizeof d->why, "database %s: damaged, or sealed with another key ring than %s",
+			 d->cfg->database, d->cfg->key_ring);
+	return err;
+}
+
 static qg_err make_core(daemon_parts *d)
 {
 	qg_core_parts parts = core_parts(d);
-	return qg_core_start(&parts, &d->core, d->why, sizeof d->why);
+	return sealed_by_another(d, qg_core_start(&parts, &d->core, d->why, sizeof d->why));
 }
 
 static qg_err make_kms_listener(daemon_parts *d)
@@ -188,6 +209,7 @@ static void block_signals(sigset_t *ends)
 	pthread_sigmask(SIG_BLOCK, ends, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a write beyond a limit fails instead */
 }
 
 static void audit_life(daemon_parts *d, qg_audit_act act)
@@ -221,7 +243,7 @@ qg_err qg_daemon_run(const qg_config *cfg)
 static qg_err reset_core(daemon_parts *d)
 {
 	qg_core_parts parts = core_parts(d);
-	return qg_core_reset_epochs(&parts, d->why, sizeof d->why);
+	return sealed_by_another(d, qg_core_reset_epochs(&parts, d->why, sizeof d->why));
 }
 
 static const daemon_step reset_steps[] = {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -25,7 +26,10 @@ static int command_run(const char *file)
 	if (qg_config_load(file, stderr, &cfg) != QG_OK)
 		return EXIT_FAILED;
 	qg_log_init(cfg->log_level, cfg->log_format);
-	int rc = qg_daemon_run(cfg) == QG_OK ? EXIT_DONE : EXIT_FAILED;
+	/* Before anything is made or opened, and in words that name the line. */
+	int rc = EXIT_FAILED;
+	if (qg_config_check_files(file, cfg, stderr) == QG_OK && qg_daemon_run(cfg) == QG_OK)
+		rc = EXIT_DONE;
 	qg_config_free(&cfg);
 	return rc;
 }
@@ -57,10 +61,12 @@ static int command_reset(const char *file)
 
 static int command_make_master_key(const char *path)
 {
+	errno = 0;
 	qg_err err = qg_seal_make_master_key(path);
 	if (err == QG_OK)
 		return EXIT_DONE;
-	fprintf(stderr, "qkdgate: %s: %s\n", path, qg_err_text(err));
+	fprintf(stderr, "qkdgate: %s: %s\n", path,
+		err == QG_E_IO && errno != 0 ? strerror(errno) : qg_err_text(err));
 	return EXIT_FAILED;
 }
 
@@ -81,10 +87,10 @@ static int command_version(const char *argument)
 static int command_help(const char *argument);
 
 static const command commands[] = {
-	{ "run", "FILE", "run the gateway with the configuration FILE until SIGTERM", command_run },
+	{ "run", "FILE", "run the gateway with the configuration FILE, in the foreground", command_run },
 	{ "check-config", "FILE", "say everything that is wrong with FILE and what it names", command_check },
-	{ "reset-epochs", "FILE", "end all epochs of a stopped gateway, as after a restored database", command_reset },
-	{ "make-master-key", "PATH", "make a new master key file", command_make_master_key },
+	{ "reset-epochs", "FILE", "after a restore, with the gateway stopped: give up all key taken so far", command_reset },
+	{ "make-master-key", "PATH", "make a master key file; one that exists is left alone", command_make_master_key },
 	{ "config-reference", NULL, "print the reference of all options", command_reference },
 	{ "--version", NULL, "print the version", command_version },
 	{ "--help", NULL, "print this", command_help },
@@ -94,7 +100,7 @@ static const command commands[] = {
 static void print_usage(FILE *out)
 {
 	fprintf(out, "usage: qkdgate COMMAND [ARGUMENT]\n\n"
-		     "A key-delivery gateway for quantum key distribution networks.\n\n");
+		     "A key-delivery gateway for quantum key distribution networks. See qkdgate(8).\n\n");
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		fprintf(out, "  %-16s %-5s %s\n", commands[i].name, commands[i].argument != NULL ? commands[i].argument : "",
 			commands[i].help);
@@ -116,13 +122,15 @@ int main(int argc, char **argv)
 	if (cmd == NULL || argc != (cmd->argument != NULL ? 3 : 2)) {
 		if (argc > 1 && cmd == NULL)
 			fprintf(stderr, "qkdgate: unknown command %s\n", qg_log_safe(argv[1]));
-		else if (cmd != NULL && cmd->argument != NULL && argc < 3)
-			fprintf(stderr, "qkdgate: %s needs %s\n", cmd->name, cmd->argument);
+		else if (cmd != NULL)
+			fprintf(stderr, "qkdgate: %s takes %s%s\n", cmd->name,
+				cmd->argument != NULL ? "exactly one argument: " : "no argument",
+				cmd->argument != NULL ? cmd->argument : "");
 		print_usage(stderr);
 		return EXIT_USAGE;
 	}
 	if (qg_secret_init() != QG_OK) {
-		fprintf(stderr, "qkdgate: locked memory could not be had\n");
+		fprintf(stderr, "qkdgate: no locked memory; raise the limit (ulimit -l, LimitMEMLOCK=)\n");
 		return EXIT_FAILED;
 	}
 	int rc = cmd->run(argc == 3 ? argv[2] : NULL);

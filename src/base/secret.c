@@ -108,6 +108,7 @@ class_take(size_class *c, uint32_t class_no)
 	pthread_mutex_lock(&c->lock);
 	if (c->free_list != NULL || class_grow(c, class_no) == QG_OK) {
 		b = c->free_list;
+		assert(b != NULL); /* an arena has room for one of any class */
 		c->free_list = b->next;
 		assert(b->mark == MARK_FREE);
 		b->mark = MARK_LIVE;

@@ -44,7 +44,7 @@ static void accept_job_free(accept_job *j)
 }
 
 /* Destroys a segment that cannot become usable and counts it. */
-static void refuse_segment(qg_epoch *e, uint32_t number, const char *why)
+static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
 {
 	qg_stream *st = e->stream;
 	qg_segment *s = qg_epoch_segment(e, number);
@@ -55,12 +55,13 @@ static void refuse_segment(qg_epoch *e, uint32_t number, const char *why)
 	if (e->decided_in <= number)
 		e->decided_in = number + 1;
 	st->n_bad++;
-	qg_log(QG_LOG_WARN, "stream", "event=segment_mismatch stream=%s segment=%u side=far_end reason=\"%s\"",
-	       st->cfg->name, number, why);
+	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=far_end reason=\"%s\"",
+	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, number, why);
 	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
 			      .ids = &e->ksid, .n_ids = 1 };
 	qg_audit_write(st->core->part.audit, &ev);
-	if (++e->bad_in_row >= QG_BAD_LIMIT)
+	e->bad_in_row += mismatch;
+	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 	else
 		qg_epoch_save(e);
@@ -70,6 +71,7 @@ static void refuse_segment(qg_epoch *e, uint32_t number, const char *why)
  * accepted after a crash either (SOUNDNESS 5). */
 typedef struct refuse_job {
 	qg_job job;
+	qg_kms_batch_result result;
 	qg_peer_answer *answer;
 	void *ctx;
 } refuse_job;
@@ -84,21 +86,23 @@ static void refuse_done(qg_job *job, qg_err err)
 {
 	refuse_job *j = (refuse_job *)job;
 	if (err == QG_OK)
-		answer_plain(QG_KMS_BATCH_MISMATCH, j->answer, j->ctx);
+		answer_plain(j->result, j->answer, j->ctx);
 	else
 		j->answer(j->ctx, 503, NULL, 0);
 	free(j);
 }
 
-static void refuse_batch(qg_epoch *e, uint32_t number, const char *why, qg_peer_answer *answer, void *ctx)
+static void refuse_batch(qg_epoch *e, uint32_t number, qg_kms_batch_result result, const char *why,
+			 qg_peer_answer *answer, void *ctx)
 {
 	refuse_job *j = calloc(1, sizeof *j);
-	refuse_segment(e, number, why);
+	refuse_segment(e, number, result == QG_KMS_BATCH_MISMATCH, why);
 	if (j == NULL) {
 		answer(ctx, 503, NULL, 0);
 		return;
 	}
-	*j = (refuse_job){ .job = { .run = refuse_run, .done = refuse_done }, .answer = answer, .ctx = ctx };
+	*j = (refuse_job){ .job = { .run = refuse_run, .done = refuse_done }, .result = result, .answer = answer,
+			   .ctx = ctx };
 	qg_committer_submit(e->stream->core->committer, &j->job);
 }
 
@@ -150,7 +154,7 @@ static void accept_done(qg_job *job, qg_err err)
 		forget_last(e, s->number);
 	} else if (err != QG_OK) {
 		forget_root(s);
-		refuse_segment(e, s->number, "it could not be stored");
+		refuse_segment(e, s->number, false, "it could not be stored");
 	}
 	/* The message lives as long as the segment; copy it for the answer. */
 	char text[512];
@@ -252,7 +256,7 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	qg_segment_set_root(s, m->root);
 	qg_segment_request_mac(s, m, mac);
 	if (!qg_equal_ct(mac, m->mac, sizeof mac)) {
-		refuse_batch(e, s->number, "the two ends hold different key", answer, ctx);
+		refuse_batch(e, s->number, QG_KMS_BATCH_MISMATCH, "the two ends hold different key", answer, ctx);
 		return;
 	}
 	accept_job *j = NULL;
@@ -260,7 +264,7 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	drop_earlier(e, s->number);
 	e->decided_in = s->number + 1;
 	if (accept_job_new(s, m, &j) != QG_OK) {
-		refuse_batch(e, s->number, "no memory", answer, ctx);
+		refuse_batch(e, s->number, QG_KMS_BATCH_GONE, "no memory", answer, ctx);
 		return;
 	}
 	s->phase = QG_SEG_STORING;
@@ -281,7 +285,8 @@ static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer 
 		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (m->root != (e->keys_in == NULL)) {
-		refuse_batch(e, s->number, "the key-ID root is not where it belongs", answer, ctx);
+		refuse_batch(e, s->number, QG_KMS_BATCH_MISMATCH, "the key-ID root is not where it belongs", answer,
+			     ctx);
 	} else if (st->held + s->count > st->core->part.cfg->inbound_chunks) {
 		answer_plain(QG_KMS_BATCH_FULL, answer, ctx);
 	} else {
@@ -310,12 +315,14 @@ static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_pe
 		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
 	} else if (s != NULL && s->phase == QG_SEG_CONFIRMED && memcmp(s->tag, m->mac, sizeof s->tag) == 0) {
 		answer(ctx, 200, s->message, s->message_len);
-	} else if (m->segment < e->decided_in || e->state != QG_EPOCH_FILLING) {
+	} else if (e->state != QG_EPOCH_FILLING) {
+		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+	} else if (m->segment < e->decided_in) {
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (s != NULL && s->phase == QG_SEG_FULL) {
 		judge_complete(s, m, answer, ctx);
 	} else if (s == NULL && st->next_index >= m->first_index + m->count) {
-		refuse_batch(e, m->segment, "chunks were missing here", answer, ctx);
+		refuse_batch(e, m->segment, QG_KMS_BATCH_GONE, "chunks were missing here", answer, ctx);
 	} else {
 		if (m->segment >= st->next_index / e->segment_chunks)
 			go_on_at(st, e, m->segment);
@@ -345,10 +352,12 @@ void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *bo
 	}
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, m.epoch);
-	/* The neighbour may have the new epoch before it is stored here. */
+	/* The other end of a hand-over may be done with it before this one is. */
 	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
-	if (e == NULL || e->row == 0)
-		answer_plain(opening ? QG_KMS_BATCH_PENDING : QG_KMS_BATCH_UNKNOWN, answer, ctx);
+	if (e == NULL && opening)
+		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
+	else if (e == NULL || e->row == 0)
+		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
 	else if (!batch_fits(e, &m))
 		answer(ctx, 400, NULL, 0);
 	else

@@ -127,7 +127,7 @@ static bool segment_size_fits(uint32_t chunk_size, uint32_t segment_chunks)
 
 static void app_answered(qg_stream *st, qg_err err, int http_status, const char *body, size_t len)
 {
-	qg_kms_new_app_answer a;
+	qg_kms_new_app_answer a = { .result = QG_KMS_APP_UNKNOWN_STREAM };
 	if (err == QG_OK && http_status == 200)
 		err = qg_kms_new_app_answer_decode(body, len, &a);
 	else if (err == QG_OK)
@@ -203,11 +203,19 @@ static qg_kms_app_result app_judge(const qg_stream *st, const qg_kms_new_app *m)
 	return m->owner < 3 && mine[m->owner] == st->cfg->direction ? QG_KMS_APP_ACCEPTED : QG_KMS_APP_DISAGREE;
 }
 
+/* Whether the opener sends what it sent before: the answer was lost. */
+static bool same_app(const qg_kms_new_app *a, const qg_kms_new_app *b)
+{
+	return qg_uuid_equal(&a->ksid, &b->ksid) && memcmp(a->nonce, b->nonce, sizeof a->nonce) == 0 &&
+	       a->chunk_size == b->chunk_size && a->segment_chunks == b->segment_chunks && a->owner == b->owner &&
+	       a->inbound_chunks == b->inbound_chunks;
+}
+
 static void app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_new_app_answer refused = { .result = app_judge(st, m) };
 	qg_epoch *e = qg_epoch_filling(st);
-	bool again = st->app_valid && memcmp(&st->app, m, sizeof *m) == 0;
+	bool again = st->app_valid && same_app(&st->app, m);
 	if (refused.result != QG_KMS_APP_ACCEPTED) {
 		qg_log(QG_LOG_ERROR, "stream", "event=stream_disagrees stream=%s neighbour=%s", st->cfg->name,
 		       st->neighbour->id);

@@ -19,6 +19,7 @@ struct qg_committer {
 	pthread_cond_t work; /* the queue is no longer empty, or stop */
 	/* Under the lock. */
 	job_list queue;
+	job_list late; /* came after the stop began */
 	bool stopping;
 	uint64_t groups, jobs;
 	/* The thread's own. */
@@ -147,11 +148,17 @@ committer_main(void *arg)
 	for (;;) {
 		while (c->queue.head == NULL && !c->stopping)
 			pthread_cond_wait(&c->work, &c->lock);
-		if (c->queue.head == NULL)
+		bool late = c->queue.head == NULL;
+		qg_job *group = list_take(late ? &c->late : &c->queue, GROUP_MAX);
+		if (group == NULL)
 			break;
-		qg_job *group = list_take(&c->queue, GROUP_MAX);
 		pthread_mutex_unlock(&c->lock);
-		commit_group(c, group);
+		if (late) {
+			group_result(group, QG_E_CLOSED);
+			group_done(group);
+		} else {
+			commit_group(c, group);
+		}
 		pthread_mutex_lock(&c->lock);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -189,6 +196,7 @@ qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committe
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->work, NULL);
 	c->queue.tail = &c->queue.head;
+	c->late.tail = &c->late.head;
 	c->store = store;
 	if (hooks != NULL)
 		c->hooks = *hooks;
@@ -204,19 +212,14 @@ void
 qg_committer_submit(qg_committer *c, qg_job *job)
 {
 	pthread_mutex_lock(&c->lock);
-	bool closed = c->stopping;
-	if (!closed) {
-		bool was_empty = c->queue.head == NULL;
-		list_append(&c->queue, job);
-		/* The thread looks at the queue again before it waits, so
-		 * only the first job needs to wake it. Signalled under the
-		 * lock: after it the committer may be gone. */
-		if (was_empty)
-			pthread_cond_signal(&c->work);
-	}
+	bool was_empty = c->queue.head == NULL;
+	list_append(c->stopping ? &c->late : &c->queue, job);
+	/* The thread looks at the queue again before it waits, so only the
+	 * first job needs to wake it. Signalled under the lock: after it the
+	 * committer may be gone. */
+	if (was_empty)
+		pthread_cond_signal(&c->work);
 	pthread_mutex_unlock(&c->lock);
-	if (closed)
-		job->done(job, QG_E_CLOSED);
 }
 
 /* A job that stands in the queue for one whose caller waits. */

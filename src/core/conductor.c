@@ -8,6 +8,7 @@
  * offers, retries, flushes, expiry. It never waits for disk or network. */
 
 #define IDLE_MS 200
+#define EXPIRE_MS 500
 #define CHECKPOINT_MS 5000
 #define ROTATE_CHECK_MS 60000
 
@@ -40,13 +41,16 @@ static void conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 
 static void conduct_time(struct qg_core *core, uint64_t now_ms)
 {
+	if (now_ms >= core->expire_at_ms) {
+		core->expire_at_ms = now_ms + (core->part.cfg->flush_ms < EXPIRE_MS ? core->part.cfg->flush_ms : EXPIRE_MS);
+		for (size_t i = 0; i < core->n_streams; i++)
+			qg_flush_expire(&core->stream[i]);
+		qg_transfers_expire(core->transfers, core->committer, qg_lifetime_owner_ms(&core->life));
+	}
 	if (now_ms >= core->flush_at_ms) {
 		core->flush_at_ms = now_ms + core->part.cfg->flush_ms;
-		for (size_t i = 0; i < core->n_streams; i++) {
-			qg_flush_expire(&core->stream[i]);
+		for (size_t i = 0; i < core->n_streams; i++)
 			qg_flush_stream(&core->stream[i]);
-		}
-		qg_transfers_expire(core->transfers, core->committer, qg_lifetime_owner_ms(&core->life));
 	}
 	if (now_ms >= core->checkpoint_at_ms) {
 		core->checkpoint_at_ms = now_ms + CHECKPOINT_MS;
@@ -83,6 +87,7 @@ void *qg_conductor_run(void *arg)
 		uint64_t now_ms = qg_clock_elapsed_ms(), due_ms = now_ms + IDLE_MS;
 		for (size_t i = 0; i < core->n_streams; i++)
 			conduct_stream(&core->stream[i], now_ms, &due_ms);
+		qg_status_step(core, now_ms);
 		conduct_time(core, now_ms);
 		earlier(&due_ms, core->flush_at_ms, now_ms);
 		wait_ms = due_ms - now_ms;

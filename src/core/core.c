@@ -52,7 +52,8 @@ static qg_err core_new(const qg_core_parts *parts, qg_core **out)
 	qg_sealer_derive(parts->sealer, "probe", core->probe_key);
 	qg_err err = QG_OK;
 	core->stream = calloc(parts->cfg->n_streams + 1, sizeof *core->stream);
-	if (core->stream == NULL)
+	core->check = calloc(parts->cfg->n_neighbours + 1, sizeof *core->check);
+	if (core->stream == NULL || core->check == NULL)
 		err = QG_E_NOMEM;
 	for (unsigned i = 0; err == QG_OK && i < parts->cfg->n_streams; i++) {
 		err = stream_init(core, i);
@@ -85,7 +86,6 @@ static qg_err core_run(qg_core *core)
 	pthread_setname_np(core->conductor, "qg-conductor");
 	core->conducting = true;
 	/* Last: its answers come to a core that is there to stay. */
-	qg_status_ask(core);
 	return QG_OK;
 }
 
@@ -242,6 +242,7 @@ void qg_core_stop(qg_core **corep)
 	for (size_t i = 0; i < core->n_streams; i++)
 		stream_fini(&core->stream[i]);
 	free(core->stream);
+	free(core->check);
 	qg_transfers_close(&core->transfers);
 	qg_anchor_close(&core->anchor);
 	qg_window_free(&core->pair_window);

@@ -150,7 +150,8 @@ struct qg_stream {
 	qg_uuid to_close[QG_LIVE_EPOCHS];
 	size_t n_to_close;
 	uint64_t next_index;     /* to ask for */
-	unsigned probe_fails, open_fails;
+	bool reopening;          /* it was open before: the source knows it or lost it */
+	unsigned probe_fails, open_fails, abandoned; /* in a row */
 	uint64_t retry_at_ms;    /* of the phase */
 	unsigned backoff_ms;
 	uint64_t offer_at_ms;    /* of the segment on offer */
@@ -158,7 +159,6 @@ struct qg_stream {
 	qg_kms_new_app app;      /* ours being sent, or the last one received */
 	qg_kms_new_app_answer app_answer; /* what the last one received got */
 	bool app_valid;          /* app is to be sent again as it is, or was received */
-	bool asking;             /* get_status at start is under way */
 	qg_epoch *newest;        /* linked newest to oldest */
 	uint64_t ready;          /* chunks issuable now */
 	uint64_t held;           /* their confirmed chunks not consumed */
@@ -176,6 +176,13 @@ struct qg_peers {
 	struct qg_core *core;
 };
 
+/* What is known of a neighbour since the start. */
+typedef struct qg_neighbour_check {
+	bool asking, answered;
+	bool settled;            /* answered, or failed to, once */
+	uint64_t ask_at_ms;
+} qg_neighbour_check;
+
 struct qg_core {
 	qg_core_parts part;
 	qg_keystore keystore;
@@ -189,6 +196,7 @@ struct qg_core {
 	qg_limits *unknown_limit;  /* searches for the status only (SOUNDNESS 13) */
 	qg_stream *stream;
 	size_t n_streams;
+	qg_neighbour_check *check; /* one for each neighbour of the configuration */
 	/* requests that wait for the outcome of another for the same key */
 	pthread_mutex_t fetch_lock;
 	unsigned asking;           /* neighbours whose get_status answer is awaited */
@@ -199,8 +207,7 @@ struct qg_core {
 	pthread_cond_t wake;
 	bool kicked, stopping, conducting;
 	bool rolled_back;          /* found at start: the store was put back */
-	int64_t rollback_row;      /* epochs up to here were ended for it once */
-	uint64_t flush_at_ms, checkpoint_at_ms, rotate_at_ms;
+	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms;
 	/* committer's thread only */
 	qg_anchor_state anchored;  /* what the anchor should say */
 	qg_anchor_entry pending[QG_ANCHOR_EPOCHS]; /* marks of the group being written */
@@ -330,7 +337,8 @@ void qg_flush_rotate(struct qg_core *core);
 void qg_app_step(qg_stream *st, uint64_t now_ms);
 void qg_app_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
 		    void *ctx);
-void qg_status_ask(struct qg_core *core);
+/* Asks the neighbours that have not answered since the start. */
+void qg_status_step(struct qg_core *core, uint64_t now_ms);
 void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *answer, void *ctx);
 void qg_closed_step(qg_stream *st, uint64_t now_ms);
 void qg_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,

@@ -67,7 +67,7 @@ static qg_err epoch_make_room(qg_epoch *e, uint32_t slots)
 	if (slots <= e->room_seg)
 		return QG_OK;
 	uint32_t room = e->room_seg * 2 > slots ? e->room_seg * 2 : slots + 16;
-	qg_segment **seg = realloc(e->seg, room * sizeof *seg);
+	qg_segment **seg = realloc(e->seg, room * sizeof(qg_segment *));
 	if (seg == NULL)
 		return QG_E_NOMEM;
 	e->seg = seg;
@@ -120,7 +120,7 @@ static void epoch_compact(qg_epoch *e)
 		empty++;
 	if (empty < e->n_seg && empty < 64 + e->n_seg / 2)
 		return;
-	memmove(e->seg, e->seg + empty, (e->n_seg - empty) * sizeof *e->seg);
+	memmove(e->seg, e->seg + empty, (e->n_seg - empty) * sizeof(qg_segment *));
 	e->n_seg -= empty;
 	e->base += empty;
 }
@@ -307,6 +307,8 @@ static void epoch_job_done(qg_job *job, qg_err err)
 
 void qg_epoch_save(qg_epoch *e)
 {
+	if (e->row == 0)
+		return; /* no longer in the store */
 	epoch_job *j = calloc(1, sizeof *j);
 	if (j == NULL || qg_epoch_snapshot(e, &j->img) != QG_OK) {
 		qg_log(QG_LOG_ERROR, "stream", "event=epoch_not_saved stream=%s reason=\"no memory\"", e->stream->cfg->name);

@@ -166,6 +166,8 @@ typedef struct forget_job {
 static qg_err forget_run(qg_job *job, qg_store *store)
 {
 	forget_job *j = (forget_job *)job;
+	if (j->epoch->row == 0)
+		return QG_OK;
 	qg_err err = store->ops->epoch_delete(store, j->epoch->row);
 	if (err == QG_OK)
 		qg_commit_note_mark(j->epoch->stream->core, j->epoch->id, UINT64_MAX);
@@ -194,7 +196,7 @@ static bool epoch_empty(const qg_epoch *e, bool ours_only)
  * is lost again and again must not leave a heap of such epochs. */
 static bool epoch_over(const qg_epoch *e, uint64_t now_ms)
 {
-	if (e->state == QG_EPOCH_FILLING || e->row == 0 || e->pins > 0 || !epoch_empty(e, false))
+	if (e->state == QG_EPOCH_FILLING || e->pins > 0 || !epoch_empty(e, false))
 		return false;
 	return now_ms >= e->end_ms || (e->keys_out == NULL && e->keys_in == NULL && !e->tell_closed);
 }

@@ -10,8 +10,9 @@
 #define WAIT_MS 1000
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
-#define OPEN_TRIES 3
+#define OPEN_TRIES 2
 #define PASSED_OVER_MS 2000 /* a complete segment that is not offered for so long */
+#define ABANDON_LIMIT 8 /* segments in a row: the source gives nothing of use */
 #define LEAP_MAX (UINT32_C(1) << 24) /* chunks missing at once */
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
@@ -54,8 +55,13 @@ static unsigned segments_waiting(const qg_epoch *e)
 	return n;
 }
 
-/* The neighbour passes its segments over while its pool is full and says
- * nothing of it; they must not keep a shared stream from ours for ever. */
+static bool pool_has_room(const qg_stream *st, const qg_epoch *e)
+{
+	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks;
+}
+
+/* Only one that waited long: when both ends read a backlog in one go, all are
+ * ahead of the offers, and what is dropped at once would be offered next. */
 static bool drop_passed_over(qg_epoch *e)
 {
 	for (uint32_t i = 0; i < e->n_seg; i++) {
@@ -70,26 +76,37 @@ static bool drop_passed_over(qg_epoch *e)
 	return false;
 }
 
-/* Whether the stream wants the segment that begins at next_index. One of ours
- * waits for room in the pool; where the stream is shared it is passed over
- * instead, so that the neighbour's segments go on. */
-static bool want_segment(qg_stream *st, qg_epoch *e)
+/* Whether the stream wants segment `number`, not decided yet. One of ours waits
+ * for room in the pool, one of theirs for the owner to confirm those before it.
+ * On a shared stream neither may hold up the other end: while the neighbour's
+ * pool is full it passes its segments over, so ours go on without them. */
+static bool want_segment(qg_stream *st, qg_epoch *e, uint32_t number, bool *pass)
 {
-	uint32_t number = (uint32_t)(st->next_index / e->segment_chunks);
-	if (segment_decided(e, number)) {
-		st->next_index += e->segment_chunks;
-		return want_segment(st, e);
+	bool shared = st->cfg->direction == QG_DIRECTION_SHARED;
+	bool room = pool_has_room(st, e), crowded = segments_waiting(e) >= QG_LOOKAHEAD;
+	*pass = false;
+	if (qg_epoch_is_ours(e, number)) {
+		*pass = shared && !room && !crowded;
+		return room;
 	}
-	if (!qg_epoch_is_ours(e, number))
-		return segments_waiting(e) < QG_LOOKAHEAD ||
-		       (st->cfg->direction == QG_DIRECTION_SHARED && drop_passed_over(e));
-	if (chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks)
-		return true;
-	if (st->cfg->direction != QG_DIRECTION_SHARED || segments_waiting(e) >= QG_LOOKAHEAD)
-		return false;
-	e->decided_out = number + 1;
-	st->next_index += e->segment_chunks;
-	return want_segment(st, e);
+	return !crowded || (shared && room && drop_passed_over(e));
+}
+
+/* Moves next_index to the segment to read next; false: none for now. */
+static bool next_segment_wanted(qg_stream *st, qg_epoch *e)
+{
+	while (st->next_index + e->segment_chunks <= QG_EPOCH_LAST) {
+		uint32_t number = (uint32_t)(st->next_index / e->segment_chunks);
+		bool pass = segment_decided(e, number);
+		if (!pass && want_segment(st, e, number, &pass))
+			return true;
+		if (!pass)
+			return false;
+		if (qg_epoch_is_ours(e, number) && e->decided_out <= number)
+			e->decided_out = number + 1;
+		st->next_index += e->segment_chunks;
+	}
+	return false;
 }
 
 static bool order_get(qg_stream *st, qg_intake_order *order)
@@ -97,7 +114,7 @@ static bool order_get(qg_stream *st, qg_intake_order *order)
 	qg_epoch *e = qg_epoch_filling(st);
 	if (e == NULL)
 		return false;
-	if (st->next_index % e->segment_chunks == 0 && !want_segment(st, e)) {
+	if (st->next_index % e->segment_chunks == 0 && !next_segment_wanted(st, e)) {
 		st->wants_room = true;
 		return false;
 	}
@@ -207,6 +224,7 @@ void qg_intake_opened(qg_intake *in, const qg_uuid *ksid, uint32_t chunk_size)
 		qg_log(QG_LOG_INFO, "stream", "event=stream_open stream=%s ksid=%s", st->cfg->name, text);
 		st->ksid = *ksid;
 		st->ksid_open = true;
+		st->reopening = false;
 		st->open_fails = 0;
 		if (e != NULL)
 			resume_epoch(st, e);
@@ -225,9 +243,9 @@ void qg_intake_open_failed(qg_intake *in, qg_err err, uint32_t status)
 		qg_log(QG_LOG_WARN, "stream", "event=stream_not_open stream=%s status=%u reason=\"%s\"", st->cfg->name,
 		       status, qg_err_text(err));
 		qg_epoch *e = qg_epoch_filling(st);
-		/* Timeouts mean that the peer is not there yet; any other refusal of
-		 * a KSID that was open before means that the source lost it. */
-		if (e != NULL && e->has_probe && status != 0 && status != 6 && ++st->open_fails >= OPEN_TRIES)
+		/* A key manager that had both ends and now refuses, or waits for the
+		 * peer, lost the stream: what it would give is other key. */
+		if (e != NULL && (e->has_probe || st->reopening) && status != 0 && ++st->open_fails >= OPEN_TRIES)
 			qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 		else
 			qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
@@ -273,6 +291,8 @@ static void abandon_segment(qg_stream *st, qg_epoch *e, uint64_t at, const char 
 	if (qg_epoch_is_ours(e, number) && e->decided_out <= number)
 		e->decided_out = number + 1;
 	st->next_index = next * e->segment_chunks;
+	if (++st->abandoned >= ABANDON_LIMIT)
+		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 }
 
 static qg_err take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8_t *key, size_t len)
@@ -297,6 +317,7 @@ static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 {
 	s->phase = QG_SEG_FULL;
 	s->full_ms = qg_clock_elapsed_ms();
+	st->abandoned = 0;
 	qg_epoch_put_probe(e, s);
 	st->n_segments++;
 	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST)
@@ -356,10 +377,10 @@ static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, c
 	}
 	if (index > st->next_index) {
 		abandon_segment(st, e, index, "chunks are missing");
-		if (index != st->next_index)
+		if (index != st->next_index || e->state != QG_EPOCH_FILLING)
 			return QG_E_PROTO;
 	}
-	if (st->next_index % e->segment_chunks == 0 && !want_segment(st, e))
+	if (st->next_index % e->segment_chunks == 0 && !next_segment_wanted(st, e))
 		return QG_E_FULL;
 	if (index != st->next_index)
 		return QG_E_PROTO;
@@ -400,6 +421,7 @@ void qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t st
 		qg_log(QG_LOG_WARN, "stream", "event=get_key_failed stream=%s index=%u status=%u", st->cfg->name, index,
 		       status);
 		st->ksid = e->ksid;
+		st->reopening = true;
 		qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
 	} else if (e != NULL && st->phase == QG_STREAM_RUN && err == QG_E_PROTO && index == st->next_index) {
 		abandon_segment(st, e, st->next_index, "a malformed answer");

@@ -19,6 +19,7 @@
 #define LINK_MS 200
 #define LINK_MAX_MS 5000
 #define BAD_ANSWERS 3
+#define BATCH_TEXT_MAX 2048
 
 typedef struct offer_job {
 	qg_job job;
@@ -79,14 +80,15 @@ static void drop_done(qg_job *job, qg_err err)
 	job_free(j);
 }
 
-/* Tombstones the segment on offer: destroyed here, never offered again. */
-static void offer_drop(qg_stream *st, const char *why)
+/* Tombstones the segment on offer: destroyed here, never offered again. Only a
+ * mismatch counts against the epoch. */
+static void offer_drop(qg_stream *st, bool mismatch, const char *why)
 {
 	qg_segment *s = st->offer;
 	qg_epoch *e = s->epoch;
 	st->n_bad++;
-	qg_log(QG_LOG_WARN, "stream", "event=segment_mismatch stream=%s segment=%u side=owner reason=\"%s\"", st->cfg->name,
-	       s->number, why);
+	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=owner reason=\"%s\"",
+	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, s->number, why);
 	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
 			      .ids = &e->ksid, .n_ids = 1 };
 	qg_audit_write(st->core->part.audit, &ev);
@@ -106,7 +108,8 @@ static void offer_drop(qg_stream *st, const char *why)
 	if (!s->removed)
 		qg_epoch_remove(e, s);
 	offer_release(st);
-	if (++e->bad_in_row >= QG_BAD_LIMIT)
+	e->bad_in_row += mismatch;
+	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 }
 
@@ -193,7 +196,7 @@ static void answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
 	if (qg_equal_ct(mac, a->mac, sizeof mac))
 		offer_confirm(st);
 	else if (++st->offer_bad >= BAD_ANSWERS)
-		offer_drop(st, "the answer does not verify");
+		offer_drop(st, true, "the answer does not verify");
 	else
 		offer_again(st, LINK_MS, LINK_MAX_MS);
 }
@@ -212,13 +215,16 @@ static void offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 		offer_again(st, FULL_MS, FULL_MAX_MS);
 		return;
 	case QG_KMS_BATCH_MISMATCH:
-		offer_drop(st, "the far end holds another segment");
+		offer_drop(st, true, "the far end holds another segment");
+		return;
+	case QG_KMS_BATCH_GONE:
+		offer_drop(st, false, "the far end has given it up");
 		return;
 	case QG_KMS_BATCH_UNKNOWN:
 		break;
 	}
 	qg_epoch *e = st->offer->epoch;
-	offer_drop(st, "the far end does not know the epoch");
+	offer_drop(st, false, "the far end has ended the epoch");
 	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, false);
 }
 
@@ -245,9 +251,13 @@ static void offer_done(void *ctx, qg_err err, int http_status, const char *body,
 	pthread_mutex_unlock(&st->lock);
 }
 
+/* Not while the gateway stops, since the channel ends before the core does: the
+ * next start sends what is stored. */
 static void offer_send(qg_stream *st)
 {
 	qg_segment *s = st->offer;
+	if (st->stopping)
+		return;
 	qg_channel *ch = st->core->part.channel;
 	s->pins++;
 	s->epoch->pins++;
@@ -282,7 +292,7 @@ static void store_done(qg_job *job, qg_err err)
 	pthread_mutex_lock(&st->lock);
 	if (err != QG_OK) {
 		/* It may be stored; since nothing was sent, giving it up is safe. */
-		offer_drop(st, "it could not be stored");
+		offer_drop(st, false, "it could not be stored");
 	} else {
 		s->row = j->rec.row;
 		s->phase = QG_SEG_OFFERED;
@@ -306,16 +316,14 @@ static qg_err offer_message(qg_segment *s)
 	memcpy(s->tag, m.mac, sizeof s->tag);
 	s->issue_s = m.issue_s;
 	s->fetch_s = m.fetch_s;
-	char *text = malloc(QG_KMS_MSG_MAX);
-	if (text == NULL)
-		return QG_E_NOMEM;
-	qg_err err = qg_kms_batch_encode(&m, text, QG_KMS_MSG_MAX, &s->message_len);
-	if (err != QG_OK) {
-		free(text);
+	char text[BATCH_TEXT_MAX];
+	qg_err err = qg_kms_batch_encode(&m, text, sizeof text, &s->message_len);
+	if (err != QG_OK)
 		return err;
-	}
-	char *fit = realloc(text, s->message_len);
-	s->message = fit != NULL ? fit : text;
+	s->message = malloc(s->message_len);
+	if (s->message == NULL)
+		return QG_E_NOMEM;
+	memcpy(s->message, text, s->message_len);
 	return QG_OK;
 }
 

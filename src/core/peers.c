@@ -9,6 +9,7 @@
 /* key_stream_closed and get_status, and the table of what neighbours send. */
 
 #define TELL_AGAIN_MS 2000
+#define ASK_AGAIN_MS 2000
 
 static const char empty_object[] = "{}";
 
@@ -80,7 +81,7 @@ void qg_closed_receive(struct qg_core *core, const char *neighbour, const char *
 
 typedef struct status_question {
 	struct qg_core *core;
-	const char *neighbour;
+	size_t index; /* of the neighbour */
 } status_question;
 
 static void disowned(void *ctx, qg_err err, int http_status, const char *body, size_t len)
@@ -88,7 +89,7 @@ static void disowned(void *ctx, qg_err err, int http_status, const char *body, s
 	(void)ctx, (void)err, (void)http_status, (void)body, (void)len;
 }
 
-/* The neighbour fills an epoch that this end has no longer. Should the message
+/* The neighbour has an epoch that this end has no longer. Should the message
  * be lost, the next new_key_batch for it is answered that it is unknown. */
 static void disown_epoch(qg_stream *st, const uint8_t id[16])
 {
@@ -112,11 +113,12 @@ static bool compare_epoch(struct qg_core *core, const char *neighbour, const qg_
 		return false;
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, s->epoch);
-	/* One that is being handed over right now is not yet in the list. */
+	/* Its row is gone where the epochs were reset or the store put back; one
+	 * that is being handed over right now is not yet in the list. */
 	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
-	if (e == NULL && s->state != (uint8_t)QG_EPOCH_DRAINING && !opening)
+	if ((e == NULL || e->row == 0) && s->state != (uint8_t)QG_EPOCH_DRAINING && !opening)
 		disown_epoch(st, s->epoch);
-	bool old = e != NULL && (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+	bool old = e != NULL && e->row != 0 && (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
 	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name, neighbour);
 	pthread_mutex_unlock(&st->lock);
@@ -154,8 +156,9 @@ static void end_unknown_epoch(qg_stream *st, const qg_kms_status *status)
 	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 }
 
-/* status: what the neighbour said, or NULL. */
-static void streams_checked(struct qg_core *core, const char *neighbour, const qg_kms_status *status)
+/* Issuing waits for the first outcome only: a neighbour that cannot be reached
+ * does not block a start (SOUNDNESS 9), but is asked again. */
+static void neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_status *status)
 {
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
@@ -168,12 +171,28 @@ static void streams_checked(struct qg_core *core, const char *neighbour, const q
 		qg_stream_kick(st);
 		pthread_mutex_unlock(&st->lock);
 	}
-	qg_fetch_settled(core);
+}
+
+/* After the first outcome fetches need not wait for this neighbour any more. */
+static void check_outcome(struct qg_core *core, size_t index, bool answered)
+{
+	pthread_mutex_lock(&core->lock);
+	qg_neighbour_check *check = &core->check[index];
+	bool first = !check->settled;
+	check->settled = true;
+	check->asking = false;
+	check->answered = answered;
+	check->ask_at_ms = qg_clock_elapsed_ms() + ASK_AGAIN_MS;
+	pthread_mutex_unlock(&core->lock);
+	if (first)
+		qg_fetch_settled(core);
 }
 
 static void status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	status_question *q = ctx;
+	struct qg_core *core = q->core;
+	const char *neighbour = core->part.cfg->neighbours[q->index].id;
 	qg_kms_status *status = calloc(1, sizeof *status);
 	if (err == QG_OK && http_status != 200)
 		err = QG_E_PROTO;
@@ -182,33 +201,47 @@ static void status_answered(void *ctx, qg_err err, int http_status, const char *
 	bool old = false;
 	if (err == QG_OK)
 		for (size_t i = 0; i < status->n; i++)
-			old |= compare_epoch(q->core, q->neighbour, &status->epoch[i]);
+			old |= compare_epoch(core, neighbour, &status->epoch[i]);
 	else
-		qg_log(QG_LOG_INFO, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", q->neighbour,
+		qg_log(QG_LOG_INFO, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", neighbour,
 		       qg_err_text(err));
 	if (old)
-		end_old_store(q->core);
-	streams_checked(q->core, q->neighbour, err == QG_OK ? status : NULL);
+		end_old_store(core);
+	neighbour_checked(core, neighbour, err == QG_OK ? status : NULL);
+	check_outcome(core, q->index, err == QG_OK);
 	free(status);
 	free(q);
 }
 
-void qg_status_ask(struct qg_core *core)
+static bool status_due(struct qg_core *core, size_t index, uint64_t now_ms)
 {
-	const qg_config *cfg = core->part.cfg;
+	qg_neighbour_check *check = &core->check[index];
+	pthread_mutex_lock(&core->lock);
+	bool due = !check->asking && !check->answered && now_ms >= check->ask_at_ms;
+	if (due)
+		check->asking = true;
+	pthread_mutex_unlock(&core->lock);
+	return due;
+}
+
+void qg_status_step(struct qg_core *core, uint64_t now_ms)
+{
 	qg_channel *ch = core->part.channel;
-	for (size_t i = 0; i < cfg->n_neighbours; i++) {
-		const char *id = cfg->neighbours[i].id;
+	for (size_t i = 0; i < core->part.cfg->n_neighbours; i++) {
+		const char *id = core->part.cfg->neighbours[i].id;
+		if (!status_due(core, i, now_ms))
+			continue;
 		status_question *q = calloc(1, sizeof *q);
 		if (q != NULL) {
 			q->core = core;
-			q->neighbour = id;
+			q->index = i;
 		}
-		if (q == NULL || ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object, sizeof empty_object - 1,
-					       status_answered, q) != QG_OK) {
-			free(q);
-			streams_checked(core, id, NULL);
-		}
+		if (q != NULL && ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object, sizeof empty_object - 1,
+					       status_answered, q) == QG_OK)
+			continue;
+		free(q);
+		neighbour_checked(core, id, NULL);
+		check_outcome(core, i, false);
 	}
 }
 

@@ -21,7 +21,7 @@
 #define ENTRY (16 + 8)
 #define TAG 32
 #define SLOT_MAX (HEAD + QG_ANCHOR_EPOCHS * ENTRY + TAG)
-#define SLOT_ROOM 28672 /* whole pages: slots share none, so a torn write spoils one */
+#define SLOT_ROOM ((size_t)28672) /* whole pages: slots share none, so a torn write spoils one */
 #define FILE_SIZE (2 * SLOT_ROOM)
 
 _Static_assert(SLOT_MAX <= SLOT_ROOM, "a full slot fits its place");
@@ -110,7 +110,7 @@ anchor_load(qg_anchor *a, bool *found, qg_anchor_state *state)
 		goto out;
 	for (uint8_t slot = 0; slot < 2; slot++) {
 		uint64_t sequence;
-		const uint8_t *p = file + (size_t)slot * SLOT_ROOM;
+		const uint8_t *p = file + slot * SLOT_ROOM;
 		if (!slot_decode(a, p, SLOT_ROOM, slot, &sequence, slot_state) || sequence <= best)
 			continue;
 		best = sequence;
@@ -183,7 +183,7 @@ qg_anchor_write(qg_anchor *a, const qg_anchor_state *state)
 	uint64_t sequence = a->sequence + 1;
 	uint8_t slot = sequence & 1;
 	size_t n = slot_encode(a, state, sequence, slot);
-	if (qg_keyfile_write_at(a->fd, a->buf, n, (off_t)slot * SLOT_ROOM) != QG_OK || fdatasync(a->fd) != 0)
+	if (qg_keyfile_write_at(a->fd, a->buf, n, (off_t)(slot * SLOT_ROOM)) != QG_OK || fdatasync(a->fd) != 0)
 		return QG_E_IO;
 	a->sequence = sequence;
 	return QG_OK;

@@ -101,7 +101,8 @@ append(queue *q, const void *p, size_t n)
 static void
 queue_part(qg_audit *a, record *r, const qg_audit_event *e, const qg_uuid *ids)
 {
-	size_t size = sizeof *r + r->head.caller_len + r->head.peer_len + r->head.reason_len + 16 * (size_t)r->n_ids;
+	size_t size = sizeof *r + r->head.caller_len + r->head.peer_len + r->head.reason_len +
+		      16 * (size_t)r->n_ids;
 	uint64_t lines = r->n_ids > 0 ? r->n_ids : 1;
 	pthread_mutex_lock(&a->lock);
 	while (a->queued - a->written + lines > LINES_MAX || size > BUFFER_BYTES - a->filling.len)

@@ -286,7 +286,8 @@ split(const char *line, size_t n, parts *out)
 	}
 	if (!begins(p, end, time_is, LEN(time_is)) || (size_t)(end - p) > QG_AUDIT_COMMON_MAX)
 		return false;
-	if (!begins(end, line + n, tag_is, LEN(tag_is)) || memcmp(line + n - LEN(line_end), line_end, LEN(line_end)) != 0)
+	const char *last = line + n - LEN(line_end);
+	if (!begins(end, last, tag_is, LEN(tag_is)) || memcmp(last, line_end, LEN(line_end)) != 0)
 		return false;
 	out->own_len = (size_t)(p - line);
 	out->common = p;
@@ -323,7 +324,8 @@ qg_audit_chain_skip(qg_audit_chain *c, const char *line, size_t n, bool *other_r
 	qg_audit_run *last = spare(c);
 	if (!split(line, n, &part) || qg_hex_decode(part.tag, TAG_HEX, c->tag, QG_AUDIT_TAG) != QG_OK)
 		return false;
-	*other_run = part.common_len != last->common_len || memcmp(part.common, last->common, part.common_len) != 0;
+	*other_run = part.common_len != last->common_len ||
+		     memcmp(part.common, last->common, part.common_len) != 0;
 	memcpy(last->common, part.common, part.common_len);
 	last->common_len = part.common_len;
 	c->run[c->at].common_len = 0;

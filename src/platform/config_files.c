@@ -83,7 +83,7 @@ master_key_text(qg_err err)
 	case QG_E_PARSE:
 		return "does not hold 32 bytes or 64 hex digits";
 	case QG_E_IO:
-		return "cannot be read";
+		return "is not there or cannot be read";
 	default:
 		return qg_err_text(err);
 	}
@@ -99,8 +99,11 @@ check_master_key(files *f, const qg_config *c)
 	    getenv("CREDENTIALS_DIRECTORY") == NULL)
 		return;
 	const qg_err err = qg_master_key_load(c->master_key, &key);
-	if (err != QG_OK)
-		report_option(f, qg_cfg_find(f->root, "store"), "master_key", master_key_text(err));
+	if (err == QG_OK)
+		return;
+	const char *const why = qg_cfg_format(f->report->mem, "%s %s", qg_cfg_show(f->report, c->master_key),
+					      master_key_text(err));
+	report_option(f, qg_cfg_find(f->root, "store"), "master_key", why == NULL ? master_key_text(err) : why);
 }
 
 static const char *

@@ -178,9 +178,10 @@ static bool
 set_tls(CURL *easy, const qg_tls_files *tls)
 {
 	long version = tls->min_version == QG_TLS_1_3 ? CURL_SSLVERSION_TLSv1_3 : CURL_SSLVERSION_TLSv1_2;
-	return SET(CURLOPT_SSLVERSION, version) && SET(CURLOPT_SSL_VERIFYPEER, 1L) && SET(CURLOPT_SSL_VERIFYHOST, 2L) &&
-	       SET(CURLOPT_CAINFO, tls->ca) && SET(CURLOPT_CAPATH, NULL) && SET(CURLOPT_SSLCERT, tls->certificate) &&
-	       SET(CURLOPT_SSLKEY, tls->key) && (tls->crl == NULL || SET(CURLOPT_CRLFILE, tls->crl));
+	return SET(CURLOPT_SSLVERSION, version) && SET(CURLOPT_SSL_VERIFYPEER, 1L) &&
+	       SET(CURLOPT_SSL_VERIFYHOST, 2L) && SET(CURLOPT_CAINFO, tls->ca) && SET(CURLOPT_CAPATH, NULL) &&
+	       SET(CURLOPT_SSLCERT, tls->certificate) && SET(CURLOPT_SSLKEY, tls->key) &&
+	       (tls->crl == NULL || SET(CURLOPT_CRLFILE, tls->crl));
 }
 
 /* Nothing from the environment, nowhere but where the URL says. */
@@ -271,7 +272,8 @@ static void
 begin(qg_http_client *c, call *k)
 {
 	k->easy = c->n_idle > 0 ? c->idle[--c->n_idle] : curl_easy_init();
-	if (k->easy == NULL || !set_all(k->easy, &c->tls, k) || curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
+	if (k->easy == NULL || !set_all(k->easy, &c->tls, k) ||
+	    curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
 		finish(c, k, QG_E_NOMEM, 0);
 		return;
 	}
@@ -351,8 +353,10 @@ static void
 end_all(qg_http_client *c, call *inbox)
 {
 	while (c->running != NULL) {
-		call *k = c->running;
-		list_remove(c, k);
+		call *k = c->running; /* the first */
+		c->running = k->next;
+		if (c->running != NULL)
+			c->running->prev = NULL;
 		(void)curl_multi_remove_handle(c->multi, k->easy);
 		finish(c, k, QG_E_CLOSED, 0);
 	}
@@ -474,11 +478,11 @@ qg_http_client_stop(qg_http_client **c)
 	if (c == NULL || *c == NULL)
 		return;
 	qg_http_client *old = *c;
-	*c = NULL;
 	pthread_mutex_lock(&old->lock);
 	old->stopping = true;
 	(void)curl_multi_wakeup(old->multi);
 	pthread_mutex_unlock(&old->lock);
 	pthread_join(old->thread, NULL);
+	*c = NULL; /* not before: a `done` may still send, and is told QG_E_CLOSED */
 	client_free(old);
 }

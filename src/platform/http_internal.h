@@ -68,6 +68,10 @@ qg_http_request *qg_http_request_new(const char *method, const char *raw_target)
 /* Gives up one share; the last one frees all but the response. */
 void qg_http_request_put(qg_http_request *req);
 
+/* The worker's list of deferred ones. */
+void qg_http_request_join(qg_http_request *req, qg_http_request **list);
+void qg_http_request_leave(qg_http_request *req, qg_http_request **list);
+
 /* Notes that the request is to be refused; the first reason counts. */
 void qg_http_refuse(qg_http_request *req, int status, const char *fmt, ...) QG_PRINTF(3, 4);
 
@@ -76,11 +80,54 @@ void qg_http_find_route(qg_http_request *req, const qg_router *router, const cha
 
 /* Looks at what the headers (NULL: absent) say of the body. False: it cannot
  * even be swallowed, so the refusal must go out at once. */
-bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length);
+bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length,
+			  unsigned n_lengths);
 
 /* Takes n bytes of the body and wipes them where they were. False: more than
  * can be swallowed. */
 bool qg_http_take_body(qg_http_request *req, void *data, size_t n);
+
+/* An IPv6 or mapped IPv4 address. */
+typedef struct qg_census_key {
+	uint8_t bytes[16];
+} qg_census_key;
+
+/* --- client connections (http_links.c) ------------------------------------ */
+
+typedef struct qg_http_link qg_http_link;
+
+/* One client connection; only its worker touches it. */
+struct qg_http_link {
+	struct MHD_Connection *mhd;
+	qg_http_link **list; /* the list it is in: its head */
+	qg_http_link *prev;
+	qg_http_link *next;
+	int fd;
+	bool counted; /* in the census, under key */
+	qg_census_key key;
+	bool identified; /* peer holds what identify said */
+	const void *peer;
+	bool waiting;      /* for a late answer: no time limit of ours */
+	bool watched;      /* qg_link_watch knows the socket */
+	uint64_t since_ms; /* the last time a request was begun or answered */
+	char *target;      /* of the request that is being read, as it came */
+	size_t target_room;
+};
+
+void qg_link_leave(qg_http_link *l);
+void qg_link_join(qg_http_link *l, qg_http_link **list); /* leaves its list, if any */
+void qg_link_free(qg_http_link *l);
+
+/* Keeps a copy of the request target; without memory it is NULL after. */
+void qg_link_keep_target(qg_http_link *l, const char *target);
+
+/* Shuts the sockets of those that have taken longer; libmicrohttpd finds out. */
+void qg_links_cut(const qg_http_link *list, uint64_t now_ms, uint64_t most_ms);
+
+/* Has the epoll descriptor say once when there is something to read. */
+bool qg_link_watch(qg_http_link *l, int epoll_fd);
+/* The next one that has something, or NULL. Does not wait. */
+qg_http_link *qg_link_next(int epoll_fd);
 
 /* --- listening and counting (http_listen.c) ------------------------------- */
 
@@ -90,13 +137,11 @@ bool qg_http_take_body(qg_http_request *req, void *data, size_t n);
  * with errno. */
 qg_err qg_listen_open(const char *address, unsigned *port, bool first, int *fd) QG_CHECKED;
 
+/* How many threads to serve with; wanted 0: one per core that we may use. */
+unsigned qg_listen_threads(unsigned wanted);
+
 /* How many connections there are, in all and per address. Any thread. */
 typedef struct qg_census qg_census;
-
-/* An IPv6 or mapped IPv4 address. */
-typedef struct qg_census_key {
-	uint8_t bytes[16];
-} qg_census_key;
 
 /* most_each 0: no limit per address. QG_E_NOMEM. */
 qg_err qg_census_new(unsigned most, unsigned most_each, qg_census **out) QG_CHECKED;

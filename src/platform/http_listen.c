@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "http_internal.h"
+
+#define THREADS_MAX 64u
 
 /* --- listening ------------------------------------------------------------ */
 
@@ -86,6 +89,17 @@ qg_listen_open(const char *address, unsigned *port, bool first, int *fd)
 	}
 	*fd = s;
 	return QG_OK;
+}
+
+unsigned
+qg_listen_threads(unsigned wanted)
+{
+	cpu_set_t set;
+	if (wanted == 0 && sched_getaffinity(0, sizeof set, &set) == 0)
+		wanted = (unsigned)CPU_COUNT(&set);
+	if (wanted == 0)
+		return 1;
+	return wanted < THREADS_MAX ? wanted : THREADS_MAX;
 }
 
 /* --- counting ------------------------------------------------------------- */

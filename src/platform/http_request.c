@@ -11,7 +11,13 @@
 
 #include "http_internal.h"
 
-enum { BAD_REQUEST = 400, NOT_FOUND = 404, METHOD_NOT_ALLOWED = 405, CONTENT_TOO_LARGE = 413, UNAVAILABLE = 503 };
+enum {
+	BAD_REQUEST = 400,
+	NOT_FOUND = 404,
+	METHOD_NOT_ALLOWED = 405,
+	CONTENT_TOO_LARGE = 413,
+	UNAVAILABLE = 503,
+};
 
 /* --- birth and death ------------------------------------------------------ */
 
@@ -42,6 +48,27 @@ qg_http_request_put(qg_http_request *req)
 		req->fields = next;
 	}
 	free(req);
+}
+
+void
+qg_http_request_join(qg_http_request *req, qg_http_request **list)
+{
+	req->prev = NULL;
+	req->next = *list;
+	if (req->next != NULL)
+		req->next->prev = req;
+	*list = req;
+}
+
+void
+qg_http_request_leave(qg_http_request *req, qg_http_request **list)
+{
+	if (req->prev != NULL)
+		req->prev->next = req->next;
+	else
+		*list = req->next;
+	if (req->next != NULL)
+		req->next->prev = req->prev;
 }
 
 /* --- refusing ------------------------------------------------------------- */
@@ -101,9 +128,13 @@ body_limit(const qg_http_request *req)
 }
 
 bool
-qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length)
+qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length, unsigned n_lengths)
 {
 	size_t limit = body_limit(req);
+	if (n_lengths > 1) {
+		qg_http_refuse(req, BAD_REQUEST, "more than one Content-Length");
+		return false;
+	}
 	if (coding != NULL && strcasecmp(coding, "chunked") != 0) {
 		qg_http_refuse(req, BAD_REQUEST, "the only transfer coding taken is chunked");
 		return false;

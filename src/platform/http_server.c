@@ -3,7 +3,7 @@
  *
  * One worker thread per core with a daemon of its own, in epoll mode without
  * its internal thread: that one spins at 100 % of a core as soon as a client
- * sends a ClientHello and stops. A deferred request is a suspended connection;
+ * sends a ClientHello and stops (see park). A deferred request is a suspended connection;
  * its late answer goes to the worker's queue, and the worker resumes the whole
  * queue at once. libmicrohttpd never touches a suspended connection, so what a
  * request points to stays valid until then, whether its client is still there
@@ -13,12 +13,13 @@
 #include <microhttpd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -34,28 +35,14 @@
 #define POOL_BYTES ((size_t)10 * 1024)
 #define HEADERS_MAX ((size_t)8 * 1024)
 
-#define RUNS_IN_A_ROW 3                     /* of MHD_run while it asks for no wait */
-#define SWEEP_MS 500                        /* between looks for connections that take too long */
-#define DRAIN_MS 1000                       /* for answers under way when the server stops */
-#define THREADS_MAX 64u
+#define RUNS_IN_A_ROW 3 /* of MHD_run while it asks for no wait */
+#define SWEEP_MS 500    /* between looks for connections that take too long */
+#define DRAIN_MS 1000   /* when the server stops: for answers to go out */
+#define LATE_MS 500     /* and for late answers to come */
 
 typedef struct qg_http_worker worker;
 
-/* One client connection; only its worker touches it. */
-typedef struct qg_http_link {
-	worker *w;
-	struct qg_http_link *prev;
-	struct qg_http_link *next;
-	int fd;
-	bool counted; /* in the census, under key */
-	qg_census_key key;
-	bool identified; /* peer holds what identify said */
-	const void *peer;
-	bool waiting;      /* for a late answer: no time limit of ours */
-	uint64_t since_ms; /* the last time a request was begun or answered */
-	char *target;      /* of the request that is being read, as it came */
-	size_t target_room;
-} conn;
+typedef qg_http_link conn;
 
 struct qg_http_worker {
 	qg_http_server *server;
@@ -68,7 +55,10 @@ struct qg_http_worker {
 	bool draining;
 	uint64_t next_sweep_ms;
 	size_t active; /* requests that libmicrohttpd holds */
-	conn *conns;
+	int park_fd;   /* epoll descriptor of the parked */
+	conn *young;   /* in the TLS handshake, or just out of it */
+	conn *parked;  /* in the handshake and waiting: suspended */
+	conn *settled; /* the others */
 	qg_http_request *deferred;
 	pthread_mutex_t lock; /* for late */
 	qg_http_request *late;
@@ -87,29 +77,6 @@ struct qg_http_server {
 	worker *workers;
 };
 
-/* --- deferred requests ---------------------------------------------------- */
-
-static void
-list_add(worker *w, qg_http_request *req)
-{
-	req->prev = NULL;
-	req->next = w->deferred;
-	if (req->next != NULL)
-		req->next->prev = req;
-	w->deferred = req;
-}
-
-static void
-list_remove(worker *w, qg_http_request *req)
-{
-	if (req->prev != NULL)
-		req->prev->next = req->next;
-	else
-		w->deferred = req->next;
-	if (req->next != NULL)
-		req->next->prev = req->prev;
-}
-
 /* --- answers -------------------------------------------------------------- */
 
 static bool
@@ -119,13 +86,11 @@ add_header(struct MHD_Response *r, const char *name, const char *value)
 }
 
 static void
-decorate(const qg_http_request *req, struct MHD_Response *r, const char *type)
+decorate(struct MHD_Response *r, const char *type)
 {
 	add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
 	if (type != NULL)
 		add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
-	if (atomic_load_explicit(&req->worker->server->stopping, memory_order_relaxed))
-		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
 }
 
 static struct MHD_Response *
@@ -141,6 +106,8 @@ queue(qg_http_request *req, int status, struct MHD_Response *r)
 {
 	if (r == NULL)
 		return MHD_NO;
+	if (req->worker->draining)
+		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
 	req->link->since_ms = qg_clock_elapsed_ms();
 	enum MHD_Result rc = MHD_queue_response(req->mhd, (unsigned)status, r);
 	MHD_destroy_response(r);
@@ -159,7 +126,7 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 		len = o->error_body(status, text, buf, sizeof buf);
 	struct MHD_Response *r = make_response(buf, len);
 	if (r != NULL) {
-		decorate(req, r, len > 0 ? o->error_type : NULL);
+		decorate(r, len > 0 ? o->error_type : NULL);
 		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 			add_header(r, MHD_HTTP_HEADER_ALLOW, req->allow);
 	}
@@ -204,9 +171,7 @@ answer(qg_http_request *req, int status, const char *type, struct MHD_Response *
 {
 	assert(req->response == NULL && req->status == 0);
 	if (r != NULL) {
-		add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-		if (type != NULL)
-			add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+		decorate(r, type);
 		for (const qg_http_field *h = req->fields; h != NULL; h = h->next)
 			add_header(r, h->name, h->value);
 	}
@@ -246,7 +211,7 @@ qg_http_defer(qg_http_request *req)
 	req->deferred = true;
 	req->link->waiting = true;
 	atomic_fetch_add(&req->refs, 1);
-	list_add(req->worker, req);
+	qg_http_request_join(req, &req->worker->deferred);
 	MHD_suspend_connection(req->mhd);
 }
 
@@ -278,20 +243,8 @@ on_target(void *cls, const char *target, struct MHD_Connection *mhd)
 {
 	(void)cls;
 	conn *c = conn_of(mhd);
-	size_t len = strlen(target) + 1;
-	if (c == NULL)
-		return NULL;
-	if (len > c->target_room) {
-		char *bigger = realloc(c->target, len);
-		if (bigger == NULL) {
-			if (c->target != NULL)
-				c->target[0] = '\0'; /* not found, then */
-			return NULL;
-		}
-		c->target = bigger;
-		c->target_room = len;
-	}
-	memcpy(c->target, target, len);
+	if (c != NULL)
+		qg_link_keep_target(c, target);
 	return NULL;
 }
 
@@ -308,12 +261,31 @@ static const void *
 peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 {
 	if (!c->identified) {
-		qg_tls_identity id;
+		static _Thread_local qg_tls_identity id; /* 8 KiB */
 		c->identified = true;
 		if (qg_tls_identify(session_of(mhd), &id) == QG_OK)
 			c->peer = s->o.identify(&id, s->o.ctx);
 	}
 	return c->peer;
+}
+
+static enum MHD_Result
+count_length(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+	(void)kind, (void)value;
+	unsigned *n = cls;
+	*n += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+	return MHD_YES;
+}
+
+/* libmicrohttpd takes the first of several; whoever is in front of us may have
+ * taken another one (RFC 9112, 6.3). */
+static unsigned
+count_lengths(struct MHD_Connection *mhd)
+{
+	unsigned n = 0;
+	(void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, count_length, &n);
+	return n;
 }
 
 static enum MHD_Result
@@ -339,8 +311,9 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	qg_http_find_route(req, w->server->router, c->target);
 	/* Never an answer on this first call, it would end the connection: except
 	 * where just that is wanted. */
-	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING),
-				 qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH)))
+	const char *length = qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING), length,
+				 length != NULL ? count_lengths(mhd) : 0))
 		return MHD_YES;
 	return queue_refusal(req, req->refused, req->refused_text);
 }
@@ -352,8 +325,6 @@ send_answer(qg_http_request *req)
 	if (r == NULL)
 		return queue_refusal(req, MHD_HTTP_INTERNAL_SERVER_ERROR, "internal error");
 	req->response = NULL;
-	if (atomic_load_explicit(&req->worker->server->stopping, memory_order_relaxed))
-		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
 	return queue(req, req->status, r);
 }
 
@@ -444,13 +415,10 @@ conn_open(worker *w, struct MHD_Connection *mhd, void **context)
 	int fd = info != NULL ? info->connect_fd : -1;
 	conn *c = calloc(1, sizeof *c);
 	if (c != NULL) {
-		c->w = w;
+		c->mhd = mhd;
 		c->fd = fd;
 		c->since_ms = qg_clock_elapsed_ms();
-		c->next = w->conns;
-		if (c->next != NULL)
-			c->next->prev = c;
-		w->conns = c;
+		qg_link_join(c, &w->young);
 		*context = c;
 	}
 	if (c == NULL || !conn_start(w, c, mhd))
@@ -462,16 +430,9 @@ conn_close(worker *w, conn *c)
 {
 	if (c == NULL)
 		return;
-	if (c->prev != NULL)
-		c->prev->next = c->next;
-	else
-		w->conns = c->next;
-	if (c->next != NULL)
-		c->next->prev = c->prev;
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
-	free(c->target);
-	free(c);
+	qg_link_free(c);
 }
 
 static void
@@ -486,19 +447,53 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_Co
 	}
 }
 
-/* libmicrohttpd's timeout starts anew with every byte. Here a request must be
- * complete, and an answer taken, within twice that time. */
+/* libmicrohttpd's timeout starts anew with every byte, and does not see the
+ * parked. Here a handshake must be done within the idle timeout, a request be
+ * complete and an answer taken within twice that. */
 static void
 sweep(worker *w)
 {
 	uint64_t now = qg_clock_elapsed_ms();
-	uint64_t most_ms = 2 * (uint64_t)w->server->o.idle_timeout_s * 1000;
-	if (now < w->next_sweep_ms)
+	uint64_t idle_ms = (uint64_t)w->server->o.idle_timeout_s * 1000;
+	if (now < w->next_sweep_ms || idle_ms == 0)
 		return;
 	w->next_sweep_ms = now + SWEEP_MS;
-	for (const conn *c = w->conns; c != NULL && most_ms > 0; c = c->next)
-		if (!c->waiting && now - c->since_ms > most_ms)
-			(void)shutdown(c->fd, SHUT_RDWR);
+	qg_links_cut(w->parked, now, idle_ms);
+	qg_links_cut(w->young, now, 2 * idle_ms);
+	qg_links_cut(w->settled, now, 2 * idle_ms);
+}
+
+/* A client that stops inside the handshake stays "ready" to libmicrohttpd,
+ * which tries it again with every run: some hundreds of them would slow down
+ * everybody. So they are suspended until they say something. */
+static void
+park(worker *w)
+{
+	for (conn *c = w->young; c != NULL;) {
+		conn *next = c->next;
+		/* One that has asked something is through, and may be suspended already. */
+		switch (c->target != NULL ? QG_TLS_DONE : qg_tls_handshake_state(session_of(c->mhd))) {
+		case QG_TLS_DONE:
+			qg_link_join(c, &w->settled);
+			break;
+		case QG_TLS_WANT_READ:
+			if (qg_link_watch(c, w->park_fd)) {
+				MHD_suspend_connection(c->mhd);
+				qg_link_join(c, &w->parked);
+			}
+			break;
+		default:
+			break;
+		}
+		c = next;
+	}
+}
+
+static void
+unpark(worker *w, conn *c)
+{
+	qg_link_join(c, &w->young);
+	MHD_resume_connection(c->mhd);
 }
 
 /* --- the loop ------------------------------------------------------------- */
@@ -506,7 +501,7 @@ sweep(worker *w)
 static void
 resume(worker *w, qg_http_request *req)
 {
-	list_remove(w, req);
+	qg_http_request_leave(req, &w->deferred);
 	req->link->waiting = false;
 	req->link->since_ms = qg_clock_elapsed_ms();
 	MHD_resume_connection(req->mhd);
@@ -529,8 +524,8 @@ take_late_answers(worker *w)
 	}
 }
 
-/* How long libmicrohttpd lets us sleep. A client that stopped inside the
- * handshake makes it say 0 for ever: hence the limit on runs in a row. */
+/* How long libmicrohttpd lets us sleep. It may say 0 for long, without cause:
+ * hence the limit on runs in a row. */
 static int
 run_daemon(worker *w)
 {
@@ -541,6 +536,8 @@ run_daemon(worker *w)
 			return SWEEP_MS;
 		if (wait_ms != 0)
 			return wait_ms < SWEEP_MS ? (int)wait_ms : SWEEP_MS;
+		if (!w->draining)
+			park(w);
 	}
 	return 1;
 }
@@ -548,9 +545,18 @@ run_daemon(worker *w)
 static int
 serve(worker *w, int wait_ms)
 {
-	struct pollfd p[2] = {{.fd = w->daemon_fd, .events = POLLIN}, {.fd = w->wake_fd, .events = POLLIN}};
-	if (poll(p, 2, wait_ms) > 0 && p[1].revents != 0)
-		take_late_answers(w);
+	enum { DAEMON, WAKE, PARK };
+	struct pollfd p[] = {
+		[DAEMON] = {.fd = w->daemon_fd, .events = POLLIN},
+		[WAKE] = {.fd = w->wake_fd, .events = POLLIN},
+		[PARK] = {.fd = w->park_fd, .events = POLLIN},
+	};
+	if (poll(p, sizeof p / sizeof p[0], wait_ms) > 0) {
+		if (p[WAKE].revents != 0)
+			take_late_answers(w);
+		for (conn *c; p[PARK].revents != 0 && (c = qg_link_next(w->park_fd)) != NULL;)
+			unpark(w, c);
+	}
 	sweep(w);
 	return run_daemon(w);
 }
@@ -576,8 +582,15 @@ drain(worker *w)
 	(void)MHD_quiesce_daemon(w->daemon);
 	close(w->listen_fd);
 	w->listen_fd = -1;
-	abandon_deferred(w);
+	while (w->parked != NULL)
+		unpark(w, w->parked);
+	/* An answer under way may be a key whose consumption is being committed. */
 	int wait_ms = run_daemon(w);
+	uint64_t late_ms = qg_clock_elapsed_ms() + LATE_MS;
+	while (w->deferred != NULL && qg_clock_elapsed_ms() < late_ms)
+		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
+	abandon_deferred(w);
+	wait_ms = run_daemon(w);
 	while (w->deferred != NULL || (w->active > 0 && qg_clock_elapsed_ms() < deadline_ms))
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
 }
@@ -646,8 +659,11 @@ worker_open(worker *w, qg_http_server *s, bool first, char *why, size_t why_room
 		return QG_E_IO;
 	}
 	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	if (w->wake_fd < 0)
+	w->park_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (w->wake_fd < 0 || w->park_fd < 0) {
+		qg_tls_say(why, why_room, "%s", strerror(errno));
 		return QG_E_IO;
+	}
 	w->daemon = start_daemon(w);
 	if (w->daemon == NULL) {
 		w->listen_fd = -1; /* it closed that */
@@ -689,30 +705,21 @@ worker_end(worker *w)
 		close(w->listen_fd);
 	if (w->wake_fd >= 0)
 		close(w->wake_fd);
+	if (w->park_fd >= 0)
+		close(w->park_fd);
 	pthread_mutex_destroy(&w->lock);
-}
-
-static unsigned
-count_threads(unsigned wanted)
-{
-	cpu_set_t set;
-	if (wanted == 0 && sched_getaffinity(0, sizeof set, &set) == 0)
-		wanted = (unsigned)CPU_COUNT(&set);
-	if (wanted == 0)
-		return 1;
-	return wanted < THREADS_MAX ? wanted : THREADS_MAX;
 }
 
 static qg_err
 open_workers(qg_http_server *s, char *why, size_t why_room)
 {
-	unsigned n = count_threads(s->o.threads);
+	unsigned n = qg_listen_threads(s->o.threads);
 	s->workers = calloc(n, sizeof *s->workers);
 	if (s->workers == NULL)
 		return QG_E_NOMEM;
 	for (unsigned i = 0; i < n; i++) {
 		worker *w = &s->workers[i];
-		w->listen_fd = w->wake_fd = -1;
+		w->listen_fd = w->wake_fd = w->park_fd = -1;
 		pthread_mutex_init(&w->lock, NULL);
 		s->n_workers = i + 1;
 		qg_err err = worker_open(w, s, i == 0, why, why_room);

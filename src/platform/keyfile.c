@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +17,15 @@ qg_keyfile_close(int *fd)
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
+}
+
+/* Hands a descriptor on that would else be closed at the end of its scope. */
+static int
+take(int *fd)
+{
+	int taken = *fd;
+	*fd = -1;
+	return taken;
 }
 
 static qg_err
@@ -49,8 +57,7 @@ qg_keyfile_open(const char *path, int flags, mode_t loose, int *out)
 	qg_err err = check_mode(&st, loose);
 	if (err != QG_OK)
 		return err;
-	*out = fd;
-	fd = -1;
+	*out = take(&fd);
 	return QG_OK;
 }
 
@@ -62,8 +69,7 @@ qg_keyfile_create(const char *path, int *out)
 		return errno == EEXIST ? QG_E_EXISTS : QG_E_IO;
 	if (fchmod(fd, 0600) != 0) /* whatever the umask took away */
 		return QG_E_IO;
-	*out = fd;
-	fd = -1;
+	*out = take(&fd);
 	return QG_OK;
 }
 
@@ -103,11 +109,14 @@ qg_keyfile_write_at(int fd, const void *buf, size_t n, off_t at)
 qg_err
 qg_keyfile_sync_folder(const char *path)
 {
-	char copy[PATH_MAX];
-	int len = snprintf(copy, sizeof copy, "%s", path);
-	if (len < 0 || (size_t)len >= sizeof copy)
+	char folder[PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	/* With its last slash, so that "/file" gives "/". */
+	int keep = slash != NULL ? (int)(slash - path) + 1 : 0;
+	int len = snprintf(folder, sizeof folder, "%.*s", keep, path);
+	if (len < 0 || (size_t)len >= sizeof folder)
 		return QG_E_IO;
-	QG_FD_AUTO fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	QG_FD_AUTO fd = open(keep > 0 ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return fd >= 0 && fsync(fd) == 0 ? QG_OK : QG_E_IO;
 }
 

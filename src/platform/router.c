@@ -183,8 +183,8 @@ segment_valid(const char *s)
 static qg_err
 entry_compile(const qg_http_route *route, entry *e)
 {
-	if (route->pattern == NULL || route->pattern[0] != '/' || route->method == NULL || route->method[0] == '\0' ||
-	    route->handler == NULL)
+	if (route->pattern == NULL || route->pattern[0] != '/' || route->method == NULL ||
+	    route->method[0] == '\0' || route->handler == NULL)
 		return QG_E_INVAL;
 	e->route = route;
 	e->text = strdup(route->pattern + 1);
@@ -271,7 +271,7 @@ path_matches(const entry *e, const qg_target *t)
 	if (e->n_segments != t->n_segments)
 		return false;
 	for (size_t i = 0; i < e->n_segments; i++) {
-		if (e->segment[i] == NULL ? t->segment[i][0] == '\0' : strcmp(e->segment[i], t->segment[i]) != 0)
+		if (e->segment[i] != NULL && strcmp(e->segment[i], t->segment[i]) != 0)
 			return false;
 	}
 	return true;

@@ -29,7 +29,8 @@ typedef struct qg_target {
 /* Takes the target apart; `scratch` has room for 2 * (strlen(raw) + 1) bytes.
  * Segments are split before they are decoded, so %2F is part of a segment.
  * QG_E_PARSE: a bad escape, an encoded NUL, a control character. QG_E_RANGE:
- * too many query arguments. QG_E_NOTFOUND: a path that no route can have. */
+ * too many query arguments. QG_E_NOTFOUND: a path that no route can have. The
+ * path is set in every case: the audit wants it. */
 qg_err qg_target_parse(const char *raw, char *scratch, qg_target *out) QG_CHECKED;
 
 typedef struct qg_router qg_router;
@@ -45,8 +46,8 @@ typedef struct qg_route_match {
 	size_t n_parts;
 } qg_route_match;
 
-/* Finds the route; a literal segment goes before a {part}, which is never
- * empty. QG_E_NOTFOUND: no such path. QG_E_UNSUPPORTED: the path is known, not
+/* Finds the route; a literal segment goes before a {part}, which may be empty:
+ * what that means is the handler's to say. QG_E_NOTFOUND: no such path. QG_E_UNSUPPORTED: the path is known, not
  * with this method; then allow holds the methods that are. */
 qg_err qg_router_match(const qg_router *r, const char *method, const qg_target *t, qg_route_match *out,
 		       char allow[QG_ROUTER_ALLOW_MAX]) QG_CHECKED;

@@ -23,7 +23,7 @@
 #define TAG 32
 #define FILE_MAX (HEAD + QG_RING_MAX * ENTRY + TAG)
 
-#define MASTER_BYTES 32
+#define MASTER_BYTES ((size_t)32)
 #define CREDENTIAL "credential:"
 
 /* Where the master key's file is, and which mode bits are too many there.
@@ -38,7 +38,7 @@ master_key_path(const char *name, char out[PATH_MAX], mode_t *loose)
 		name += strlen(CREDENTIAL);
 		if (*name == '\0' || strchr(name, '/') != NULL || strcmp(name, "..") == 0)
 			return QG_E_PARSE;
-		folder = getenv("CREDENTIALS_DIRECTORY");
+		folder = secure_getenv("CREDENTIALS_DIRECTORY");
 		if (folder == NULL)
 			return QG_E_IO;
 		slash = "/";

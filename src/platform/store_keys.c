@@ -125,7 +125,8 @@ used_row(qg_sql_row *r, void *ctx)
 qg_err
 qg_store_segment_used(qg_store *s, int64_t row, uint8_t *out, size_t len)
 {
-	used_copy copy = {out, len, false};
+	used_copy copy = {.len = len};
+	copy.out = out;
 	qg_err err = qg_sql_each(s, QG_SQL_SEGMENT_USED, QG_ARGS(qg_arg_i64(row)), used_row, &copy);
 	if (err != QG_OK)
 		return err;

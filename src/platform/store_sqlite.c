@@ -608,7 +608,8 @@ qg_store_sqlite_open(const char *path, bool *fresh, qg_store **out, char *why, s
 {
 	bool made = false;
 	qg_sqlite *s = calloc(1, sizeof *s);
-	opening o = {s, why, why_room};
+	opening o = {.s = s, .why_room = why_room};
+	o.why = why;
 	if (s == NULL)
 		return say(&o, QG_E_NOMEM, "no memory");
 	s->store.ops = &qg_store_sqlite_ops;

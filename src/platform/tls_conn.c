@@ -195,7 +195,7 @@ conn_new(int fd)
 
 static qg_err
 secure(qg_conn *c, const qg_tls_files *tls, qg_tls_role role, const char *peer_name, bool verify_client,
-       uint64_t deadline_ms)
+	uint64_t deadline_ms)
 {
 	qg_err err = QG_OK;
 	if (peer_name != NULL && (c->peer_name = strdup(peer_name)) == NULL)
@@ -207,8 +207,8 @@ secure(qg_conn *c, const qg_tls_files *tls, qg_tls_role role, const char *peer_n
 }
 
 qg_err
-qg_conn_open(const char *host, unsigned port, const qg_tls_files *tls, const char *server_name, unsigned timeout_ms,
-	     qg_conn **out)
+qg_conn_open(const char *host, unsigned port, const qg_tls_files *tls, const char *server_name,
+	     unsigned timeout_ms, qg_conn **out)
 {
 	uint64_t deadline_ms = deadline_in(timeout_ms);
 	qg_conn *c = conn_new(-1);

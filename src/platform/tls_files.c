@@ -27,7 +27,8 @@ qg_tls_say(char *why, size_t why_room, const char *fmt, ...)
 }
 
 static bool
-any_equal(const char names[][QG_TLS_NAME_MAX], size_t n, const char *name, int (*compare)(const char *, const char *))
+any_equal(const char names[][QG_TLS_NAME_MAX], size_t n, const char *name,
+	  int (*compare)(const char *, const char *))
 {
 	for (size_t i = 0; i < n && i < QG_TLS_NAMES_MAX; i++)
 		if (compare(names[i], name) == 0)

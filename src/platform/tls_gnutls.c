@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "qkdgate/clock.h"
 #include "qkdgate/encode.h"
 #include "qkdgate/tls.h"
 #include "tls_internal.h"
@@ -14,9 +15,10 @@
 /* AEAD only, elliptic curves only, no version before 1.2. GnuTLS never
  * renegotiates by itself and answers a peer's wish with GNUTLS_E_REHANDSHAKE,
  * which here and in libmicrohttpd ends the connection. */
-#define SUITES                                                                                                 \
-	"-CIPHER-ALL:+AES-256-GCM:+CHACHA20-POLY1305:+AES-128-GCM:-MAC-ALL:+AEAD:-KX-ALL:+ECDHE-ECDSA:"        \
-	"+ECDHE-RSA:-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-X448:+GROUP-SECP521R1:" \
+#define SUITES \
+	"-CIPHER-ALL:+AES-256-GCM:+CHACHA20-POLY1305:+AES-128-GCM:-MAC-ALL:+AEAD:" \
+	"-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA:" \
+	"-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-X448:+GROUP-SECP521R1:" \
 	"-SIGN-RSA-SHA1:-SIGN-ECDSA-SHA1"
 
 static const char *const priorities[] = {
@@ -90,11 +92,26 @@ verify_client_now(gnutls_session_t session)
 	return GNUTLS_E_CERTIFICATE_ERROR;
 }
 
+/* The same for a client that has no certificate at all: its message is an empty
+ * list, with an empty context before it in TLS 1.3. */
+static int
+on_certificate_message(gnutls_session_t session, unsigned type, unsigned post, unsigned incoming,
+		       const gnutls_datum_t *message)
+{
+	(void)type, (void)post;
+	bool tls13 = gnutls_protocol_get_version(session) == GNUTLS_TLS1_3;
+	if (incoming == 0 || message->size > (tls13 ? 4 : 3))
+		return 0;
+	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL,
+				tls13 ? GNUTLS_A_CERTIFICATE_REQUIRED : GNUTLS_A_HANDSHAKE_FAILURE);
+	return GNUTLS_E_CERTIFICATE_REQUIRED;
+}
+
 static int
 verify_server_now(gnutls_session_t session)
 {
 	const qg_tls_session *s = gnutls_session_get_ptr(session);
-	unsigned status;
+	unsigned status = 0;
 	if (verify_peer(session, QG_TLS_SERVER, s->peer_name, &status))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
@@ -357,7 +374,7 @@ check_dates(const qg_tls_files *f, char *why, size_t why_room)
 	qg_err err = load_chain(f, why, why_room, &certs);
 	if (err != QG_OK)
 		return err;
-	time_t now = time(NULL);
+	time_t now = (time_t)(qg_clock_wall_ms() / 1000);
 	for (unsigned i = 0; i < certs.n; i++) {
 		const char *part = i == 0 ? "certificate" : "authority in the chain";
 		if (gnutls_x509_crt_get_expiration_time(certs.list[i]) < now) {
@@ -393,7 +410,21 @@ qg_tls_adopt(const qg_tls_context *ctx, void *session)
 	    gnutls_session_ticket_enable_server(session, &ctx->ticket_key) != 0)
 		return QG_E_NOMEM;
 	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
+	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
+					   on_certificate_message);
 	return QG_OK;
+}
+
+/* Only a completed handshake can be described; nothing else says so. */
+qg_tls_step
+qg_tls_handshake_state(void *session)
+{
+	char *description = gnutls_session_get_desc(session);
+	if (description != NULL) {
+		gnutls_free(description);
+		return QG_TLS_DONE;
+	}
+	return gnutls_record_get_direction(session) == 1 ? QG_TLS_WANT_WRITE : QG_TLS_WANT_READ;
 }
 
 static int
@@ -430,7 +461,8 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 }
 
 qg_err
-qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client, qg_tls_session **out)
+qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
+		   qg_tls_session **out)
 {
 	if (ctx->role == QG_TLS_CLIENT && (peer_name == NULL || peer_name[0] == '\0'))
 		return QG_E_INVAL;

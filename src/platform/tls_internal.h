@@ -20,7 +20,17 @@ void qg_tls_say(char *why, size_t why_room, const char *fmt, ...) QG_PRINTF(3, 4
 /* Reads a whole file of at most 1 MiB into a secret. With `private`, refuses
  * files that group or others can use, or that belong to somebody else than us
  * or root. QG_E_IO, QG_E_MODE, QG_E_RANGE, QG_E_NOMEM. */
-qg_err qg_tls_read_file(const char *path, bool private, char *why, size_t why_room, qg_secret **out) QG_CHECKED;
+qg_err qg_tls_read_file(const char *path, bool private, char *why, size_t why_room,
+			qg_secret **out) QG_CHECKED;
+
+typedef enum qg_tls_step {
+	QG_TLS_DONE,
+	QG_TLS_WANT_READ,  /* call again when the socket is readable */
+	QG_TLS_WANT_WRITE, /* call again when the socket is writable */
+	QG_TLS_EOF,
+	QG_TLS_REFUSED,    /* one side does not accept the other's certificate */
+	QG_TLS_FAILED,
+} qg_tls_step;
 
 /* --- a set of files, loaded (tls_gnutls.c) -------------------------------- */
 
@@ -44,6 +54,10 @@ qg_err qg_tls_adopt(const qg_tls_context *ctx, void *session) QG_CHECKED;
  * again: time and revocations move on. QG_E_AUTH. */
 qg_err qg_tls_identify(void *session, qg_tls_identity *out) QG_CHECKED;
 
+/* What a server session that qg_tls_adopt saw needs to get through its
+ * handshake: QG_TLS_DONE, QG_TLS_WANT_READ or QG_TLS_WANT_WRITE. */
+qg_tls_step qg_tls_handshake_state(void *session);
+
 /* Who the server at the other end of a client session is; whoever made the
  * session verified it. QG_E_AUTH. */
 qg_err qg_tls_identify_server(void *session, qg_tls_identity *out) QG_CHECKED;
@@ -57,15 +71,6 @@ qg_tls_any_fn *qg_tls_no_certificate(void);
 /* --- sessions of our own (tls_gnutls.c, for tls_conn.c) ------------------- */
 
 typedef struct qg_tls_session qg_tls_session;
-
-typedef enum qg_tls_step {
-	QG_TLS_DONE,
-	QG_TLS_WANT_READ,  /* call again when the socket is readable */
-	QG_TLS_WANT_WRITE, /* call again when the socket is writable */
-	QG_TLS_EOF,
-	QG_TLS_REFUSED,    /* one side does not accept the other's certificate */
-	QG_TLS_FAILED,
-} qg_tls_step;
 
 /* On a non-blocking socket, which stays the caller's. peer_name (clients): what
  * the certificate must bear; it must outlive the session. verify_client

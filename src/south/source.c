@@ -34,8 +34,8 @@ aborted(qg_source *s)
 	return is;
 }
 
-/* OPEN_CONNECT and GET_KEY are not done while the session stops; what core
- * orders then, if all is well, is CLOSE and STOP. */
+/* OPEN_CONNECT and GET_KEY do nothing while the session stops; what core orders
+ * then, if all is well, is CLOSE and STOP. */
 static void
 do_order(qg_source *s, const qg_intake_order *o)
 {
@@ -46,10 +46,8 @@ do_order(qg_source *s, const qg_intake_order *o)
 	};
 	if (o->what > QG_INTAKE_CLOSE)
 		return;
-	if (o->what == QG_INTAKE_GET && qg_session_stopping(s)) {
+	if (o->what != QG_INTAKE_CLOSE && qg_session_stopping(s))
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-		return;
-	}
 	orders[o->what](s, o);
 }
 

@@ -80,13 +80,17 @@ flip_next(sim *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
-/* Until SIGTERM or SIGINT. */
+/* Says that all is up, then goes on until SIGTERM or SIGINT. */
 static void
 watch_signals(sim *s, const sigset_t *signals)
 {
 	const struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
 	uint64_t start_ms = qg_clock_elapsed_ms();
 	bool by_hand = false;
+	set_outage(s, scheduled_outage(&s->opt, 0));
+	qg_log(QG_LOG_INFO, "sim", "event=ready listen=%s port=%u dialect=%s transport=%s generator=%s",
+	       qg_log_safe(s->opt.listen.host), s->opt.listen.port, s->opt.profile->name,
+	       s->opt.tls ? "tls" : "tcp", s->opt.link_listens ? "yes" : "no");
 	for (;;) {
 		int sig = sigtimedwait(signals, NULL, &tick);
 		if (sig == SIGTERM || sig == SIGINT)
@@ -121,12 +125,8 @@ run(sim *s, const sigset_t *signals)
 	}
 	bool linked = pthread_create(&link, NULL, sim_link_main, s) == 0;
 	bool written = linked && pthread_create(&writer, NULL, sim_writer_main, s) == 0;
-	if (written) {
-		qg_log(QG_LOG_INFO, "sim", "event=ready listen=%s port=%u dialect=%s transport=%s generator=%s",
-		       qg_log_safe(s->opt.listen.host), s->opt.listen.port, s->opt.profile->name,
-		       s->opt.tls ? "tls" : "tcp", s->opt.link_listens ? "yes" : "no");
+	if (written)
 		watch_signals(s, signals);
-	}
 	stop(s);
 	sim_server_stop(&server);
 	sim_link_cut(s);

@@ -453,7 +453,6 @@ const qg_etsi004_profile qg_etsi004_bin_a = {
 	.name = "bin-a",
 	.persistent = false,
 	.in_flight = 1,
-	.index_may_differ = true,
 	.ask = ask_symmetric,
 	.ask_len = sizeof ask_symmetric,
 	.dialect = &dialect_a,

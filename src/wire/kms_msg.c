@@ -50,7 +50,7 @@ static const char *const uses[] = {
 
 static const char *const batch_results[] = {
 	[QG_KMS_BATCH_CONFIRMED] = "confirmed", [QG_KMS_BATCH_PENDING] = "pending", [QG_KMS_BATCH_FULL] = "full",
-	[QG_KMS_BATCH_MISMATCH] = "mismatch",   [QG_KMS_BATCH_UNKNOWN] = "unknown",
+	[QG_KMS_BATCH_MISMATCH] = "mismatch",   [QG_KMS_BATCH_GONE] = "gone",       [QG_KMS_BATCH_UNKNOWN] = "unknown",
 };
 
 static const char *const close_reasons[] = {

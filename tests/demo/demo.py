@@ -136,7 +136,7 @@ def main(arguments):
         return 0
     if len(arguments) == 2 and arguments[0] == "restart" and arguments[1]:
         return restart(arguments[1])
-    complain("usage: demo.py up | down | restart NAME")
+    complain("usage: make demo | make demo-down | make demo-restart NAME=kme-b")
     return 2
 
 

@@ -49,6 +49,7 @@ class Process:
         self.folder = Path(folder)
         self.pid_file = self.folder / "run" / f"{name}.pid"
         self.log_file = self.folder / "log" / f"{name}.log"
+        self.ignored_signals = ()
         self._child = None
         self._log_start = 0
 
@@ -76,8 +77,13 @@ class Process:
         with open(self.log_file, "ab") as log:
             self._log_start = log.tell()
             self._child = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL, stdout=log,
-                                           stderr=log, start_new_session=True)
+                                           stderr=log, start_new_session=True,
+                                           preexec_fn=self._ignore_signals)
         self.pid_file.write_text(f"{self._child.pid}\n")
+
+    def _ignore_signals(self):
+        for number in self.ignored_signals:
+            signal.signal(number, signal.SIG_IGN)
 
     def log(self, whole=False):
         """What the log says, by default since the last start."""

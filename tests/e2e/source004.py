@@ -162,7 +162,8 @@ class Source:
                 raise Broken("connection closed without a request")
             return None
         size = struct.unpack(">I", header[4:])[0]
-        return header, self._read(sock, size)
+        payload = self._read(sock, size)
+        return (header, payload) if len(payload) == size else None
 
     def _read(self, sock, size):
         """Exactly so many bytes, or none at the end; dialect A's software does not reassemble."""

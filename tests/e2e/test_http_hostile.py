@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes that no honest client sends: none of them harms the gateway or another client."""
 
+import re
 import socket
 import ssl
 import threading
@@ -49,7 +50,7 @@ def talk(network, *parts, timeout_s=10):
 
 
 def statuses(answer):
-    return [int(line.split()[1]) for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", answer)]
 
 
 def refused(answer):
@@ -106,10 +107,12 @@ def test_a_chunked_body_is_read_or_refused_whole(network, witness):
         for part in (b'{"num', b'ber": ', b"2}"):
             tls.sendall(b"%x\r\n%s\r\n" % (len(part), part))
         tls.sendall(b"0\r\n\r\n")
-        answer = tls.recv(65536)
-        assert statuses(answer) in ([200], [400])
-        if statuses(answer) == [200]:
-            assert answer.count(b'"key_ID"') == 2
+        tls.settimeout(2)
+        answer = b""
+        while b'"]}' not in answer and b'"}]}' not in answer and b'"message"' not in answer:
+            answer += tls.recv(65536)
+    assert statuses(answer) in ([200], [400])
+    assert answer.count(b'"key_ID"') == (2 if statuses(answer) == [200] else 0)
 
 
 def test_a_chunked_body_over_the_limit_is_refused(network, witness):

@@ -18,7 +18,7 @@ extern char **environ;
 
 static char pki_dir[64];
 
-static int
+static inline int
 pki_make(void)
 {
 	char script[] = "certs/make-pki";
@@ -33,7 +33,7 @@ pki_make(void)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
-static void
+static inline void
 pki_remove(void)
 {
 	DIR *d = opendir(pki_dir);
@@ -49,7 +49,7 @@ pki_remove(void)
 }
 
 /* The n-th of a ring of strings that live on: file names for a qg_tls_files. */
-static const char *
+static inline const char *
 pki_file(const char *name, const char *suffix)
 {
 	static _Thread_local char ring[64][128];
@@ -59,7 +59,7 @@ pki_file(const char *name, const char *suffix)
 	return s;
 }
 
-static qg_tls_files
+static inline qg_tls_files
 pki_files(const char *name)
 {
 	return (qg_tls_files){

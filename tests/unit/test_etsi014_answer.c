@@ -45,7 +45,8 @@ test_container_exact(void **state)
 	memcpy(keys->data, "\x00\xff\x10\x80", 4);
 	qg_secret *body = NULL;
 	assert_int_equal(qg_014_container(ids, 2, keys, NULL, 2, &body), QG_OK);
-	static const char want[] = "{\"keys\":[{\"key_ID\":\"abcdef01-0203-0405-0607-08090a0b0c0d\",\"key\":\"AP8=\"},"
+	static const char want[] = "{\"keys\":["
+				   "{\"key_ID\":\"abcdef01-0203-0405-0607-08090a0b0c0d\",\"key\":\"AP8=\"},"
 				   "{\"key_ID\":\"00000000-0000-0000-0000-000000000000\",\"key\":\"EIA=\"}]}";
 	assert_int_equal(body->len, sizeof want - 1);
 	assert_memory_equal(body->data, want, sizeof want - 1);
@@ -55,7 +56,8 @@ test_container_exact(void **state)
 
 /* Reads a container back and compares it with what went in. */
 static void
-check_container(const qg_secret *body, const qg_uuid *ids, size_t n, const qg_secret *keys, const uint16_t *sizes,
+check_container(const qg_secret *body, const qg_uuid *ids, size_t n, const qg_secret *keys,
+		const uint16_t *sizes,
 		uint32_t size)
 {
 	json_t *root = json_loadb((const char *)body->data, body->len, JSON_REJECT_DUPLICATES, NULL);
@@ -74,7 +76,8 @@ check_container(const qg_secret *body, const qg_uuid *ids, size_t n, const qg_se
 		const size_t want = sizes != NULL ? sizes[i] : size;
 		uint8_t got[4096];
 		size_t got_len;
-		assert_int_equal(qg_base64_decode(json_string_value(text), json_string_length(text), got, sizeof got,
+		assert_int_equal(qg_base64_decode(json_string_value(text), json_string_length(text), got,
+						  sizeof got,
 						  &got_len),
 				 QG_OK);
 		assert_int_equal(got_len, want);
@@ -91,7 +94,8 @@ test_container_sizes(void **state)
 	static const struct {
 		size_t n;
 		uint32_t size;
-	} cases[] = {{1, 1}, {1, 2}, {1, 3}, {1, 32}, {1, 4095}, {2, 31}, {128, 32}, {128, 33}, {1024, 16}, {1024, 513}};
+	} cases[] = {{1, 1}, {1, 2}, {1, 3}, {1, 32}, {1, 4095}, {2, 31}, {128, 32}, {128, 33}, {1024, 16},
+		     {1024, 513}};
 	static qg_uuid ids[QG_KEYSTORE_KEYS_MAX];
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		const size_t n = cases[i].n;
@@ -138,7 +142,8 @@ test_container_bad(void **state)
 	assert_int_equal(qg_014_container(ids, 3, keys, NULL, 32, &body), QG_E_CORRUPT);
 	assert_int_equal(qg_014_container(ids, 2, keys, sizes, 0, &body), QG_E_CORRUPT);
 	assert_int_equal(qg_014_container(ids, 0, keys, NULL, 32, &body), QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, QG_KEYSTORE_KEYS_MAX + 1, keys, NULL, 32, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, QG_KEYSTORE_KEYS_MAX + 1, keys, NULL, 32, &body),
+			 QG_E_CORRUPT);
 	assert_int_equal(qg_014_container(ids, 1, keys, NULL, 65536, &body), QG_E_CORRUPT);
 	assert_null(body);
 	qg_secret_free(&keys);
@@ -169,7 +174,8 @@ test_error(void **state)
 {
 	(void)state;
 	static const char *const details[] = {"abc_route", "\"\\\n\x1f\xc3\xa9"};
-	expect_error("size shall be a multiple of 8", NULL, 0, "{\"message\":\"size shall be a multiple of 8\"}");
+	expect_error("size shall be a multiple of 8", NULL, 0,
+		     "{\"message\":\"size shall be a multiple of 8\"}");
 	expect_error("a\"b\\c\x01", NULL, 0, "{\"message\":\"a\\\"b\\\\c\\u0001\"}");
 	expect_error("", NULL, 0, "{\"message\":\"\"}");
 	expect_error("m", details, 1, "{\"message\":\"m\",\"details\":[{\"abc_route\":\"not supported\"}]}");
@@ -210,7 +216,8 @@ test_status(void **state)
 		.max_sae_id_count = 0,
 	};
 	static const char want[] =
-		"{\"source_KME_ID\":\"KME-A\",\"target_KME_ID\":\"KME \\\"B\\\"\",\"master_SAE_ID\":\"sae-\xc3\xa9\","
+		"{\"source_KME_ID\":\"KME-A\",\"target_KME_ID\":\"KME \\\"B\\\"\","
+		"\"master_SAE_ID\":\"sae-\xc3\xa9\","
 		"\"slave_SAE_ID\":\"urn:x\\\\y\",\"key_size\":256,\"stored_key_count\":123456789012,"
 		"\"max_key_count\":9007199254740993,\"max_key_per_request\":128,\"max_key_size\":4096,"
 		"\"min_key_size\":64,\"max_SAE_ID_count\":0}";
@@ -233,7 +240,8 @@ test_reasons(void **state)
 	assert_string_equal(qg_014_reason(QG_014_DEC, QG_E_DENIED), "not authorised");
 	assert_string_equal(qg_014_reason(QG_014_DEC, QG_E_NOTFOUND),
 			    "one or more keys specified are not found on KME");
-	assert_string_not_equal(qg_014_reason(QG_014_ENC, QG_E_NOTFOUND), qg_014_reason(QG_014_DEC, QG_E_NOTFOUND));
+	assert_string_not_equal(qg_014_reason(QG_014_ENC, QG_E_NOTFOUND),
+				qg_014_reason(QG_014_DEC, QG_E_NOTFOUND));
 }
 
 int

@@ -301,7 +301,8 @@ bad_calls(void **state)
 	k = call_to("GET", "/echo", &r);
 	k.url = NULL;
 	assert_int_equal(qg_http_client_send(client, &k), QG_E_INVAL);
-	static const char *const urls[] = {"file:///etc/passwd", "http://localhost:1/", "ftp://localhost/", "https://"};
+	static const char *const urls[] = {"file:///etc/passwd", "http://localhost:1/", "ftp://localhost/",
+					 "https://"};
 	for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
 		k = call_to("GET", "/", &r);
 		k.url = urls[i];
@@ -448,7 +449,8 @@ static void *
 babble(void *arg)
 {
 	int listen_fd = *(int *)arg;
-	static const char *const says[] = {"garbage\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", ""};
+	static const char *const says[] = {"garbage\r\n\r\n",
+					 "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort", ""};
 	qg_tls_files f = pki_files("kme-b");
 	for (size_t i = 0; i < 3; i++) {
 		qg_conn *c = NULL;
@@ -558,6 +560,39 @@ stop_ends_all(void **state)
 	qg_http_answer(atomic_exchange(&held, NULL), 200, NULL, NULL, 0);
 }
 
+static atomic_int n_told_closed;
+
+/* As a neighbour's handler does: each end of a call sends another one. */
+static void
+send_again(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+{
+	qg_http_call k = call_to("GET", "/echo", ctx);
+	usleep(50000); /* qg_http_client_stop waits meanwhile */
+	qg_err again = qg_http_client_send(client, &k);
+	assert_true(again == QG_OK || again == QG_E_CLOSED);
+	atomic_fetch_add(&n_told_closed, again == QG_E_CLOSED);
+	if (again == QG_E_CLOSED)
+		done(ctx, err, http_status, body, len);
+}
+
+static void
+sends_from_done_while_stopping(void **state)
+{
+	(void)state;
+	result r = RESULT;
+	atomic_store(&n_told_closed, 0);
+	qg_http_call k = call_to("GET", "/hold", &r);
+	k.done = send_again;
+	assert_int_equal(qg_http_client_send(client, &k), QG_OK);
+	while (atomic_load(&held) == NULL)
+		usleep(1000);
+	qg_http_client_stop(&client);
+	assert_null(client);
+	assert_int_equal(atomic_load(&n_told_closed), 1);
+	assert_int_equal(r.n, 1);
+	qg_http_answer(atomic_exchange(&held, NULL), 200, NULL, NULL, 0);
+}
+
 static int
 setup(void **state)
 {
@@ -593,6 +628,7 @@ main(void)
 		BOTH(many_at_once),
 		BOTH(sends_from_done),
 		BOTH(stop_ends_all),
+		BOTH(sends_from_done_while_stopping),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

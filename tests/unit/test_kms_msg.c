@@ -412,6 +412,7 @@ test_limits(void **state)
 		{5, "pending", "full", true},
 		{5, "pending", "mismatch", true},
 		{5, "pending", "unknown", true},
+		{5, "pending", "gone", true},
 		{6, "rollback", "stop", true},
 		{6, "rollback", "mismatch", true},
 		{6, "rollback", "age", true},
@@ -466,7 +467,7 @@ test_encode_refuses(void **state)
 	b = batch;
 	b.mark++;
 	assert_int_equal(qg_kms_batch_encode(&b, out, sizeof out, &len), QG_E_INVAL);
-	ba.result = (qg_kms_batch_result)5;
+	ba.result = (qg_kms_batch_result)99;
 	assert_int_equal(qg_kms_batch_answer_encode(&ba, out, sizeof out, &len), QG_E_INVAL);
 	c.reason = (qg_kms_close_reason)99;
 	assert_int_equal(qg_kms_closed_encode(&c, out, sizeof out, &len), QG_E_INVAL);

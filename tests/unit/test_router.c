@@ -86,6 +86,9 @@ literal_goes_before_part(void **state)
 	assert_int_equal(go("DELETE", "/api/v1/keys/all/enc_keys"), QG_OK);
 	assert_ptr_equal(match.route, &table[6]);
 	assert_int_equal(match.n_parts, 0);
+	assert_int_equal(go("GET", "/api/v1/keys//status"), QG_OK);
+	assert_int_equal(match.n_parts, 1);
+	assert_string_equal(match.part[0], "");
 	/* The literal one does not know GET, the general one does. */
 	assert_int_equal(go("GET", "/api/v1/keys/all/enc_keys"), QG_OK);
 	assert_ptr_equal(match.route, &table[1]);
@@ -97,7 +100,7 @@ unknown_paths(void **state)
 {
 	(void)state;
 	static const char *const paths[] = {
-		"/api/v1/keys/bob",  "/api/v1/keys/bob/status/",  "/api/v1/keys//status", "//api/v1/keys/bob/status",
+		"/api/v1/keys/bob",  "/api/v1/keys/bob/status/",  "//api/v1/keys/bob/status",
 		"/api/v1/keys/",     "/API/v1/keys/bob/status",   "/openapi.yam",         "/openapi.yaml/",
 		"",                  "*",                         "api/v1/keys/b/status", "?x=1",
 		"/api%2Fv1/keys/bob/status", "/x/../openapi.yaml", "/./openapi.yaml",
@@ -152,7 +155,8 @@ bad_escapes(void **state)
 	static const char *const paths[] = {
 		"/api/v1/keys/a%00b/status", "/api/v1/keys/%00/status", "/api/v1/keys/a%/status", "/api/v1/keys/a%4/status",
 		"/api/v1/keys/a%4g/status",  "/api/v1/keys/a%g4/status", "/openapi.yaml%",        "/openapi.yaml%4",
-		"/?a=%00",                   "/?%zz=1",                  "/?a=1&b=%",             "/api/v1/keys/a\tb/status",
+		"/?a=%00",                   "/?%zz=1",                  "/?a=1&b=%",
+		"/api/v1/keys/a\tb/status",
 		"/api/v1/keys/a\x7f/status", "/\x01",                    "/%-1",                  "/% 1",
 	};
 	for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {

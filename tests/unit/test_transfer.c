@@ -79,7 +79,8 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-	static const char *const files[] = {"master", "ring", "db", "db-wal", "db-shm", "db.lock", "db-journal"};
+	static const char *const files[] = {"master", "ring", "db", "db-wal", "db-shm", "db.lock",
+					    "db-journal"};
 	node *n = *state;
 	node_down(n);
 	for (size_t i = 0; i < COUNT(files); i++) {
@@ -123,14 +124,16 @@ value_of(const qg_uuid *id, uint8_t *out, size_t n)
 }
 
 static qg_err
-add(node *n, const char *initiator, const qg_uuid *id, const char *const *targets, size_t n_targets, uint32_t size,
+add(node *n, const char *initiator, const qg_uuid *id, const char *const *targets, size_t n_targets,
+    uint32_t size,
     uint64_t expiry_ms)
 {
 	uint8_t value[4095];
 	value_of(id, value, size);
 	qg_transfer *x = NULL;
 	const qg_err err =
-		qg_transfer_prepare(n->transfers, initiator, id, targets, n_targets, value, size, expiry_ms, &x);
+		qg_transfer_prepare(n->transfers, initiator, id, targets, n_targets, value, size, expiry_ms,
+				    &x);
 	return err == QG_OK ? commit_add(n, x) : err;
 }
 
@@ -241,7 +244,8 @@ test_once(void **state)
 	assert_int_equal(fetch(n, &id, ALICE), QG_E_NOTFOUND);
 	assert_int_equal(fetch(n, &id, "sae-bo"), QG_E_NOTFOUND);
 	qg_transfer_claim *c = NULL;
-	assert_int_equal(qg_transfer_claim_new(n->transfers, "sae-eve", &id, "sae-bob", 1000, &c), QG_E_NOTFOUND);
+	assert_int_equal(qg_transfer_claim_new(n->transfers, "sae-eve", &id, "sae-bob", 1000, &c),
+			 QG_E_NOTFOUND);
 	assert_null(c);
 
 	assert_int_equal(fetch(n, &id, "sae-bob"), QG_OK);
@@ -288,7 +292,8 @@ test_same_id(void **state)
 	const uint8_t value[8] = {1};
 	qg_transfer *x[2];
 	for (size_t i = 0; i < 2; i++)
-		assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &id, bob_only, 1, value, 8, FOREVER, &x[i]),
+		assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &id, bob_only, 1, value, 8, FOREVER,
+						     &x[i]),
 				 QG_OK);
 	assert_int_equal(qg_transfers_count(n->transfers), 2);
 	assert_int_equal(commit_add(n, x[0]), QG_OK);
@@ -304,12 +309,15 @@ test_bad_arguments(void **state)
 	qg_uuid_random(&id);
 	const uint8_t value[8] = {1};
 	qg_transfer *x = NULL;
-	assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &id, bob_only, 0, value, 8, FOREVER, &x), QG_E_INVAL);
-	assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &id, bob_only, 1, value, 0, FOREVER, &x), QG_E_INVAL);
+	assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &id, bob_only, 0, value, 8, FOREVER, &x),
+			 QG_E_INVAL);
+	assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &id, bob_only, 1, value, 0, FOREVER, &x),
+			 QG_E_INVAL);
 	char long_name[2000];
 	memset(long_name, 'a', sizeof long_name - 1);
 	long_name[sizeof long_name - 1] = '\0';
-	assert_int_equal(qg_transfer_prepare(n->transfers, long_name, &id, bob_only, 1, value, 8, FOREVER, &x),
+	assert_int_equal(qg_transfer_prepare(n->transfers, long_name, &id, bob_only, 1, value, 8, FOREVER,
+					     &x),
 			 QG_E_RANGE);
 	assert_null(x);
 	qg_transfer_added(n->transfers, NULL, QG_OK);
@@ -369,7 +377,8 @@ test_expiry(void **state)
 		assert_int_equal(add(n, ALICE, &ids[i], bob_only, 1, 32, i == 0 ? 1001 : 5000), QG_OK);
 	}
 	qg_transfer_claim *c = NULL;
-	assert_int_equal(qg_transfer_claim_new(n->transfers, ALICE, &ids[1], "sae-bob", 5000, &c), QG_E_CONSUMED);
+	assert_int_equal(qg_transfer_claim_new(n->transfers, ALICE, &ids[1], "sae-bob", 5000, &c),
+			 QG_E_CONSUMED);
 	assert_int_equal(qg_transfer_claim_new(n->transfers, ALICE, &ids[0], "sae-bob", 1000, &c), QG_OK);
 
 	/* a claim under way keeps its record, and nothing else is due */
@@ -416,7 +425,8 @@ test_restart(void **state)
 	qg_transfer_claim_end(n->transfers, &c, QG_E_IO); /* memory says delivered; the store not */
 	const uint8_t value[8] = {1};
 	qg_transfer *x = NULL;
-	assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &never, bob_only, 1, value, 8, FOREVER, &x), QG_OK);
+	assert_int_equal(qg_transfer_prepare(n->transfers, ALICE, &never, bob_only, 1, value, 8, FOREVER, &x),
+			 QG_OK);
 	qg_transfer_added(n->transfers, x, QG_E_IO);
 
 	node_down(n);
@@ -712,7 +722,8 @@ test_states(void **state)
 		qg_transfers *t = NULL;
 		qg_transfer_claim *c = NULL;
 		assert_int_equal(qg_transfers_open(&f.store, n->sealer, &t), QG_OK);
-		assert_int_equal(qg_transfer_claim_new(t, ALICE, &f.rec.key_id, "sae-bob", 0, &c), cases[i].err);
+		assert_int_equal(qg_transfer_claim_new(t, ALICE, &f.rec.key_id, "sae-bob", 0, &c),
+				 cases[i].err);
 		qg_transfers_close(&t);
 	}
 }

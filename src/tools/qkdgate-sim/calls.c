@@ -95,7 +95,7 @@ open_wait_for_peer(sim *s, const qg_uuid *ksid, qg_etsi004_response *a)
 		a->status = QG_ETSI004_PEER_NOT_CONNECTED;
 	} else if (!st->there) {
 		a->status = QG_ETSI004_TIMEOUT;
-		sim_stream_close_here(s, st);
+		sim_stream_close_here(s, st, false);
 	}
 }
 
@@ -232,7 +232,7 @@ sim_close(sim *s, const qg_etsi004_request *q, qg_etsi004_response *a)
 	pthread_mutex_lock(&s->lock);
 	sim_stream *st = sim_stream_find(s, &q->ksid);
 	if (st != NULL && st->here) {
-		sim_stream_close_here(s, st);
+		sim_stream_close_here(s, st, true);
 		a->status = QG_ETSI004_SUCCESS;
 		qg_uuid_format(&q->ksid, text);
 		qg_log(QG_LOG_INFO, "sim", "event=close ksid=%s", text);

@@ -112,6 +112,7 @@ put_stream(qg_writer *w, sim_stream *st)
 	if (st->tell_closed) {
 		size_t at = begin(w, CLOSED);
 		put_ksid(w, st);
+		qg_put_u8(w, st->for_good);
 		end(w, at);
 		st->tell_closed = false;
 	}
@@ -235,13 +236,15 @@ static qg_err
 take_closed(sim *s, qg_reader *r)
 {
 	qg_uuid ksid;
-	if (get_ksid(r, &ksid) != QG_OK || r->left != 0)
+	qg_err err = get_ksid(r, &ksid);
+	uint8_t for_good = qg_get_u8(r);
+	if (err != QG_OK || r->bad || r->left != 0 || for_good > 1)
 		return QG_E_PROTO;
 	sim_stream *st = sim_stream_find(s, &ksid);
 	if (st == NULL)
 		return QG_OK;
 	st->there = false;
-	st->there_closed = true;
+	st->there_closed = for_good == 1;
 	sim_stream_settle(s, st);
 	return QG_OK;
 }

@@ -13,10 +13,13 @@ static const char usage[] =
 	"           [--certificate FILE --key FILE --ca FILE [--require-client-certificate]]\n"
 	"           [--rate-bps N] [--latency-ms N] [--outage-every-s N --outage-for-s N]\n"
 	"           [--mismatch-every N] [--store-chunks N]\n"
+	"       qkdgate-sim --help\n"
 	"One end of a simulated QKD link. Not for production: see qkdgate-sim(1).\n";
 
-enum { LISTEN = 256, DIALECT, LINK_LISTEN, LINK_CONNECT, CERTIFICATE, KEY, CA, REQUIRE, RATE, LATENCY,
-       OUTAGE_EVERY, OUTAGE_FOR, MISMATCH, STORE, HELP };
+enum {
+	LISTEN = 256, DIALECT, LINK_LISTEN, LINK_CONNECT, CERTIFICATE, KEY, CA, REQUIRE, RATE, LATENCY,
+	OUTAGE_EVERY, OUTAGE_FOR, MISMATCH, STORE, HELP
+};
 
 static const struct option long_options[] = {
 	{"listen", required_argument, NULL, LISTEN},

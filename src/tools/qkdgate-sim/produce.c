@@ -61,6 +61,20 @@ produce_for(sim *s, sim_stream *st, uint64_t want)
 	return made;
 }
 
+/* Where the rate gives less than a chunk for each, they take turns. */
+static void
+rotate(sim *s)
+{
+	sim_stream *head = s->streams, **end = &s->streams;
+	if (head == NULL || head->later == NULL)
+		return;
+	s->streams = head->later;
+	while (*end != NULL)
+		end = &(*end)->later;
+	head->later = NULL;
+	*end = head;
+}
+
 bool
 sim_produce(sim *s, uint64_t now_ms)
 {
@@ -75,12 +89,13 @@ sim_produce(sim *s, uint64_t now_ms)
 		if (!may_produce(st))
 			continue;
 		/* A share may not make a chunk where all of them together do. */
-		uint64_t want = share >= price(st) ? share / price(st) : s->tokens / price(st) > 0;
+		uint64_t want = share >= price(st) ? share / price(st) : s->tokens >= price(st) ? 1u : 0u;
 		if (s->opt.rate_bps == 0)
 			want = (uint64_t)4 * SIM_BLOCK;
 		uint64_t made = produce_for(s, st, want);
 		if (s->opt.rate_bps > 0)
 			s->tokens -= made * price(st);
 	}
+	rotate(s);
 	return true;
 }

@@ -73,6 +73,7 @@ typedef struct sim_stream {
 	uint64_t sent;            /* all below are sent to the other end, or need not be */
 	uint64_t told_next, told_mark;
 	bool tell_open, tell_closed;
+	bool for_good;            /* with tell_closed: by CLOSE, not by a call that failed */
 	sim_block **blocks;       /* ring: chunk i in blocks[i / SIM_BLOCK % n_blocks] */
 	size_t n_blocks;
 	uint64_t store;           /* unread chunks at most */
@@ -111,7 +112,8 @@ sim_stream *sim_stream_new(sim *s, const qg_uuid *ksid, const qg_etsi004_qos *qo
 void sim_stream_settle(sim *s, sim_stream *st);
 /* Drops all chunks. */
 void sim_stream_clear(sim_stream *st);
-void sim_stream_close_here(sim *s, sim_stream *st);
+/* for_good: the application said CLOSE; else its OPEN_CONNECT has failed. */
+void sim_stream_close_here(sim *s, sim_stream *st, bool for_good);
 
 /* Room for chunks from st->next on that lie in one block: their number, at most
  * `want`, and where they go; 0 without memory. sim_stream_added makes them count. */

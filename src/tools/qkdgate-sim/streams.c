@@ -91,11 +91,12 @@ sim_stream_settle(sim *s, sim_stream *st)
 }
 
 void
-sim_stream_close_here(sim *s, sim_stream *st)
+sim_stream_close_here(sim *s, sim_stream *st, bool for_good)
 {
 	st->here = false;
 	st->tell_open = false;
 	st->tell_closed = s->linked;
+	st->for_good = for_good;
 	sim_stream_clear(st);
 	st->first = st->next = st->mark = st->sent = st->told_next = st->told_mark = 0;
 	pthread_cond_signal(&s->work);

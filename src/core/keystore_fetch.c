@@ -322,8 +322,9 @@ static void fetch_done(qg_job *job, qg_err err)
 		if (err != QG_OK)
 			err = QG_E_NOTFOUND;
 	} else if (err == QG_E_CONSUMED || err == QG_E_STATE) {
-		/* The store decides: somebody consumed it before. */
-		lose_items(op);
+		/* The store decides: one of them was consumed before, so nothing of
+		 * this request happened. */
+		release_items(op);
 		err = QG_E_NOTFOUND;
 	} else if (err == QG_E_UNKNOWN) {
 		lose_items(op);

@@ -381,8 +381,8 @@ static void issue_deliver(issue_op *op, qg_err err, qg_uuid *ids, qg_secret **ke
 	op->done(op->ctx, &r);
 }
 
-/* QG_E_AGAIN: the request waits and op is in use. */
-static qg_err issue_try(issue_op *op)
+/* Takes op: frees it, or leaves it to a lease under way. */
+static void issue_try(issue_op *op)
 {
 	static _Thread_local qg_uuid ids[QG_KEYSTORE_KEYS_MAX];
 	const qg_issue_request *req = op->req;
@@ -393,7 +393,8 @@ static qg_err issue_try(issue_op *op)
 
 	if (home != NULL && strcmp(home, op->core->part.cfg->kme_id) == 0) {
 		issue_local(op->core, req, ids, op->done, op->ctx);
-		return QG_OK;
+		free(op);
+		return;
 	}
 	qg_err err = home == NULL ? QG_E_NOTFOUND : choose_streams(op->core, req, home, &set);
 	if (err == QG_OK && req->min_hops > 0)
@@ -406,18 +407,19 @@ static qg_err issue_try(issue_op *op)
 		unlock_all(&set);
 	}
 	if (err == QG_E_AGAIN)
-		return err;
+		return;
 	issue_deliver(op, err, ids, &keys, retry_after_s);
-	return QG_OK;
+	free(op);
 }
 
 static void lease_again(qg_waiter *w, qg_err err)
 {
 	issue_op *op = (issue_op *)w;
-	if (err != QG_OK)
-		op->done(op->ctx, &(qg_issue_result){ .err = QG_E_IO });
-	else if (issue_try(op) == QG_E_AGAIN)
+	if (err == QG_OK) {
+		issue_try(op);
 		return;
+	}
+	op->done(op->ctx, &(qg_issue_result){ .err = QG_E_IO });
 	free(op);
 }
 
@@ -436,32 +438,6 @@ void qg_keystore_issue(qg_keystore *ks, const qg_issue_request *req, qg_issue_do
 	op->req = req;
 	op->done = done;
 	op->ctx = ctx;
-	if (issue_try(op) != QG_E_AGAIN)
-		free(op);
-}
-
-void qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
-{
-	struct qg_core *core = ks->core;
-	qg_keystore_level l = { .known = strcmp(kme, core->part.cfg->kme_id) == 0 };
-	for (size_t i = 0; i < core->n_streams; i++) {
-		qg_stream *st = &core->stream[i];
-		if (st->cfg->direction == QG_DIRECTION_INBOUND || strcmp(st->neighbour->id, kme) != 0)
-			continue;
-		uint32_t most = qg_segment_max_key_bytes(st->cfg->chunk_size, st->cfg->segment_chunks);
-		l.known = true;
-		l.max_bytes += (uint64_t)core->part.cfg->ready_chunks * st->cfg->chunk_size;
-		l.max_key_bytes = most > l.max_key_bytes ? most : l.max_key_bytes;
-		pthread_mutex_lock(&st->lock);
-		l.stored_bytes += st->ready * st->cfg->chunk_size;
-		pthread_mutex_unlock(&st->lock);
-	}
-	if (strcmp(kme, core->part.cfg->kme_id) == 0) {
-		/* Keys for a pair on this node are drawn when asked for. */
-		uint64_t records = qg_transfers_count(core->transfers), most = core->part.cfg->inbound_chunks;
-		l.max_bytes = most * 32;
-		l.stored_bytes = records < most ? (most - records) * 32 : 0;
-		l.max_key_bytes = 4095;
-	}
-	*out = l;
+	issue_try(op);
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): one that waits is in a stream's list */
 }

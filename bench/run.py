@@ -1,0 +1,306 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""How fast the gateway is, against the ceiling of its libraries: run.py [--quick] [--rounds N].
+
+Brings up a simulated link and two gateways as the demo does (policy, audit, sealing, full sync),
+and the ceiling server. In each round both are measured in turn; what is printed are medians over
+the rounds, and of ratios the median of the rounds' own. Results also go to
+build/bench/quick.json or full.json.
+
+CPU figures are of the server process alone, client and server on the same core. Throughput and
+latency have them on different cores. While requests are measured the links give no key: what
+taking it in costs is a figure of its own.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # leave no __pycache__ behind
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "demo"))
+
+from network import LOOPBACK, Network, Ports, build_folder, complain, make_pki  # noqa: E402
+from processes import Process, ProcessFailed, wait_for  # noqa: E402
+from topology import pair  # noqa: E402
+
+BUILD = build_folder()
+FOLDER = BUILD / "bench"
+SLOWEST_CEILING_US = 12.0
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE = {CORES[0]}
+CLIENT_CORE = {CORES[-1]}
+SAME, APART = "same", "apart"
+
+# What a pair of numbers below means: requests and connections.
+QUICK = {
+    "rounds": 3,
+    "get": (20000, 64), "pair_1": (15000, 64), "pair_128": (400, 16), "connect": (250, 8),
+    "connections": (1, 16, 64), "apart_requests": {1: 4000, 16: 15000, 64: 15000},
+    "idle": 500, "half_load": False,
+}
+FULL = {
+    "rounds": 9,
+    "get": (40000, 64), "pair_1": (30000, 64), "pair_128": (1500, 16), "connect": (600, 8),
+    "connections": (1, 16, 64, 256, 1000),
+    "apart_requests": {1: 8000, 16: 30000, 64: 30000, 256: 30000, 1000: 30000},
+    "idle": 1000, "half_load": True,
+}
+
+
+def pin(pid, cores):
+    """Every thread of a process."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
+
+
+def keys_per_round(plan):
+    """Keys that one round takes, both placements."""
+    n = plan["pair_1"][0] + 128 * plan["pair_128"][0]
+    n += sum(plan["apart_requests"][c] for c in plan["connections"])
+    return n + (plan["pair_1"][0] if plan["half_load"] else 0)
+
+
+class Bench:
+    def __init__(self, plan):
+        self.plan = plan
+        self.results = {}
+        stock = keys_per_round(plan) * 5 // 4
+        self.stock_needed = keys_per_round(plan) * 9 // 8
+
+        def tweak(name, config):
+            ready = stock if name == "kme-a" else 16384
+            config["pool"] = {"ready_chunks": ready, "inbound_chunks": 4 * stock + 65536}
+
+        folder = FOLDER / "network"
+        shutil.rmtree(folder, ignore_errors=True)
+        make_pki(FOLDER / "pki")
+        topology = pair(rate_bps=0, source={"max_bps": 0})
+        self.network = Network(topology, folder, pki=FOLDER / "pki", tweak=tweak)
+        self.port = Ports().take()
+        pki = self.network.pki
+        self.ceiling = Process(folder, "ceiling", [
+            BUILD / "bench" / "ceiling", self.port, pki / "kme-a.pem", pki / "kme-a.key",
+            pki / "ca.pem", pki / "crl.pem"])
+        self.placement = SAME
+
+    # --- bringing up ---------------------------------------------------------------------------
+
+    def start(self):
+        """Gateways see one core when they start, and so serve with one thread."""
+        self.network.prepare()
+        os.sched_setaffinity(0, SERVER_CORE)
+        self.ceiling.start()
+        self.ceiling.wait_ready()
+        self.network.start()
+        for sim in self.network.sims.values():
+            pin(sim.pid, CLIENT_CORE)
+        os.sched_setaffinity(0, set(CORES))
+
+    def stop(self):
+        self.network.stop()
+        if self.ceiling.pid is not None:
+            self.ceiling.stop()
+
+    def gateway(self, name):
+        return self.network.gateways[name]
+
+    def stocks(self):
+        return self.network.stock("alice", "bob") + self.network.stock("bob", "alice")
+
+    def fill(self):
+        """Enough key for a round; nothing more comes in afterwards."""
+        if self.network.stock("alice", "bob") < self.stock_needed:
+            self.network.outage(False)
+            self.network.wait_stock("alice", "bob", self.stock_needed, timeout_s=120)
+        self.network.outage(True)
+        time.sleep(0.3)
+
+    def measure_intake(self):
+        """Chunks taken in, confirmed and stored at both gateways by CPU second of one of them."""
+        process = self.gateway("kme-a")
+        chunks, cpu_s, begin_s = self.stocks(), process.cpu_seconds(), time.monotonic()
+        wait_for("the first stock", lambda: self.network.stock("alice", "bob") >= self.stock_needed,
+                 120, 0.05)
+        chunks, cpu_s = self.stocks() - chunks, process.cpu_seconds() - cpu_s
+        self.note("intake", {"chunks_per_cpu_s": chunks / cpu_s,
+                             "chunks_per_s": chunks / (time.monotonic() - begin_s)})
+
+    # --- the load client -------------------------------------------------------------------------
+
+    def note(self, name, row):
+        self.results.setdefault(name, []).append(row)
+
+    def load(self, mode, server, requests, connections, *more):
+        """Runs the load client; its rows."""
+        pki = self.network.pki
+        url, pid = (f"https://{LOOPBACK}:{self.port}", self.ceiling.pid) if server == "ceiling" else (
+            self.network.url(server), self.gateway(server).pid)
+        command = [BUILD / "bench" / "load", mode, "--url", url, "--pid", pid, "--ca", pki / "ca.pem",
+                   "--certificate", pki / "alice.pem", "--key", pki / "alice.key",
+                   "--requests", requests, "--connections", connections, *more]
+        cores = SERVER_CORE if self.placement == SAME else CLIENT_CORE
+        done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True,
+                              timeout=300, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+        if done.returncode != 0:
+            raise ProcessFailed(f"the load client failed: {mode} at {server}")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def path(self, server):
+        return "/" if server == "ceiling" else "/api/v1/keys/sae-bob/status"
+
+    def get(self, server, requests, connections, *more):
+        return self.load("get", server, requests, connections, "--path", self.path(server), *more)[0]
+
+    def connect(self, server, *more):
+        return self.load("connect", server, *self.plan["connect"], "--path", self.path(server), *more)[0]
+
+    def pair(self, keys, requests, connections, *more):
+        """Rows of enc_keys and dec_keys; the client compares every key with its twin."""
+        pki = self.network.pki
+        return self.load("pair", "kme-a", requests, connections, "--keys", keys,
+                         "--master", "sae-alice", "--slave", "sae-bob",
+                         "--far-url", self.network.url("kme-b"), "--far-pid", self.gateway("kme-b").pid,
+                         "--far-certificate", pki / "bob.pem", "--far-key", pki / "bob.key", *more)
+
+    # --- one round -------------------------------------------------------------------------------
+
+    def note_pair(self, name, rows):
+        for what, row in zip(("enc_keys", "dec_keys"), rows):
+            self.note(f"{what}_{name}", row)
+
+    def round_same(self):
+        self.placement = SAME
+        for how, more in (("full", ()), ("resumed", ("--resume",))):
+            self.note(f"ceiling_{how}", self.connect("ceiling", *more))
+            self.note(f"handshake_{how}", self.connect("kme-a", *more))
+        self.note("ceiling", self.get("ceiling", *self.plan["get"]))
+        self.note("status", self.get("kme-a", *self.plan["get"]))
+        self.note_pair("1", self.pair(1, *self.plan["pair_1"]))
+        self.note_pair("128", self.pair(128, *self.plan["pair_128"]))
+
+    def round_apart(self):
+        self.placement = APART
+        for n in self.plan["connections"]:
+            requests = self.plan["apart_requests"][n]
+            self.note(f"ceiling_at_{n}", self.get("ceiling", requests, n))
+            self.note_pair(f"1_at_{n}", self.pair(1, requests, n))
+
+    def round_half(self):
+        """Open loop at half of what each can do with 64 connections."""
+        self.placement = APART
+        requests = self.plan["pair_1"][0]
+        slowest = min(self.median("enc_keys_1_at_64", "per_s"), self.median("dec_keys_1_at_64", "per_s"))
+        rate = ("--rate", slowest / 2)
+        self.note("ceiling_half", self.get("ceiling", requests, 64, *rate))
+        self.note_pair("1_half", self.pair(1, requests, 64, *rate))
+
+    def memory(self):
+        self.placement = SAME
+        n = self.plan["idle"]
+        for server, name in (("ceiling", "idle_ceiling"), ("kme-a", "idle_gateway")):
+            row = self.load("idle", server, 1, n, "--path", self.path(server))[0]
+            self.note(name, row)
+
+    def run(self):
+        self.start()
+        self.measure_intake()
+        self.memory()
+        for i in range(self.plan["rounds"]):
+            self.fill()
+            self.round_same()
+            self.round_apart()
+            if self.plan["half_load"]:
+                self.round_half()
+            print(f"round {i + 1} of {self.plan['rounds']} done", file=sys.stderr)
+
+    # --- the sum of it ---------------------------------------------------------------------------
+
+    def median(self, name, member):
+        return statistics.median(row[member] for row in self.results[name])
+
+    def ratio(self, name, ceiling, member):
+        pairs = zip(self.results[name], self.results[ceiling])
+        return statistics.median(a[member] / b[member] for a, b in pairs)
+
+    def summary(self):
+        cpu = "server_cpu_us"
+        ratios = {
+            "status_cpu": self.ratio("status", "ceiling", cpu),
+            "enc_keys_1_cpu": self.ratio("enc_keys_1", "ceiling", cpu),
+            "dec_keys_1_cpu": self.ratio("dec_keys_1", "ceiling", cpu),
+            "enc_keys_1_throughput_64": self.ratio("enc_keys_1_at_64", "ceiling_at_64", "per_s"),
+            "dec_keys_1_throughput_64": self.ratio("dec_keys_1_at_64", "ceiling_at_64", "per_s"),
+            "handshake_full_cpu": self.ratio("handshake_full", "ceiling_full", cpu),
+            "handshake_resumed_cpu": self.ratio("handshake_resumed", "ceiling_resumed", cpu),
+        }
+        if self.plan["half_load"]:
+            ratios["enc_keys_1_p99_half"] = self.ratio("enc_keys_1_half", "ceiling_half", "p99_us")
+            ratios["dec_keys_1_p99_half"] = self.ratio("dec_keys_1_half", "ceiling_half", "p99_us")
+        figures = {
+            "ceiling_us": self.median("ceiling", cpu),
+            "status_us": self.median("status", cpu),
+            "enc_keys_1_us": self.median("enc_keys_1", cpu),
+            "dec_keys_1_us": self.median("dec_keys_1", cpu),
+            "enc_keys_128_us_per_key": self.median("enc_keys_128", cpu) / 128,
+            "dec_keys_128_us_per_key": self.median("dec_keys_128", cpu) / 128,
+            "handshake_full_us": self.median("handshake_full", cpu),
+            "handshake_resumed_us": self.median("handshake_resumed", cpu),
+            "intake_chunks_per_s": self.median("intake", "chunks_per_cpu_s"),
+            "idle_connection_bytes": self.median("idle_gateway", "bytes_per_connection"),
+            "idle_connection_ceiling_bytes": self.median("idle_ceiling", "bytes_per_connection"),
+            "rss_bytes": self.median("idle_gateway", "rss_before"),
+        }
+        return {"ratios": rounded(ratios), "figures": rounded(figures), "rounds": self.plan["rounds"],
+                "cores": len(CORES), "results": self.results}
+
+    def print_table(self, summary):
+        columns = ("per_s", "p50_us", "p99_us", "p999_us", "server_cpu_us")
+        print(f"{'':22}" + "".join(f"{c:>14}" for c in columns))
+        for name, rows in self.results.items():
+            if "per_s" in rows[0]:
+                print(f"{name:22}" + "".join(f"{self.median(name, c):14.1f}" for c in columns))
+        for part in ("ratios", "figures"):
+            print(f"\n{part}")
+            for name, value in summary[part].items():
+                print(f"  {name:32}{value:14}")
+
+
+def rounded(values):
+    return {k: float(f"{v:.4g}") if v < 1000 else round(v) for k, v in values.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description="The gateway's speed against the ceiling of its libraries.")
+    parser.add_argument("--quick", action="store_true", help="under a minute")
+    parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    options = parser.parse_args()
+    plan = dict(QUICK if options.quick else FULL)
+    if options.rounds:
+        plan["rounds"] = options.rounds
+    bench = Bench(plan)
+    try:
+        bench.run()
+    finally:
+        bench.stop()
+    summary = bench.summary()
+    bench.print_table(summary)
+    out = FOLDER / ("quick.json" if options.quick else "full.json")
+    out.write_text(json.dumps(summary, indent=1) + "\n")
+    if summary["figures"]["ceiling_us"] > SLOWEST_CEILING_US:
+        complain(f"bench: the ceiling needs more than {SLOWEST_CEILING_US} us: these ratios are worth nothing")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (ProcessFailed, TimeoutError, OSError, subprocess.SubprocessError) as error:
+        complain(f"bench: {error}")
+        sys.exit(1)

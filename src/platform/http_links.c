@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "http_internal.h"
+
+void
+qg_link_leave(qg_http_link *l)
+{
+	if (l->list == NULL)
+		return;
+	if (l->prev != NULL)
+		l->prev->next = l->next;
+	else
+		*l->list = l->next;
+	if (l->next != NULL)
+		l->next->prev = l->prev;
+	l->prev = l->next = NULL;
+	l->list = NULL;
+}
+
+void
+qg_link_join(qg_http_link *l, qg_http_link **list)
+{
+	qg_link_leave(l);
+	l->next = *list;
+	if (l->next != NULL)
+		l->next->prev = l;
+	*list = l;
+	l->list = list;
+}
+
+void
+qg_link_free(qg_http_link *l)
+{
+	qg_link_leave(l);
+	free(l->target);
+	free(l);
+}
+
+void
+qg_link_keep_target(qg_http_link *l, const char *target)
+{
+	size_t len = strlen(target) + 1;
+	if (len > l->target_room) {
+		free(l->target);
+		l->target = malloc(len);
+		l->target_room = l->target != NULL ? len : 0;
+	}
+	if (l->target != NULL)
+		memcpy(l->target, target, len);
+}
+
+void
+qg_links_cut(const qg_http_link *list, uint64_t now_ms, uint64_t most_ms)
+{
+	for (const qg_http_link *l = list; l != NULL; l = l->next)
+		if (!l->waiting && now_ms - l->since_ms > most_ms)
+			(void)shutdown(l->fd, SHUT_RDWR);
+}
+
+bool
+qg_link_watch(qg_http_link *l, int epoll_fd)
+{
+	struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = l};
+	bool ok = epoll_ctl(epoll_fd, l->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, l->fd, &e) == 0;
+	l->watched = l->watched || ok;
+	return ok;
+}
+
+qg_http_link *
+qg_link_next(int epoll_fd)
+{
+	struct epoll_event e;
+	int n;
+	do
+		n = epoll_wait(epoll_fd, &e, 1, 0);
+	while (n < 0 && errno == EINTR);
+	return n == 1 ? e.data.ptr : NULL;
+}
