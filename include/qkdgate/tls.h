@@ -48,7 +48,7 @@ typedef struct qg_tls_match {
 bool qg_tls_matches(const qg_tls_match *match, const qg_tls_identity *id);
 
 /* Reads and checks everything the files should hold (readable, mode, key fits
- * certificate, not expired) and puts a text that names the file and what is
+ * certificate, nothing expired, the revocation list neither) and puts a text that names the file and what is
  * wrong into `why` (of why_room bytes). QG_E_IO, QG_E_PARSE, QG_E_MODE,
  * QG_E_EXPIRED, QG_E_MISMATCH. */
 qg_err qg_tls_check_files(const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;

@@ -13,17 +13,6 @@
 
 #define WINDOW_MAX_S (10u * 365 * 86400)
 
-typedef struct accept_job {
-	qg_job job;
-	qg_segment *seg;
-	uint8_t *blob;
-	uint8_t *none_used;
-	qg_segment_rec rec;
-	qg_epoch_image img;
-	qg_peer_answer *answer;
-	void *ctx;
-} accept_job;
-
 static void answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_batch_answer a = { .result = result };
@@ -35,18 +24,9 @@ static void answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, voi
 		answer(ctx, 500, NULL, 0);
 }
 
-static void accept_job_free(accept_job *j)
-{
-	qg_epoch_image_free(&j->img);
-	free(j->blob);
-	free(j->none_used);
-	free(j);
-}
-
 /* Destroys a segment that cannot become usable and counts it. */
 static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
 {
-	qg_stream *st = e->stream;
 	qg_segment *s = qg_epoch_segment(e, number);
 	if (s != NULL) {
 		s->phase = QG_SEG_DEAD;
@@ -54,31 +34,52 @@ static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const ch
 	}
 	if (e->decided_in <= number)
 		e->decided_in = number + 1;
-	st->n_bad++;
-	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=far_end reason=\"%s\"",
-	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, number, why);
-	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
-			      .ids = &e->ksid, .n_ids = 1 };
-	qg_audit_write(st->core->part.audit, &ev);
-	e->bad_in_row += mismatch;
+	qg_segment_report(e, number, mismatch, why);
 	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 	else
 		qg_epoch_save(e);
 }
 
-/* --- storing what verified ---------------------------------------------------- */
+/* That a segment is refused is durable before the owner hears of it: it is not
+ * accepted after a crash either (SOUNDNESS 5). */
+typedef struct refuse_job {
+	qg_job job;
+	qg_kms_batch_result result;
+	qg_peer_answer *answer;
+	void *ctx;
+} refuse_job;
 
-static qg_err accept_run(qg_job *job, qg_store *store)
+static qg_err refuse_run(qg_job *job, qg_store *store)
 {
-	accept_job *j = (accept_job *)job;
-	qg_err err = store->ops->segment_put(store, &j->rec);
-	if (err == QG_OK)
-		err = store->ops->epoch_update(store, &j->img.rec);
-	if (err == QG_OK)
-		qg_commit_note_change(j->seg->epoch->stream->core);
-	return err;
+	(void)job, (void)store; /* the epoch's record stands before it in the queue */
+	return QG_OK;
 }
+
+static void refuse_done(qg_job *job, qg_err err)
+{
+	refuse_job *j = (refuse_job *)job;
+	if (err == QG_OK)
+		answer_plain(j->result, j->answer, j->ctx);
+	else
+		j->answer(j->ctx, 503, NULL, 0);
+	free(j);
+}
+
+static void refuse_batch(qg_epoch *e, uint32_t number, bool mismatch, const char *why, qg_peer_answer *answer, void *ctx)
+{
+	refuse_job *j = calloc(1, sizeof *j);
+	refuse_segment(e, number, mismatch, why);
+	if (j == NULL) {
+		answer(ctx, 503, NULL, 0);
+		return;
+	}
+	*j = (refuse_job){ .job = { .run = refuse_run, .done = refuse_done }, .answer = answer, .ctx = ctx,
+			    .result = mismatch ? QG_KMS_BATCH_MISMATCH : QG_KMS_BATCH_GONE };
+	qg_committer_submit(e->stream->core->committer, &j->job);
+}
+
+/* --- storing what verified ---------------------------------------------------- */
 
 /* The answer of the segment before was got: the owner went on. */
 static void forget_last(qg_epoch *e, uint32_t number)
@@ -101,7 +102,7 @@ static void forget_root(qg_segment *s)
 
 static void accept_done(qg_job *job, qg_err err)
 {
-	accept_job *j = (accept_job *)job;
+	qg_segment_job *j = (qg_segment_job *)job;
 	qg_segment *s = j->seg;
 	qg_epoch *e = s->epoch;
 	qg_stream *st = e->stream;
@@ -129,22 +130,7 @@ static void accept_done(qg_job *job, qg_err err)
 	else
 		j->answer(j->ctx, 503, NULL, 0);
 	qg_stream_kick(st);
-	accept_job_free(j);
-}
-
-static qg_err take_root(qg_segment *s)
-{
-	qg_epoch *e = s->epoch;
-	if (!s->root)
-		return QG_OK;
-	QG_SECRET_AUTO *root = NULL;
-	size_t n = (size_t)s->lo * e->chunk_size;
-	qg_err err = qg_secret_new(n, &root);
-	if (err == QG_OK)
-		err = qg_secret_append(root, s->data->data, n);
-	if (err == QG_OK)
-		err = qg_epoch_set_root(e, false, &root);
-	return err;
+	qg_segment_job_free(j);
 }
 
 static qg_err make_answer(qg_segment *s)
@@ -168,44 +154,23 @@ static void drop_earlier(qg_epoch *e, uint32_t number)
 	}
 }
 
-static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, accept_job **out)
+static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, qg_segment_job **out)
 {
-	qg_epoch *e = s->epoch;
-	accept_job *j = calloc(1, sizeof *j);
-	if (j == NULL)
-		return QG_E_NOMEM;
-	size_t bits = ((size_t)s->count + 7) / 8, len = 0;
 	s->issue_s = m->issue_s;
 	s->fetch_s = m->fetch_s;
 	s->use = m->use;
-	s->born_ms = qg_lifetime_far_ms(&e->stream->core->life);
+	s->born_ms = qg_lifetime_far_ms(&s->epoch->stream->core->life);
 	memcpy(s->tag, m->mac, sizeof s->tag);
-	j->none_used = calloc(1, bits);
-	qg_err err = j->none_used == NULL ? QG_E_NOMEM : make_answer(s);
+	qg_err err = make_answer(s);
 	if (err == QG_OK)
-		err = take_root(s);
+		err = qg_segment_take_root(s);
 	if (err == QG_OK) {
 		qg_segment_wipe_reserved(s);
-		err = qg_segment_seal(s, &j->blob, &len);
+		err = qg_segment_job_new(s, out);
 	}
 	if (err == QG_OK)
-		err = qg_epoch_snapshot(e, &j->img);
-	if (err != QG_OK) {
-		accept_job_free(j);
-		return err;
-	}
-	s->dirty = false;
-	j->seg = s;
-	j->job.run = accept_run;
-	j->job.done = accept_done;
-	j->rec = (qg_segment_rec){ .epoch_row = e->row, .number = s->number, .use = (uint8_t)s->use,
-				   .state = QG_SEGMENT_CONFIRMED, .first_index = s->first_index, .count = s->count,
-				   .root = s->root, .sealed = j->blob, .sealed_len = len, .used = j->none_used,
-				   .used_len = bits, .message = (uint8_t *)s->message, .message_len = s->message_len,
-				   .tag = s->tag, .born_ms = s->born_ms, .ready_wall_ms = qg_clock_wall_ms(),
-				   .issue_s = s->issue_s, .fetch_s = s->fetch_s };
-	*out = j;
-	return QG_OK;
+		(*out)->job.done = accept_done;
+	return err;
 }
 
 /* --- judging ------------------------------------------------------------------ */
@@ -217,17 +182,15 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	qg_segment_set_root(s, m->root);
 	qg_segment_request_mac(s, m, mac);
 	if (!qg_equal_ct(mac, m->mac, sizeof mac)) {
-		refuse_segment(e, s->number, true, "the two ends hold different key");
-		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		refuse_batch(e, s->number, true, "the two ends hold different key", answer, ctx);
 		return;
 	}
-	accept_job *j = NULL;
+	qg_segment_job *j = NULL;
 	e->seen_mark = m->mark;
 	drop_earlier(e, s->number);
 	e->decided_in = s->number + 1;
 	if (accept_job_new(s, m, &j) != QG_OK) {
-		refuse_segment(e, s->number, false, "no memory");
-		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		refuse_batch(e, s->number, false, "no memory", answer, ctx);
 		return;
 	}
 	s->phase = QG_SEG_STORING;
@@ -248,8 +211,7 @@ static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer 
 		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (m->root != (e->keys_in == NULL)) {
-		refuse_segment(e, s->number, true, "the key-ID root is not where it belongs");
-		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
+		refuse_batch(e, s->number, true, "the key-ID root is not where it belongs", answer, ctx);
 	} else if (st->held + s->count > st->core->part.cfg->inbound_chunks) {
 		answer_plain(QG_KMS_BATCH_FULL, answer, ctx);
 	} else {
@@ -285,8 +247,7 @@ static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_pe
 	} else if (s != NULL && s->phase == QG_SEG_FULL) {
 		judge_complete(s, m, answer, ctx);
 	} else if (s == NULL && st->next_index >= m->first_index + m->count) {
-		refuse_segment(e, m->segment, false, "chunks were missing here");
-		answer_plain(QG_KMS_BATCH_GONE, answer, ctx);
+		refuse_batch(e, m->segment, false, "chunks were missing here", answer, ctx);
 	} else {
 		if (m->segment >= st->next_index / e->segment_chunks)
 			go_on_at(st, e, m->segment);
@@ -316,12 +277,10 @@ void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *bo
 	}
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, m.epoch);
-	/* The other end of a hand-over may be done with it before this one is. */
+	/* The neighbour may have the new epoch before it is stored here. */
 	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
-	if (e == NULL && opening)
-		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
-	else if (e == NULL || e->row == 0)
-		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);
+	if (e == NULL || e->row == 0)
+		answer_plain(opening ? QG_KMS_BATCH_PENDING : QG_KMS_BATCH_UNKNOWN, answer, ctx);
 	else if (!batch_fits(e, &m))
 		answer(ctx, 400, NULL, 0);
 	else

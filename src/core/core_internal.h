@@ -57,6 +57,7 @@ typedef struct qg_segment {
 	bool staged;             /* committer only: in the group being written */
 	bool reread;             /* committer only: the stored bitmap is not known */
 	uint64_t first_index;
+	uint64_t full_ms;        /* elapsed time when it was complete */
 	uint64_t born_ms;        /* lifetime clock */
 	int64_t ready_wall_ms;
 	uint32_t issue_s, fetch_s;
@@ -206,6 +207,7 @@ struct qg_core {
 	pthread_cond_t wake;
 	bool kicked, stopping, conducting;
 	bool rolled_back;          /* found at start: the store was put back */
+	int64_t rollback_row;      /* epochs up to here were ended for it once */
 	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms;
 	/* committer's thread only */
 	qg_anchor_state anchored;  /* what the anchor should say */
@@ -283,6 +285,27 @@ void qg_epoch_save(qg_epoch *e);
 size_t qg_epoch_ad(const qg_epoch *e, const char *what, uint32_t number, uint8_t *out, size_t room);
 void qg_epoch_make_probe(const struct qg_core *core, const uint8_t *chunk, size_t n, uint8_t out[16]);
 void qg_epoch_put_probe(qg_epoch *e, const qg_segment *s);
+
+/* --- segment_job.c: what both sides of a confirmation do alike -------------- */
+
+typedef struct qg_segment_job {
+	qg_job job;
+	qg_segment *seg;
+	uint8_t *blob, *none_used;
+	qg_segment_rec rec;
+	qg_epoch_image img;
+	qg_peer_answer *answer; /* the far end's */
+	void *ctx;
+} qg_segment_job;
+
+/* A job that stores the segment as it is, with its message, and its epoch; the
+ * caller sets done. */
+qg_err qg_segment_job_new(qg_segment *s, qg_segment_job **out) QG_CHECKED;
+void qg_segment_job_free(qg_segment_job *j);
+/* Derives the direction's key-ID keys where the segment brings the root. */
+qg_err qg_segment_take_root(qg_segment *s) QG_CHECKED;
+/* Counts, logs and audits a segment that ends without use. */
+void qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *why);
 
 /* --- offer.c, accept.c, lease.c, conductor.c ... --------------------------- */
 

@@ -11,7 +11,8 @@
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
 #define OPEN_TRIES 2
-#define ABANDON_LIMIT 8 /* segments in a row: the source gives nothing of use */
+#define ABANDON_LIMIT 8      /* segments in a row: the source gives nothing of use */
+#define PASSED_OVER_MS 2000 /* a complete segment that is not offered for so long */
 #define LEAP_MAX (UINT32_C(1) << 24) /* chunks missing at once */
 
 const qg_config_stream *qg_intake_config(const qg_intake *in)
@@ -59,33 +60,35 @@ static bool pool_has_room(const qg_stream *st, const qg_epoch *e)
 	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks;
 }
 
-static void drop_oldest_waiting(qg_epoch *e)
+/* The neighbour passes its segments over while its pool is full and says
+ * nothing of it; they must not keep a shared stream from ours for ever. */
+static bool drop_passed_over(qg_epoch *e)
 {
 	for (uint32_t i = 0; i < e->n_seg; i++) {
 		qg_segment *s = e->seg[i];
-		if (s != NULL && !s->ours && s->phase == QG_SEG_FULL) {
-			qg_epoch_remove(e, s);
-			return;
-		}
+		if (s == NULL || s->ours || s->phase != QG_SEG_FULL)
+			continue;
+		if (qg_clock_elapsed_ms() - s->full_ms < PASSED_OVER_MS)
+			return false;
+		qg_epoch_remove(e, s);
+		return true;
 	}
+	return false;
 }
 
 /* Whether the stream wants segment `number`, not decided yet. One of ours waits
  * for room in the pool, one of theirs for the owner to confirm those before it.
- * On a shared stream neither may hold up the other end: while the neighbour's
- * pool is full it passes its segments over, so ours go on without them. */
+ * Where the stream is shared, one of ours is passed over instead, so that the
+ * neighbour's segments go on. */
 static bool want_segment(qg_stream *st, qg_epoch *e, uint32_t number, bool *pass)
 {
 	bool shared = st->cfg->direction == QG_DIRECTION_SHARED;
 	bool room = pool_has_room(st, e), crowded = segments_waiting(e) >= QG_LOOKAHEAD;
 	*pass = false;
-	if (qg_epoch_is_ours(e, number)) {
-		*pass = shared && !room && !crowded;
-		return room;
-	}
-	if (crowded && shared && room)
-		drop_oldest_waiting(e);
-	return !crowded || (shared && room);
+	if (!qg_epoch_is_ours(e, number))
+		return !crowded || (shared && room && drop_passed_over(e));
+	*pass = shared && !room && !crowded;
+	return room;
 }
 
 /* Moves next_index to the segment to read next; false: none for now. */
@@ -313,6 +316,7 @@ static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 {
 	s->phase = QG_SEG_FULL;
 	st->abandoned = 0;
+	s->full_ms = qg_clock_elapsed_ms();
 	qg_epoch_put_probe(e, s);
 	st->n_segments++;
 	if (st->next_index + e->segment_chunks > QG_EPOCH_LAST)

@@ -21,14 +21,6 @@
 #define BAD_ANSWERS 3
 #define BATCH_TEXT_MAX 2048
 
-typedef struct offer_job {
-	qg_job job;
-	qg_segment *seg;
-	uint8_t *blob, *none_used;
-	qg_segment_rec rec;
-	qg_epoch_image img;
-} offer_job;
-
 static void offer_release(qg_stream *st)
 {
 	qg_segment *s = st->offer;
@@ -48,26 +40,18 @@ static void offer_again(qg_stream *st, unsigned first_ms, unsigned max_ms)
 	qg_conductor_kick(st->core);
 }
 
-static void job_free(offer_job *j)
-{
-	qg_epoch_image_free(&j->img);
-	free(j->blob);
-	free(j->none_used);
-	free(j);
-}
-
 /* --- giving up --------------------------------------------------------------- */
 
 static qg_err drop_run(qg_job *job, qg_store *store)
 {
-	offer_job *j = (offer_job *)job;
+	qg_segment_job *j = (qg_segment_job *)job;
 	qg_err err = j->rec.row != 0 ? store->ops->segment_delete(store, j->rec.row) : QG_OK;
 	return err == QG_OK ? store->ops->epoch_update(store, &j->img.rec) : err;
 }
 
 static void drop_done(qg_job *job, qg_err err)
 {
-	offer_job *j = (offer_job *)job;
+	qg_segment_job *j = (qg_segment_job *)job;
 	qg_epoch *e = j->seg->epoch;
 	qg_stream *st = e->stream;
 	if (err != QG_OK)
@@ -77,7 +61,7 @@ static void drop_done(qg_job *job, qg_err err)
 	e->pins--;
 	qg_segment_unpin(j->seg);
 	pthread_mutex_unlock(&st->lock);
-	job_free(j);
+	qg_segment_job_free(j);
 }
 
 /* Tombstones the segment on offer: destroyed here, never offered again. Only a
@@ -86,13 +70,8 @@ static void offer_drop(qg_stream *st, bool mismatch, const char *why)
 {
 	qg_segment *s = st->offer;
 	qg_epoch *e = s->epoch;
-	st->n_bad++;
-	qg_log(mismatch ? QG_LOG_WARN : QG_LOG_INFO, "stream", "event=%s stream=%s segment=%u side=owner reason=\"%s\"",
-	       mismatch ? "segment_mismatch" : "segment_given_up", st->cfg->name, s->number, why);
-	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name, .reason = why,
-			      .ids = &e->ksid, .n_ids = 1 };
-	qg_audit_write(st->core->part.audit, &ev);
-	offer_job *j = calloc(1, sizeof *j);
+	qg_segment_report(e, s->number, mismatch, why);
+	qg_segment_job *j = calloc(1, sizeof *j);
 	if (j != NULL && qg_epoch_snapshot(e, &j->img) == QG_OK) {
 		j->job.run = drop_run;
 		j->job.done = drop_done;
@@ -108,7 +87,6 @@ static void offer_drop(qg_stream *st, bool mismatch, const char *why)
 	if (!s->removed)
 		qg_epoch_remove(e, s);
 	offer_release(st);
-	e->bad_in_row += mismatch;
 	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 }
@@ -117,7 +95,7 @@ static void offer_drop(qg_stream *st, bool mismatch, const char *why)
 
 static qg_err confirm_run(qg_job *job, qg_store *store)
 {
-	offer_job *j = (offer_job *)job;
+	qg_segment_job *j = (qg_segment_job *)job;
 	qg_err err = store->ops->segment_confirm(store, j->rec.row, j->rec.ready_wall_ms);
 	if (err == QG_OK && j->img.rec.row != 0)
 		err = store->ops->epoch_update(store, &j->img.rec);
@@ -126,7 +104,7 @@ static qg_err confirm_run(qg_job *job, qg_store *store)
 
 static void confirm_done(qg_job *job, qg_err err)
 {
-	offer_job *j = (offer_job *)job;
+	qg_segment_job *j = (qg_segment_job *)job;
 	qg_segment *s = j->seg;
 	qg_epoch *e = s->epoch;
 	qg_stream *st = e->stream;
@@ -148,29 +126,14 @@ static void confirm_done(qg_job *job, qg_err err)
 		qg_stream_kick(st);
 	}
 	pthread_mutex_unlock(&st->lock);
-	job_free(j);
-}
-
-static qg_err take_root(qg_segment *s)
-{
-	qg_epoch *e = s->epoch;
-	if (!s->root || e->keys_out != NULL)
-		return QG_OK;
-	QG_SECRET_AUTO *root = NULL;
-	size_t n = (size_t)s->lo * e->chunk_size;
-	qg_err err = qg_secret_new(n, &root);
-	if (err == QG_OK)
-		err = qg_secret_append(root, s->data->data, n);
-	if (err == QG_OK)
-		err = qg_epoch_set_root(e, true, &root);
-	return err;
+	qg_segment_job_free(j);
 }
 
 static void offer_confirm(qg_stream *st)
 {
 	qg_segment *s = st->offer;
-	offer_job *j = calloc(1, sizeof *j);
-	qg_err err = j == NULL ? QG_E_NOMEM : take_root(s);
+	qg_segment_job *j = calloc(1, sizeof *j);
+	qg_err err = j == NULL ? QG_E_NOMEM : qg_segment_take_root(s);
 	if (err == QG_OK && s->root)
 		err = qg_epoch_snapshot(s->epoch, &j->img);
 	if (err != QG_OK) {
@@ -273,20 +236,9 @@ static void offer_send(qg_stream *st)
 
 /* --- storing ----------------------------------------------------------------- */
 
-static qg_err store_run(qg_job *job, qg_store *store)
-{
-	offer_job *j = (offer_job *)job;
-	qg_err err = store->ops->segment_put(store, &j->rec);
-	if (err == QG_OK)
-		err = store->ops->epoch_update(store, &j->img.rec);
-	if (err == QG_OK)
-		qg_commit_note_change(j->seg->epoch->stream->core);
-	return err;
-}
-
 static void store_done(qg_job *job, qg_err err)
 {
-	offer_job *j = (offer_job *)job;
+	qg_segment_job *j = (qg_segment_job *)job;
 	qg_segment *s = j->seg;
 	qg_stream *st = s->epoch->stream;
 	pthread_mutex_lock(&st->lock);
@@ -299,7 +251,7 @@ static void store_done(qg_job *job, qg_err err)
 		offer_send(st);
 	}
 	pthread_mutex_unlock(&st->lock);
-	job_free(j);
+	qg_segment_job_free(j);
 }
 
 static qg_err offer_message(qg_segment *s)
@@ -327,35 +279,15 @@ static qg_err offer_message(qg_segment *s)
 	return QG_OK;
 }
 
-static qg_err offer_job_new(qg_segment *s, offer_job **out)
+static qg_err offer_job_new(qg_segment *s, qg_segment_job **out)
 {
-	qg_epoch *e = s->epoch;
-	offer_job *j = calloc(1, sizeof *j);
-	if (j == NULL)
-		return QG_E_NOMEM;
-	s->born_ms = qg_lifetime_owner_ms(&e->stream->core->life);
-	size_t len = 0, bits = ((size_t)s->count + 7) / 8;
-	j->none_used = calloc(1, bits);
-	qg_err err = j->none_used == NULL ? QG_E_NOMEM : offer_message(s);
+	s->born_ms = qg_lifetime_owner_ms(&s->epoch->stream->core->life);
+	qg_err err = offer_message(s);
 	if (err == QG_OK)
-		err = qg_segment_seal(s, &j->blob, &len);
+		err = qg_segment_job_new(s, out);
 	if (err == QG_OK)
-		err = qg_epoch_snapshot(e, &j->img);
-	if (err != QG_OK) {
-		job_free(j);
-		return err;
-	}
-	j->seg = s;
-	j->job.run = store_run;
-	j->job.done = store_done;
-	j->rec = (qg_segment_rec){ .epoch_row = e->row, .number = s->number, .ours = true, .use = (uint8_t)s->use,
-				   .state = QG_SEGMENT_OFFERED, .first_index = s->first_index, .count = s->count,
-				   .root = s->root, .sealed = j->blob, .sealed_len = len, .used = j->none_used,
-				   .used_len = bits, .message = (uint8_t *)s->message,
-				   .message_len = s->message_len, .tag = s->tag, .born_ms = s->born_ms,
-				   .issue_s = s->issue_s, .fetch_s = s->fetch_s };
-	*out = j;
-	return QG_OK;
+		(*out)->job.done = store_done;
+	return err;
 }
 
 static qg_segment *next_complete(qg_epoch *e)
@@ -388,7 +320,7 @@ static void offer_attach(qg_stream *st, qg_segment *s)
 static void offer_begin(qg_stream *st, qg_segment *s)
 {
 	qg_epoch *e = s->epoch;
-	offer_job *j = NULL;
+	qg_segment_job *j = NULL;
 	uint32_t decided = e->decided_out;
 	if (e->decided_out <= s->number)
 		e->decided_out = s->number + 1;

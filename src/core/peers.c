@@ -113,16 +113,45 @@ static bool compare_epoch(struct qg_core *core, const char *neighbour, const qg_
 		return false;
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_find(st, s->epoch);
-	/* Its row is gone where the epochs were reset or the store put back; one
-	 * that is being handed over right now is not yet in the list. */
+	/* One that is being handed over right now is not yet in the list. */
 	bool opening = st->phase == QG_STREAM_APP_SENT || st->phase == QG_STREAM_STORING;
-	if ((e == NULL || e->row == 0) && s->state != (uint8_t)QG_EPOCH_DRAINING && !opening)
+	if (e == NULL && s->state != (uint8_t)QG_EPOCH_DRAINING && !opening)
 		disown_epoch(st, s->epoch);
-	bool old = e != NULL && e->row != 0 && (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+	/* Epochs that ended for this very reason stay behind, and prove nothing new. */
+	bool old = e != NULL && e->row > core->rollback_row &&
+		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
 	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name, neighbour);
 	pthread_mutex_unlock(&st->lock);
 	return old;
+}
+
+typedef struct rollback_job {
+	qg_job job;
+	int64_t row;
+} rollback_job;
+
+static qg_err rollback_run(qg_job *job, qg_store *store)
+{
+	return store->ops->number_put(store, "rollback_row", ((rollback_job *)job)->row);
+}
+
+static void rollback_done(qg_job *job, qg_err err)
+{
+	if (err != QG_OK)
+		qg_log(QG_LOG_ERROR, "store", "event=rollback_not_saved reason=\"%s\"", qg_err_text(err));
+	free(job);
+}
+
+static void save_rollback_row(struct qg_core *core)
+{
+	rollback_job *j = calloc(1, sizeof *j);
+	if (j == NULL)
+		return;
+	j->job.run = rollback_run;
+	j->job.done = rollback_done;
+	j->row = core->rollback_row;
+	qg_committer_submit(core->committer, &j->job);
 }
 
 /* Keys of an old store may have been handed out since, in either direction and
@@ -134,12 +163,15 @@ static void end_old_store(struct qg_core *core)
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
 		pthread_mutex_lock(&st->lock);
-		for (qg_epoch *e = st->newest; e != NULL; e = e->older)
-			if (e->row != 0)
-				qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
+		for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
+			if (core->rollback_row < e->row)
+				core->rollback_row = e->row;
+			qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
+		}
 		pthread_mutex_unlock(&st->lock);
 		qg_flush_destroy(st);
 	}
+	save_rollback_row(core);
 	(void)qg_transfers_expire(core->transfers, core->committer, UINT64_MAX);
 }
 

@@ -78,6 +78,10 @@ static qg_err load_epoch(const qg_epoch_rec *rec, void *ctx)
 		e->probe_index = rec->probe_index;
 		e->has_probe = true;
 	}
+	if (e->state == QG_EPOCH_DRAINING && e->row <= r->core->rollback_row) {
+		e->reason = QG_KMS_CLOSE_ROLLBACK;
+		e->tell_closed = true;
+	}
 	e->older = st->newest;
 	st->newest = e;
 	err = restore_root(e, true, rec->root_out, rec->root_out_len);
@@ -230,8 +234,6 @@ static void anchor_fill(struct qg_core *core)
 	a->n = 0;
 	for (size_t i = 0; i < core->n_streams; i++)
 		for (const qg_epoch *e = core->stream[i].newest; e != NULL && a->n < QG_ANCHOR_EPOCHS; e = e->older) {
-			if (e->row == 0)
-				continue;
 			memcpy(a->entry[a->n].epoch, e->id, sizeof e->id);
 			a->entry[a->n++].mark = e->mark;
 		}
@@ -263,49 +265,72 @@ static qg_err list_transfer(const qg_transfer_rec *rec, void *ctx)
 	return row_add(ctx, rec->row);
 }
 
-static qg_err end_all_rows(struct qg_core *core, const row_list *transfers)
+static qg_err list_segment(const qg_segment_rec *rec, void *ctx)
+{
+	return row_add(ctx, rec->row);
+}
+
+static qg_err write_ended(qg_store *store, const qg_epoch *e)
+{
+	qg_epoch_image img;
+	qg_err err = qg_epoch_snapshot(e, &img);
+	if (err == QG_OK)
+		err = store->ops->epoch_update(store, &img.rec);
+	qg_epoch_image_free(&img);
+	return err;
+}
+
+static qg_err end_all_rows(struct qg_core *core, const row_list *segments, const row_list *transfers)
 {
 	qg_store *store = core->part.store;
 	qg_err err = QG_OK;
+	for (size_t i = 0; i < segments->n && err == QG_OK; i++)
+		err = store->ops->segment_delete(store, segments->row[i]);
 	for (size_t i = 0; i < transfers->n && err == QG_OK; i++)
 		err = store->ops->transfer_delete(store, transfers->row[i]);
 	for (size_t i = 0; i < core->n_streams; i++)
 		for (const qg_epoch *e = core->stream[i].newest; e != NULL && err == QG_OK; e = e->older)
-			err = store->ops->epoch_delete(store, e->row);
+			err = write_ended(store, e);
 	if (err == QG_OK)
 		err = store->ops->number_put(store, "commits", core->commits);
+	/* The neighbours may only hear of it after another start. */
+	if (err == QG_OK)
+		err = store->ops->number_put(store, "rollback_row", core->rollback_row);
 	return err;
 }
 
 /* Keys of an old database may have been handed out since: all of it goes, in
- * both directions. In memory the epochs stay until the neighbours are told, and
- * to answer for old IDs. */
+ * both directions; only the key-ID keys stay, to answer for old IDs. */
 static qg_err end_all(struct qg_core *core, uint64_t commits)
 {
 	qg_store *store = core->part.store;
-	row_list transfers = { 0 };
+	uint64_t end_ms = qg_epoch_end_ms(core);
+	row_list segments = { 0 }, transfers = { 0 };
+	for (size_t i = 0; i < core->n_streams; i++)
+		for (qg_epoch *e = core->stream[i].newest; e != NULL; e = e->older) {
+			e->state = QG_EPOCH_DRAINING;
+			e->reason = QG_KMS_CLOSE_ROLLBACK;
+			e->tell_closed = true;
+			if (core->rollback_row < e->row)
+				core->rollback_row = e->row;
+			e->end_ms = end_ms;
+		}
 	if (core->commits < (int64_t)commits)
 		core->commits = (int64_t)commits;
-	qg_err err = store->ops->load_transfers(store, list_transfer, &transfers);
+	qg_err err = store->ops->load_segments(store, list_segment, &segments);
+	if (err == QG_OK)
+		err = store->ops->load_transfers(store, list_transfer, &transfers);
 	if (err == QG_OK)
 		err = store->ops->begin(store);
 	if (err == QG_OK) {
-		err = end_all_rows(core, &transfers);
+		err = end_all_rows(core, &segments, &transfers);
 		if (err == QG_OK)
 			err = store->ops->commit(store);
 		else
 			store->ops->rollback(store);
 	}
+	free(segments.row);
 	free(transfers.row);
-	uint64_t end_ms = qg_epoch_end_ms(core);
-	for (size_t i = 0; i < core->n_streams; i++)
-		for (qg_epoch *e = core->stream[i].newest; e != NULL; e = e->older) {
-			e->row = 0;
-			e->state = QG_EPOCH_DRAINING;
-			e->reason = QG_KMS_CLOSE_ROLLBACK;
-			e->tell_closed = true;
-			e->end_ms = end_ms;
-		}
 	return err;
 }
 
@@ -322,6 +347,8 @@ static qg_err restore_life(struct qg_core *core)
 		err = store->ops->number_get(store, "life_wall_ms", &wall_ms);
 	if (err == QG_OK)
 		err = store->ops->number_get(store, "commits", &core->commits);
+	if (err == QG_OK)
+		err = store->ops->number_get(store, "rollback_row", &core->rollback_row);
 	qg_lifetime_checkpoint c = { .owner_ms = (uint64_t)owner_ms, .far_ms = (uint64_t)far_ms, .wall_ms = wall_ms,
 				     .valid = wall_ms != 0 };
 	if (err == QG_OK && qg_lifetime_start(&core->life, &c, core->part.cfg->clock_jump_s))
@@ -355,10 +382,8 @@ static qg_err restore_loaded(struct qg_core *core, restore *r, bool found, const
 	core->rolled_back = store_is_old(core, found, a);
 	qg_err err;
 	if (core->rolled_back || r->reset) {
-		qg_log(r->reset ? QG_LOG_WARN : QG_LOG_ERROR, "store", "event=epochs_ended reason=\"%s\"",
-		       r->reset ? "reset by the operator"
-		       : found  ? "the database is older than the anchor"
-				: "a database without its anchor");
+		qg_log(QG_LOG_ERROR, "store", "event=epochs_ended reason=\"%s\"",
+		       r->reset ? "reset by the operator" : "the database is older than the anchor");
 		err = end_all(core, a->commits);
 	} else {
 		err = core->part.store->ops->load_segments(core->part.store, load_segment, r);

@@ -8,14 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "qkdgate/clock.h"
 #include "qkdgate/http_client.h"
 #include "qkdgate/http_server.h"
 #include "qkdgate/kms_msg.h"
+#include "qkdgate/limits.h"
 #include "qkdgate/log.h"
 
 #define MODULE "kms"
 #define PATH "/api/v1/kms/"
 #define JSON_TYPE "application/json"
+
+/* Lines in the log about refused callers: they can have as many as they like
+ * to be refused. */
+#define REFUSED_PER_S 1
+#define REFUSED_BURST 20
 
 typedef enum listener_state { LISTENER_DOWN, LISTENER_CHANGING, LISTENER_UP } listener_state;
 
@@ -24,6 +31,7 @@ struct qg_kms {
 	const qg_config *cfg;
 	const qg_directory *directory;
 	qg_http_client *client;
+	qg_limits *refused; /* lines about them */
 
 	/* The server is started and stopped outside the lock, by whoever changed
 	 * the state to CHANGING. */
@@ -239,13 +247,21 @@ static const qg_http_route routes[] = {
 	{"POST", PATH "get_status", on_get_status, QG_KMS_MSG_MAX},
 };
 
+static bool
+may_log_refused(const qg_kms *k)
+{
+	uint32_t retry_after_s;
+
+	return qg_limits_take(k->refused, "", 1, qg_clock_elapsed_ms(), &retry_after_s) == QG_OK;
+}
+
 static const void *
 identify(const qg_tls_identity *id, void *ctx)
 {
 	const qg_kms *k = ctx;
 	const qg_config_neighbour *n = qg_directory_neighbour(k->directory, id);
 
-	if (!n)
+	if (!n && may_log_refused(k))
 		qg_log(QG_LOG_WARN, MODULE, "event=unknown_neighbour cn=%s fingerprint=%s", qg_log_safe(id->cn),
 		       qg_log_safe(id->fingerprint));
 	return n;
@@ -254,9 +270,9 @@ identify(const qg_tls_identity *id, void *ctx)
 static void
 on_refused(int status, const char *method, const char *path, void *ctx)
 {
-	(void)ctx;
-	qg_log(QG_LOG_INFO, MODULE, "event=refused status=%d method=%s path=%s", status, qg_log_safe(method),
-	       qg_log_safe(path));
+	if (may_log_refused(ctx))
+		qg_log(QG_LOG_INFO, MODULE, "event=refused status=%d method=%s path=%s", status, qg_log_safe(method),
+		       qg_log_safe(path));
 }
 
 /* Waits out a change under way, and begins one if the state is `from`. */
@@ -346,13 +362,16 @@ qg_kms_new(const qg_config *cfg, const qg_directory *directory, qg_kms **out)
 		err = QG_E_NOMEM;
 		goto no_cond;
 	}
-	err = qg_http_client_start(&cfg->kms_client, &k->client);
+	err = qg_limits_new(REFUSED_PER_S, REFUSED_BURST, &k->refused);
+	if (err == QG_OK)
+		err = qg_http_client_start(&cfg->kms_client, &k->client);
 	if (err != QG_OK)
 		goto no_client;
 	*out = k;
 	return QG_OK;
 
 no_client:
+	qg_limits_free(&k->refused);
 	pthread_cond_destroy(&k->changed);
 no_cond:
 	pthread_mutex_destroy(&k->lock);
@@ -398,6 +417,7 @@ qg_kms_free(qg_kms **k)
 	qg_kms_unlisten(*k);
 	qg_http_client_stop(&(*k)->client);
 	log_counts(*k);
+	qg_limits_free(&(*k)->refused);
 	pthread_cond_destroy(&(*k)->changed);
 	pthread_mutex_destroy(&(*k)->lock);
 	free(*k);

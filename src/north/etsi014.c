@@ -10,6 +10,11 @@
 #include "qkdgate/embed.h"
 #include "qkdgate/log.h"
 
+/* Lines in the audit log for all certificates together that name no SAE: who
+ * has one could else fill the disk. */
+#define STRANGERS_PER_S 10
+#define STRANGERS_BURST 100
+
 /* --- who may ask what ------------------------------------------------------- */
 
 /* The pair first: only where it fails does it matter whether `other` exists. */
@@ -79,13 +84,17 @@ qg_014_admit(qg_etsi014 *s, qg_http_request *http, qg_014_method method, qg_014_
 	call->caller = caller->id;
 	call->other = "";
 	call->why.n_details = 0;
-	qg_err err = check_path(call);
+	/* First of all: what is refused below leaves a line in the audit log. */
+	uint32_t retry_after_s = 0;
+	qg_err err = qg_limits_take(s->requests, call->caller, 1, qg_clock_elapsed_ms(), &retry_after_s);
+	if (err == QG_OK)
+		err = check_path(call);
 	if (err == QG_OK)
 		err = check_pair(call);
 	if (err == QG_OK)
 		narrow_terms(call);
 	else
-		qg_014_refuse(call, err, 0, NULL, 0);
+		qg_014_refuse(call, err, retry_after_s, NULL, 0);
 	return err;
 }
 
@@ -114,13 +123,9 @@ qg_014_check_type(qg_014_call *call)
 qg_err
 qg_014_take(qg_014_call *call, size_t n, uint32_t *retry_after_s)
 {
-	const uint64_t now_ms = qg_clock_elapsed_ms();
-	if (n > 0 && !qg_audit_healthy(call->s->parts.audit))
+	if (!qg_audit_healthy(call->s->parts.audit))
 		return QG_E_IO; /* no key leaves without a record */
-	const qg_err err = qg_limits_take(call->s->requests, call->caller, 1, now_ms, retry_after_s);
-	if (err != QG_OK || n == 0)
-		return err;
-	return qg_limits_take(call->s->keys, call->caller, (uint32_t)n, now_ms, retry_after_s);
+	return qg_limits_take(call->s->keys, call->caller, (uint32_t)n, qg_clock_elapsed_ms(), retry_after_s);
 }
 
 /* --- audit --------------------------------------------------------------------- */
@@ -170,7 +175,9 @@ on_refused(int status, const char *method, const char *path, void *ctx)
 	const qg_etsi014 *s = ctx;
 	qg_log(QG_LOG_DEBUG, "etsi014", "event=refused status=%d method=%s path=%s", status,
 	       qg_log_safe(method), qg_log_safe(path));
-	if (status != 401 || !qg_audit_healthy(s->parts.audit))
+	uint32_t retry_after_s;
+	if (status != 401 || !qg_audit_healthy(s->parts.audit) ||
+	    qg_limits_take(s->strangers, "", 1, qg_clock_elapsed_ms(), &retry_after_s) != QG_OK)
 		return;
 	const qg_audit_event event = {
 		.act = QG_AUDIT_REFUSED,
@@ -239,6 +246,8 @@ init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 	qg_err err = qg_limits_new(cfg->sae_requests_per_s, cfg->sae_requests_per_s, &s->requests);
 	if (err == QG_OK)
 		err = qg_limits_new(cfg->sae_keys_per_s, keys_burst(cfg), &s->keys);
+	if (err == QG_OK)
+		err = qg_limits_new(STRANGERS_PER_S, STRANGERS_BURST, &s->strangers);
 	return err;
 }
 
@@ -270,6 +279,7 @@ destroy(qg_etsi014 *s)
 {
 	qg_limits_free(&s->requests);
 	qg_limits_free(&s->keys);
+	qg_limits_free(&s->strangers);
 	free(s->routes);
 	free(s);
 }

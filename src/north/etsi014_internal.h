@@ -119,12 +119,13 @@ struct qg_etsi014 {
 	qg_etsi014_parts parts;
 	qg_http_server *http;
 	qg_limits *requests, *keys; /* rates per SAE */
+	qg_limits *strangers;       /* of refusals to those who are none */
 	atomic_size_t pending;      /* requests that the keystore holds */
 	qg_http_route *routes;
 };
 
-/* Identity, path, policy: who asks about which pair. When it fails the request
- * is answered. */
+/* Identity, rate of requests, path, policy: who asks about which pair. When it
+ * fails the request is answered. */
 qg_err qg_014_admit(qg_etsi014 *s, qg_http_request *http, qg_014_method method, qg_014_call *call) QG_CHECKED;
 
 /* The query arguments, at most QG_014_ARGS_MAX of them. */
@@ -133,8 +134,8 @@ size_t qg_014_args(qg_http_request *http, qg_014_arg args[QG_014_ARGS_MAX]);
 /* A POST's Content-Type, when it has a body. */
 qg_err qg_014_check_type(qg_014_call *call) QG_CHECKED;
 
-/* Takes one request and n keys from the caller's rates. QG_E_LIMIT; QG_E_IO
- * while the audit log cannot be written and keys are asked for. */
+/* Takes n keys from the caller's rate. QG_E_LIMIT; QG_E_IO while the audit log
+ * cannot be written. */
 qg_err qg_014_take(qg_014_call *call, size_t n, uint32_t *retry_after_s) QG_CHECKED;
 
 typedef struct qg_014_key_event {

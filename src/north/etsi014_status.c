@@ -30,12 +30,9 @@ qg_014_get_status(qg_http_request *http, void *ctx)
 		return;
 	qg_014_arg args[QG_014_ARGS_MAX];
 	const size_t n = qg_014_args(http, args);
-	qg_err err = qg_014_no_query(args, n, &call.why);
-	uint32_t retry_after_s = 0;
-	if (err == QG_OK)
-		err = qg_014_take(&call, 0, &retry_after_s);
+	const qg_err err = qg_014_no_query(args, n, &call.why);
 	if (err != QG_OK) {
-		qg_014_refuse(&call, err, retry_after_s, NULL, 0);
+		qg_014_refuse(&call, err, 0, NULL, 0);
 		return;
 	}
 	qg_014_status st;

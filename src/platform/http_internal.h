@@ -78,10 +78,19 @@ void qg_http_refuse(qg_http_request *req, int status, const char *fmt, ...) QG_P
 /* Finds the route of the target, or refuses. */
 void qg_http_find_route(qg_http_request *req, const qg_router *router, const char *raw_target);
 
-/* Looks at what the headers (NULL: absent) say of the body. False: it cannot
- * even be swallowed, so the refusal must go out at once. */
-bool qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length,
-			  unsigned n_lengths);
+/* What the headers say of where the request ends; NULL: absent. */
+typedef struct qg_http_framing {
+	const char *coding, *length;
+	unsigned n_codings, n_lengths;
+	bool bad_name; /* the name of a field is no token (RFC 9110, 5.6.2) */
+} qg_http_framing;
+
+/* Counts a header field in. */
+void qg_http_see_field(qg_http_framing *f, const char *name, const char *value);
+
+/* Refuses what does not fit the route or can be read in more than one way.
+ * False: the body cannot even be swallowed, so the refusal must go out at once. */
+bool qg_http_foresee_body(qg_http_request *req, const qg_http_framing *f);
 
 /* Takes n bytes of the body and wipes them where they were. False: more than
  * can be swallowed. */

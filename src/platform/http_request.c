@@ -127,26 +127,60 @@ body_limit(const qg_http_request *req)
 	return req->match.route != NULL ? req->match.route->body_limit : 0;
 }
 
+/* A name as in "Content-Length : 5" passes for none that we know, and whoever
+ * is in front of us may have known it (RFC 9112, 5.1). */
+static bool
+is_token(const char *s)
+{
+	static const char others[] = "!#$%&'*+-.^_`|~0123456789";
+	const char *p = s;
+	while ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p != '\0' && strchr(others, *p) != NULL))
+		p++;
+	return p != s && *p == '\0';
+}
+
+void
+qg_http_see_field(qg_http_framing *f, const char *name, const char *value)
+{
+	if (strcasecmp(name, "Content-Length") == 0) {
+		f->n_lengths++;
+		f->length = value;
+	} else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+		f->n_codings++;
+		f->coding = value;
+	} else {
+		f->bad_name = f->bad_name || !is_token(name);
+	}
+}
+
+/* Why nobody can say for sure where the request ends, or NULL. */
+static const char *
+ambiguity(const qg_http_framing *f)
+{
+	if (f->bad_name)
+		return "the name of a header has a bad character";
+	if (f->n_lengths > 1)
+		return "more than one Content-Length";
+	if (f->n_codings > 1 || (f->n_codings == 1 && strcasecmp(f->coding, "chunked") != 0))
+		return "the only transfer coding taken is chunked";
+	/* Whoever is in front of us may have believed the other one. */
+	if (f->n_codings == 1 && f->n_lengths == 1)
+		return "Transfer-Encoding and Content-Length exclude each other";
+	return NULL;
+}
+
 bool
-qg_http_foresee_body(qg_http_request *req, const char *coding, const char *length, unsigned n_lengths)
+qg_http_foresee_body(qg_http_request *req, const qg_http_framing *f)
 {
 	size_t limit = body_limit(req);
-	if (n_lengths > 1) {
-		qg_http_refuse(req, BAD_REQUEST, "more than one Content-Length");
+	const char *wrong = ambiguity(f);
+	if (wrong != NULL) {
+		qg_http_refuse(req, BAD_REQUEST, "%s", wrong);
 		return false;
 	}
-	if (coding != NULL && strcasecmp(coding, "chunked") != 0) {
-		qg_http_refuse(req, BAD_REQUEST, "the only transfer coding taken is chunked");
-		return false;
-	}
-	/* Whoever is in front of us may have believed the other one. */
-	if (coding != NULL && length != NULL) {
-		qg_http_refuse(req, BAD_REQUEST, "Transfer-Encoding and Content-Length exclude each other");
-		return false;
-	}
-	if (length == NULL)
+	if (f->length == NULL)
 		return true;
-	unsigned long long n = strtoull(length, NULL, 10); /* libmicrohttpd took only digits that fit 64 bits */
+	unsigned long long n = strtoull(f->length, NULL, 10); /* libmicrohttpd took only digits that fit 64 bits */
 	if (n > limit)
 		refuse_body(req, limit);
 	return n <= limit || n - limit <= QG_HTTP_SWALLOW_BYTES;

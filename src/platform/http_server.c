@@ -270,22 +270,11 @@ peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 }
 
 static enum MHD_Result
-count_length(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
+see_field(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-	(void)kind, (void)value;
-	unsigned *n = cls;
-	*n += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+	(void)kind;
+	qg_http_see_field(cls, name, value != NULL ? value : "");
 	return MHD_YES;
-}
-
-/* libmicrohttpd takes the first of several; whoever is in front of us may have
- * taken another one (RFC 9112, 6.3). */
-static unsigned
-count_lengths(struct MHD_Connection *mhd)
-{
-	unsigned n = 0;
-	(void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, count_length, &n);
-	return n;
 }
 
 static enum MHD_Result
@@ -311,9 +300,9 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	qg_http_find_route(req, w->server->router, c->target);
 	/* Never an answer on this first call, it would end the connection: except
 	 * where just that is wanted. */
-	const char *length = qg_http_header(req, MHD_HTTP_HEADER_CONTENT_LENGTH);
-	if (qg_http_foresee_body(req, qg_http_header(req, MHD_HTTP_HEADER_TRANSFER_ENCODING), length,
-				 length != NULL ? count_lengths(mhd) : 0))
+	qg_http_framing framing = {0};
+	(void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, see_field, &framing);
+	if (qg_http_foresee_body(req, &framing))
 		return MHD_YES;
 	return queue_refusal(req, req->refused, req->refused_text);
 }

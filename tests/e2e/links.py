@@ -4,6 +4,7 @@
 import shutil
 import sqlite3
 import tempfile
+import time
 from contextlib import closing
 
 from processes import wait_for
@@ -42,6 +43,15 @@ def issue(client, slave="sae-bob", number=1, timeout_s=20, **members):
     wait_for(f"{number} keys for {slave}", ask, timeout_s, 0.1)
     assert answer.status == 200, answer.body
     return answer.keys()
+
+
+def steady_stock(net, master="alice", slave="bob"):
+    """The stock once it no longer grows."""
+    last = -1
+    while (now := net.stock(master, slave)) != last:
+        last = now
+        time.sleep(0.7)
+    return last
 
 
 def first_requests(source, service, end=None):

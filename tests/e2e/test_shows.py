@@ -13,7 +13,7 @@ import time
 
 from between import RecordCounter
 from ledger import Ledger
-from links import database
+from links import database, steady_stock
 from processes import wait_for
 
 NOT_FOUND = "one or more keys specified are not found on KME"
@@ -67,6 +67,8 @@ def test_ten_thousand_pairs_cause_no_message_between_the_gateways(make_network):
         net.write_config(node)
     net.start()
     net.wait_stock("alice", "bob", PAIRS + 500, timeout_s=90)
+    for pair_ in (("alice", "bob"), ("bob", "alice")):
+        steady_stock(net, *pair_)  # the pools are full: nothing waits to be confirmed
     net.outage(True)
     wait_quiet(counters)
     before = {node: counter.records for node, counter in counters.items()}

@@ -199,6 +199,21 @@ static void test_rule_01_epochs_without_keys_do_not_pile_up(void **state)
 	assert_true(pair_epoch(pair_in(p, 0)).epochs <= 2);
 }
 
+/* One owner of a shared stream uses its keys, the other does not. */
+static void test_rule_03_a_shared_stream_serves_one_owner_alone(void **state)
+{
+	(void)state;
+	for (int side = 0; side < 2; side++) {
+		p = pair_start(&(pair_options){ .shared = true });
+		for (int i = 0; i < 25; i++)
+			assert_true(pair_deliver(p, side, 50, 32));
+		/* Then the other one wants keys too. */
+		for (int i = 0; i < 25; i++)
+			assert_true(pair_deliver(p, !side, 50, 32));
+		(void)teardown(NULL);
+	}
+}
+
 /* --- rule 2 -------------------------------------------------------------------- */
 
 static bool far_end_has_root(core_pair *pair, void *ctx)
@@ -539,6 +554,7 @@ int main(void)
 		TEST(test_rule_03_two_mismatches_in_a_row_end_the_epoch),
 		TEST(test_rule_03_an_index_that_falls_back_ends_the_epoch),
 		TEST(test_rule_03_a_segment_read_again_is_issued_from),
+		TEST(test_rule_03_a_shared_stream_serves_one_owner_alone),
 	};
 	if (pair_init() != 0)
 		return 1;

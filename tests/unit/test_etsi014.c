@@ -5,6 +5,7 @@
 #include "qkdgate/etsi014.h"
 
 #include "etsi014_rig.h"
+#include "qkdgate/clock.h"
 #include "qkdgate/embed.h"
 
 /* --- the methods ------------------------------------------------------------------------ */
@@ -617,6 +618,33 @@ test_audit(void **state)
 	assert_int_equal(audit_lines(g, key, "", ""), 0);
 }
 
+/* Neither who may nothing nor who is nobody can fill the disk with refusals. */
+static void
+test_refusals_are_limited(void **state)
+{
+	gateway *g = *state;
+	const char *const bad[] = {KEYS("sae-bob/enc_keys"), KEYS("%20/enc_keys")};
+	gateway_stop(g);
+	g->cfg.sae_requests_per_s = 1;
+	gateway_start(g);
+	unsigned limited = 0;
+	for (size_t i = 0; i < 40; i++) {
+		AUTO_REPLY *r = get(g, "mallory", bad[i % 2]);
+		assert_true(r->status == 503 || r->status == (i % 2 == 0 ? 401 : 400));
+		limited += r->status == 503;
+	}
+	assert_true(limited >= 10);
+	assert_int_equal(audit_lines(g, "refused", "\"caller\":\"sae-mallory\"", ""), 40 - limited);
+	const uint64_t start_ms = qg_clock_elapsed_ms();
+	for (size_t i = 0; i < 200; i++) {
+		AUTO_REPLY *r = get(g, "wrongname", bad[0]);
+		assert_int_equal(r->status, 401);
+	}
+	const uint64_t passed_s = (qg_clock_elapsed_ms() - start_ms) / 1000 + 1;
+	const size_t lines = audit_lines(g, "refused", "certificate names no registered SAE", "");
+	assert_in_range(lines, 100, 100 + 10 * passed_s);
+}
+
 static void
 test_start_fails(void **state)
 {
@@ -660,7 +688,8 @@ main(void)
 		T(test_outcomes),       T(test_contradiction), T(test_strangers),
 		T(test_multicast),      T(test_multicast_refused),
 		T(test_concurrency),    T(test_stop_while_waiting),
-		T(test_rates),          T(test_audit),         T(test_start_fails),
+		T(test_rates),          T(test_audit),         T(test_refusals_are_limited),
+		T(test_start_fails),
 	};
 #undef T
 	if (qg_secret_init() != QG_OK || curl_global_init(CURL_GLOBAL_ALL) != CURLE_OK)

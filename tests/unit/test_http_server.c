@@ -389,6 +389,41 @@ malformed_http_harms_nobody(void **state)
 	still_serves();
 }
 
+/* What two readers could end at different places is refused whole: what might
+ * be the next request is not served. */
+static void
+ambiguous_requests_end_the_connection(void **state)
+{
+	(void)state;
+	static const char *const fields[] = {
+		"Content-Length: 3\r\nContent-Length: 3",
+		"Content-Length : 3",
+		"Content-Length\t: 3",
+		"Transfer-Encoding : chunked",
+		"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+		"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+		"Transfer-Encoding: chunked, chunked",
+		"Transfer-Encoding: chunked\r\nContent-Length: 3",
+		"Bad(name): x",
+	};
+	for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+		qg_conn *c = dial();
+		char text[512];
+		int n = snprintf(text, sizeof text,
+				 "POST /echo HTTP/1.1\r\nHost: k\r\n%s\r\n\r\n0\r\n\r\n"
+				 "GET /show/next HTTP/1.1\r\nHost: k\r\n\r\n",
+				 fields[i]);
+		assert_in_range(n, 1, sizeof text - 1);
+		say(c, text);
+		expect(c, 400, NULL);
+		assert_true(got.closes);
+		expect_end(c);
+		qg_conn_close(&c);
+	}
+	assert_int_equal(atomic_load(&n_handled), 0);
+	still_serves();
+}
+
 /* Headers get 200 up to 8 KiB and then 431, 414 when it is the path. Where they
  * just fill its memory, libmicrohttpd has no room left for an answer. */
 static void
@@ -442,6 +477,7 @@ main(void)
 		SERVED(takes_chunks),
 		SERVED(cuts_endless_bodies),
 		SERVED(malformed_http_harms_nobody),
+		SERVED(ambiguous_requests_end_the_connection),
 		SERVED(large_headers_get_431),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kms_nodes.h"
 
+#include "qkdgate/clock.h"
+
 /* --- cases ----------------------------------------------------------------- */
 
 static void
@@ -452,37 +454,78 @@ test_listen_refuses(void **state)
 }
 
 /* A script reads this line. */
+/* The standard error from capture_begin to capture_end. */
+static FILE *captured;
+static int captured_was;
+
+static void
+capture_begin(void)
+{
+	captured = tmpfile();
+	assert_non_null(captured);
+	captured_was = dup(STDERR_FILENO);
+	fflush(stderr);
+	dup2(fileno(captured), STDERR_FILENO);
+}
+
+static void
+capture_end(char *text, size_t room)
+{
+	size_t n;
+
+	fflush(stderr);
+	dup2(captured_was, STDERR_FILENO);
+	close(captured_was);
+	rewind(captured);
+	n = fread(text, 1, room - 1, captured);
+	text[n] = '\0';
+	fclose(captured);
+}
+
+/* Who is refused again and again does not fill the log. */
+static void
+test_refusals_logged_sparsely(void **state)
+{
+	static char text[1 << 16];
+	pair *p = pair_new("kme-b");
+	uint64_t start_ms = qg_clock_elapsed_ms();
+	uint64_t lines = 0;
+	outcome o;
+
+	(void)state;
+	node_listen(&p->b);
+	capture_begin();
+	for (int i = 0; i < 100; i++)
+		stranger(p, "kme-c", "POST", "/api/v1/kms/new_app", "{}", 2, &o);
+	capture_end(text, sizeof text);
+	for (const char *at = text; (at = strstr(at, " kms event=")) != NULL; at++)
+		lines++;
+	assert_non_null(strstr(text, "event=unknown_neighbour cn=KME-C"));
+	assert_non_null(strstr(text, "event=refused status=401 method=POST path=/api/v1/kms/new_app"));
+	assert_in_range(lines, 2, 20 + (qg_clock_elapsed_ms() - start_ms) / 1000 + 1);
+	pair_free(p);
+}
+
 static void
 test_counts_logged(void **state)
 {
 	pair *p = pair_new("kme-b");
 	char text[8192];
-	FILE *log = tmpfile();
-	int was = dup(STDERR_FILENO);
 	outcome o;
-	size_t n;
 
 	(void)state;
-	assert_non_null(log);
 	node_listen(&p->b);
 	exchange(&p->a, "KME-B", QG_KMS_NEW_KEY_BATCH, "{}", &o);
 	exchange(&p->a, "KME-B", QG_KMS_NEW_KEY_BATCH, "{}", &o);
 	exchange(&p->a, "KME-B", QG_KMS_NEW_APP, "{}", &o);
-	fflush(stderr);
-	dup2(fileno(log), STDERR_FILENO);
+	capture_begin();
 	node_end(&p->a);
-	fflush(stderr);
-	dup2(was, STDERR_FILENO);
-	close(was);
-	rewind(log);
-	n = fread(text, 1, sizeof text - 1, log);
-	text[n] = '\0';
+	capture_end(text, sizeof text);
 	assert_non_null(strstr(text, "info kms event=counts sent_new_app=1 received_new_app=0 "
 				     "sent_new_key_batch=2 received_new_key_batch=0 "
 				     "sent_key_stream_closed=0 received_key_stream_closed=0 "
 				     "sent_get_status=0 received_get_status=0"));
 	assert_null(strstr(strstr(text, "event=counts") + 1, "event=counts"));
-	fclose(log);
 	pair_free(p);
 }
 
@@ -551,6 +594,7 @@ main(void)
 		cmocka_unit_test(test_free_under_way),
 		cmocka_unit_test(test_unlisten_under_load),
 		cmocka_unit_test(test_listen_refuses),
+		cmocka_unit_test(test_refusals_logged_sparsely),
 		cmocka_unit_test(test_counts_logged),
 	};
 

@@ -134,6 +134,26 @@ names_what_is_wrong(void **state)
 	unlink(cut);
 }
 
+/* The authority's list is due on 2043-12-31, its certificates a day later. */
+static int64_t
+last_day_of_2043(void)
+{
+	return INT64_C(2335176000000);
+}
+
+static void
+names_an_expired_crl(void **state)
+{
+	(void)state;
+	const qg_clock_ops ops = {.elapsed_ms = qg_clock_elapsed_ms, .wall_ms = last_day_of_2043};
+	qg_tls_files f = pki_files("kme-a");
+	qg_clock_use(&ops);
+	expect_files(&f, QG_E_EXPIRED, "crl.pem: the revocation list has expired");
+	f.crl = NULL;
+	expect_files(&f, QG_OK, "");
+	qg_clock_use(NULL);
+}
+
 static void
 refuses_loose_keys(void **state)
 {
@@ -581,6 +601,7 @@ main(void)
 		cmocka_unit_test(matches_names),
 		cmocka_unit_test(accepts_good_files),
 		cmocka_unit_test(names_what_is_wrong),
+		cmocka_unit_test(names_an_expired_crl),
 		cmocka_unit_test(refuses_loose_keys),
 		cmocka_unit_test(short_why_is_cut),
 		cmocka_unit_test(carries_bytes),
