@@ -9,6 +9,7 @@
 /* new_app: the opener hands the KSID over and both ends begin an epoch. */
 
 #define APP_MAX_MS 5000
+#define TELL_AGAIN_MS 60000
 #define SEGMENT_MIN_USABLE 16
 
 typedef struct app_job {
@@ -37,6 +38,7 @@ static void app_link(qg_stream *st, qg_epoch *e)
 	qg_audit_epoch(st->core, e, "opened");
 	char text[QG_UUID_TEXT];
 	qg_uuid_format(&e->ksid, text);
+	st->trouble = QG_OK;
 	qg_log(QG_LOG_INFO, "stream", "event=epoch_opened stream=%s ksid=%s neighbour=%s", st->cfg->name, text,
 	       st->neighbour->id);
 }
@@ -125,6 +127,17 @@ static bool segment_size_fits(uint32_t chunk_size, uint32_t segment_chunks)
 	       2 * qg_segment_key_chunks(chunk_size) + qg_segment_root_chunks(chunk_size) + SEGMENT_MIN_USABLE;
 }
 
+/* The same trouble is told once a minute; in between it is for debugging. */
+static qg_log_level told_level(qg_stream *st, qg_log_level level, qg_err err)
+{
+	uint64_t now_ms = qg_clock_elapsed_ms();
+	if (st->trouble == err && now_ms - st->trouble_ms < TELL_AGAIN_MS)
+		return QG_LOG_DEBUG;
+	st->trouble = err;
+	st->trouble_ms = now_ms;
+	return level;
+}
+
 static void app_answered(qg_stream *st, qg_err err, int http_status, const char *body, size_t len)
 {
 	qg_kms_new_app_answer a = { .result = QG_KMS_APP_UNKNOWN_STREAM };
@@ -140,12 +153,13 @@ static void app_answered(qg_stream *st, qg_err err, int http_status, const char 
 		st->app_valid = false;
 		err = app_store(st, true, NULL, NULL);
 	} else if (err == QG_OK) {
-		qg_log(QG_LOG_ERROR, "stream", "event=stream_refused stream=%s neighbour=%s reason=\"%s\"", st->cfg->name,
-		       st->neighbour->id,
+		qg_log(told_level(st, QG_LOG_ERROR, QG_E_DENIED), "stream",
+		       "event=stream_refused stream=%s neighbour=%s reason=\"%s\"", st->cfg->name, st->neighbour->id,
 		       a.result == QG_KMS_APP_UNKNOWN_STREAM ? "no such stream there" : "chunk size or direction differ");
 		err = QG_E_DENIED;
 	} else {
-		qg_log(QG_LOG_WARN, "stream", "event=neighbour_unreachable stream=%s neighbour=%s reason=\"%s\"",
+		qg_log(told_level(st, QG_LOG_WARN, err), "stream",
+		       "event=neighbour_unreachable stream=%s neighbour=%s reason=\"%s\"",
 		       st->cfg->name, st->neighbour->id, qg_err_text(err));
 	}
 	if (err != QG_OK)
@@ -217,8 +231,8 @@ static void app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *a
 	qg_epoch *e = qg_epoch_filling(st);
 	bool again = st->app_valid && same_app(&st->app, m);
 	if (refused.result != QG_KMS_APP_ACCEPTED) {
-		qg_log(QG_LOG_ERROR, "stream", "event=stream_disagrees stream=%s neighbour=%s", st->cfg->name,
-		       st->neighbour->id);
+		qg_log(told_level(st, QG_LOG_ERROR, QG_E_DENIED), "stream", "event=stream_disagrees stream=%s neighbour=%s",
+		       st->cfg->name, st->neighbour->id);
 		answer_app(&refused, answer, ctx);
 	} else if (st->phase == QG_STREAM_STORING || st->stopping) {
 		answer(ctx, 503, NULL, 0);

@@ -154,6 +154,8 @@ struct qg_stream {
 	unsigned probe_fails, open_fails, abandoned; /* in a row */
 	uint64_t retry_at_ms;    /* of the phase */
 	unsigned backoff_ms;
+	qg_err trouble;          /* of the hand-over, last told in the log */
+	uint64_t trouble_ms;
 	uint64_t offer_at_ms;    /* of the segment on offer */
 	unsigned offer_backoff_ms, offer_bad;
 	qg_kms_new_app app;      /* ours being sent, or the last one received */

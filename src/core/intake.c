@@ -239,7 +239,8 @@ void qg_intake_open_failed(qg_intake *in, qg_err err, uint32_t status)
 	qg_stream *st = in->stream;
 	pthread_mutex_lock(&st->lock);
 	if (st->phase == QG_STREAM_OPENING) {
-		qg_log(QG_LOG_WARN, "stream", "event=stream_not_open stream=%s status=%u reason=\"%s\"", st->cfg->name,
+		/* The session has told it in the log, and not too often. */
+		qg_log(QG_LOG_DEBUG, "stream", "event=stream_not_open stream=%s status=%u reason=\"%s\"", st->cfg->name,
 		       status, qg_err_text(err));
 		qg_epoch *e = qg_epoch_filling(st);
 		/* A key manager that had both ends and now refuses, or waits for the

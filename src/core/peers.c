@@ -235,7 +235,8 @@ static void status_answered(void *ctx, qg_err err, int http_status, const char *
 		for (size_t i = 0; i < status->n; i++)
 			old |= compare_epoch(core, neighbour, &status->epoch[i]);
 	else
-		qg_log(QG_LOG_INFO, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", neighbour,
+		/* Why stands in the log already, once a minute. */
+		qg_log(QG_LOG_DEBUG, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", neighbour,
 		       qg_err_text(err));
 	if (old)
 		end_old_store(core);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "config_internal.h"
+#include "keyfile_internal.h"
 #include "seal_internal.h"
 
 #define CREDENTIAL "credential:"
@@ -115,6 +116,14 @@ folder_of(files *f, const char *path)
 	return slash == NULL ? "." : qg_cfg_copy(f->report->mem, path, (size_t)(slash - path));
 }
 
+static void
+report_mode(files *f, cfg_node *section, const char *option, const char *path)
+{
+	const char *const why = qg_cfg_format(f->report->mem, "%s %s", qg_cfg_show(f->report, path),
+					      master_key_text(QG_E_MODE));
+	report_option(f, section, option, why == NULL ? master_key_text(QG_E_MODE) : why);
+}
+
 /* Such files are made and replaced beside themselves, so the folder counts. */
 static void
 check_written(files *f, const char *section, const char *option, const char *path)
@@ -134,6 +143,8 @@ check_written(files *f, const char *section, const char *option, const char *pat
 		report_option(f, node, option, "is not a regular file");
 	else if (stat(path, &st) == 0 && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) != 0)
 		report_system(f, section, option, "cannot be read and written", path);
+	else if (qg_keyfile_check(path, 0177) == QG_E_MODE)
+		report_mode(f, node, option, path);
 }
 
 static qg_err

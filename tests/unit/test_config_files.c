@@ -260,6 +260,27 @@ folders_that_cannot_be_written(void **state)
 }
 
 static void
+loose_files_of_the_daemon(void **state)
+{
+	static const struct {
+		const char *file, *option;
+		unsigned line;
+	} cases[] = {
+		{"kme-a/keys.db", "store.database", 25},
+		{"kme-a-anchor/anchor", "store.anchor", 26},
+		{"kme-a-anchor/key-ring", "store.key_ring", 28},
+		{"kme-a/audit.log", "audit.file", 32},
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		write_text(cases[i].file, "", 0640);
+		says("good.yaml", cases[i].line, cases[i].option, "mode 0600");
+		assert_int_equal(chmod(in_dir(cases[i].file), 0600), 0);
+		assert_int_equal(check("good.yaml"), QG_OK);
+	}
+}
+
+static void
 everything_in_one_go(void **state)
 {
 	(void)state;
@@ -299,6 +320,7 @@ main(void)
 		IN_STATE(the_master_key_as_credential),
 		IN_STATE(folders_that_are_missing_or_none),
 		IN_STATE(folders_that_cannot_be_written),
+		IN_STATE(loose_files_of_the_daemon),
 		IN_STATE(everything_in_one_go),
 		IN_STATE(a_file_that_is_gone),
 	};
