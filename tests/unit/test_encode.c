@@ -65,6 +65,24 @@ agrees_with_libsodium(void **state)
 	}
 }
 
+/* Every six bits in every place of a word of eight, among ones and among zeros. */
+static void
+every_character_in_every_place(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < 2 * 8 * 64; i++) {
+		uint64_t at = 42 - 6 * (i / 64 % 8), others = i < 8 * 64 ? 0 : UINT64_MAX;
+		uint64_t v = (others & ~(UINT64_C(63) << at)) | (uint64_t)(i % 64) << at;
+		uint8_t in[6];
+		char ours[8], theirs[9];
+		for (unsigned k = 0; k < 6; k++)
+			in[k] = (uint8_t)(v >> (40 - 8 * k));
+		qg_base64_encode(in, sizeof in, ours);
+		sodium_bin2base64(theirs, sizeof theirs, in, sizeof in, sodium_base64_VARIANT_ORIGINAL);
+		assert_memory_equal(ours, theirs, sizeof ours);
+	}
+}
+
 /* Every byte value in every place of a group, against the alphabet. */
 static void
 base64_takes_its_alphabet_only(void **state)
@@ -170,6 +188,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(base64_vectors),
 		cmocka_unit_test(agrees_with_libsodium),
+		cmocka_unit_test(every_character_in_every_place),
 		cmocka_unit_test(base64_takes_its_alphabet_only),
 		cmocka_unit_test(base64_is_strict),
 		cmocka_unit_test(base64_keeps_to_the_room),
