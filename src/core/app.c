@@ -238,6 +238,8 @@ static void app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *a
 		answer(ctx, 503, NULL, 0);
 	} else if (again && e != NULL && qg_uuid_equal(&e->ksid, &m->ksid)) {
 		answer_app(&st->app_answer, answer, ctx);
+	} else if (qg_clock_elapsed_ms() < st->accept_from_ms) {
+		answer(ctx, 503, NULL, 0);
 	} else {
 		if (e != NULL)
 			qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, false);

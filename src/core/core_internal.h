@@ -156,6 +156,8 @@ struct qg_stream {
 	unsigned backoff_ms;
 	qg_err trouble;          /* of the hand-over, last told in the log */
 	uint64_t trouble_ms;
+	unsigned reopen_ms;      /* grows while epochs end without a confirmed segment */
+	uint64_t accept_from_ms; /* a new_app before is put off */
 	uint64_t offer_at_ms;    /* of the segment on offer */
 	unsigned offer_backoff_ms, offer_bad;
 	qg_kms_new_app app;      /* ours being sent, or the last one received */
@@ -340,6 +342,7 @@ void qg_stream_retry(qg_stream *st, qg_stream_phase phase, unsigned max_ms);
 void qg_stream_kick(qg_stream *st);
 void qg_stream_close_ksid(qg_stream *st, const qg_uuid *ksid);
 void qg_stream_reopen(qg_stream *st);
+void qg_stream_epoch_over(qg_stream *st, bool fruitful);
 qg_stream *qg_stream_find(struct qg_core *core, const char *neighbour, const char *name);
 void qg_stream_run_waiters(qg_waiter *list, qg_err err);
 void qg_conductor_kick(struct qg_core *core);

@@ -368,6 +368,7 @@ void qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell)
 	qg_epoch_save(e);
 	if (was_filling) {
 		qg_stream_close_ksid(st, &e->ksid);
+		qg_stream_epoch_over(st, e->keys_out != NULL || e->keys_in != NULL);
 		qg_stream_reopen(st);
 	}
 	qg_stream_kick(st);

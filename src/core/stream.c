@@ -6,6 +6,7 @@
 #include "qkdgate/log.h"
 
 #define FIRST_BACKOFF_MS 200
+#define REOPEN_MAX_MS 10000
 
 void qg_stream_kick(qg_stream *st)
 {
@@ -55,8 +56,23 @@ void qg_stream_reopen(qg_stream *st)
 	}
 	const char *fixed = st->cfg->source.ksid;
 	bool predefined = fixed != NULL && qg_uuid_parse(fixed, strlen(fixed), &st->ksid) == QG_OK;
-	st->backoff_ms = FIRST_BACKOFF_MS;
-	qg_stream_retry(st, predefined ? QG_STREAM_APP : QG_STREAM_OPEN, FIRST_BACKOFF_MS);
+	st->backoff_ms = st->reopen_ms > FIRST_BACKOFF_MS ? st->reopen_ms : FIRST_BACKOFF_MS;
+	qg_stream_retry(st, predefined ? QG_STREAM_APP : QG_STREAM_OPEN, REOPEN_MAX_MS);
+}
+
+/* Every epoch leaves rows and records for as long as keys live: neither a key
+ * manager that gives nothing of use nor a neighbour may make them at will. */
+void qg_stream_epoch_over(qg_stream *st, bool fruitful)
+{
+	if (fruitful)
+		st->reopen_ms = 0;
+	else if (st->reopen_ms == 0)
+		st->reopen_ms = FIRST_BACKOFF_MS;
+	else
+		st->reopen_ms = st->reopen_ms * 2 < REOPEN_MAX_MS ? st->reopen_ms * 2 : REOPEN_MAX_MS;
+	/* Half of what the opener, if honest, waits; the first ones come at once. */
+	bool waits = st->reopen_ms > FIRST_BACKOFF_MS;
+	st->accept_from_ms = waits ? qg_clock_elapsed_ms() + st->reopen_ms / 2 : 0;
 }
 
 qg_stream *qg_stream_find(struct qg_core *core, const char *neighbour, const char *name)

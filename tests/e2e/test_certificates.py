@@ -3,6 +3,8 @@
 
 import socket
 import ssl
+import time
+import uuid
 
 import pytest
 
@@ -117,6 +119,26 @@ def test_a_neighbour_of_a_foreign_authority_is_refused(network):
 def test_the_neighbours_listener_serves_no_keys(network):
     with kms(network, "kme-b") as neighbour:
         assert neighbour.request("GET", "/api/v1/keys/sae-bob/enc_keys").status == 404
+
+
+def test_a_neighbour_cannot_begin_epochs_at_will(make_network):
+    """Each leaves rows in the database for as long as keys live."""
+    net = make_network(stock=1)
+    net.gateways["kme-b"].stop()
+    begun = 0
+    end = time.monotonic() + 4
+    with kms(net, "kme-b") as neighbour:
+        while time.monotonic() < end:
+            answer = neighbour.request("POST", "/api/v1/kms/new_app", {
+                "version": 1, "stream": "b-to-a", "opener": "KME-B", "peer": "KME-A", "ksid": str(uuid.uuid4()),
+                "nonce": uuid.uuid4().hex, "chunk_size": 32, "segment_chunks": 256, "owner": "opener",
+                "inbound_chunks": 1000})
+            assert answer.status in (200, 503)
+            begun += answer.status == 200 and answer.json["result"] == "accepted"
+            time.sleep(0.01)
+    assert 1 <= begun <= 10, begun  # a hundred in a second otherwise
+    net.restart("kme-b")
+    net.wait_stock("bob", "alice", timeout_s=30)
 
 
 def test_a_gateway_does_not_trust_a_foreign_neighbour_or_simulator(make_network):

@@ -264,3 +264,16 @@ def test_a_wrong_answer_closes_the_stream_with_a_report(make_source, make_networ
 def reports(gateway):
     return [line for line in gateway.log().splitlines()
             if (" warn " in line or " error " in line) and "-to-" in line]
+
+
+def test_a_source_without_use_is_not_opened_again_and_again(make_source, make_network):
+    """Each epoch leaves records behind: while none comes to a confirmed segment they come ever
+    more slowly."""
+    source = make_source("b")
+    source.hook = WRONG["another index"]
+    over(source, make_network, stock=0)
+    first_requests(source, OPEN, "sim-a")
+    time.sleep(8)
+    for end in ("sim-a", "sim-b"):
+        opens = source.seen(OPEN, end)
+        assert 2 <= len(opens) <= 16, len(opens)  # two streams; without the waits more than 60
