@@ -89,6 +89,7 @@ static void test_rule_10_crossing_requests_all_end(void **state)
 	p = pair_start(NULL);
 	issue(40);
 	qg_uuid sets[CALLERS][3];
+	qg_fetch_request req[CALLERS];
 	pair_keys *c[CALLERS];
 	qg_uuid none;
 	qg_uuid_random(&none);
@@ -99,8 +100,8 @@ static void test_rule_10_crossing_requests_all_end(void **state)
 			sets[i][1] = id[(i + 1) % 4];
 			sets[i][2] = i % 3 == 2 ? none : id[(i + 2) % 4];
 			c[i] = keys_new();
-			qg_fetch_request req = { .master = "sae-alice", .slave = "sae-bob", .ids = sets[i], .n = 3 };
-			pair_fetch_begin(&p->end[1], &req, c[i]);
+			req[i] = (qg_fetch_request){ .master = "sae-alice", .slave = "sae-bob", .ids = sets[i], .n = 3 };
+			pair_fetch_begin(&p->end[1], &req[i], c[i]);
 		}
 		int won = 0;
 		for (int i = 0; i < CALLERS; i++) {
