@@ -30,7 +30,8 @@ typedef struct qg_key_id_keys qg_key_id_keys;
 
 /* Derives by keyed BLAKE2b with one context per purpose. root_len at least
  * QG_KEY_ID_ROOT_MIN, else QG_E_RANGE. */
-qg_err qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_binding *b, qg_key_id_keys **out) QG_CHECKED;
+qg_err qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_binding *b,
+			  qg_key_id_keys **out) QG_CHECKED;
 void qg_key_id_keys_free(qg_key_id_keys **k);
 
 /* The pair's own key, computed once per request: BLAKE2b keyed by the pair
@@ -52,6 +53,7 @@ void qg_key_id_make(const qg_key_id_keys *k, const qg_key_id_pair *pair, qg_key_
 /* Tells whether the ID was issued on this epoch direction: QG_E_NOTFOUND when
  * not (or no version 8 UUID); QG_E_DENIED when it was, but for another pair;
  * *pos is written in these two cases of "was": on QG_OK and on QG_E_DENIED. */
-qg_err qg_key_id_open(const qg_key_id_keys *k, const qg_key_id_pair *pair, const qg_uuid *id, qg_key_id_position *pos) QG_CHECKED;
+qg_err qg_key_id_open(const qg_key_id_keys *k, const qg_key_id_pair *pair, const qg_uuid *id,
+		      qg_key_id_position *pos) QG_CHECKED;
 
 #endif

@@ -39,20 +39,24 @@ typedef struct daemon_parts {
 
 /* --- the parts, in the order they are made ------------------------------------- */
 
-static void say_why(daemon_parts *d, const char *what, const char *name, qg_err err)
+static void
+say_why(daemon_parts *d, const char *what, const char *name, qg_err err)
 {
 	int n = snprintf(d->why, sizeof d->why, "%s %s: %s", what, name, qg_err_text(err));
 	if (n < 0 || (size_t)n >= sizeof d->why)
 		d->why[sizeof d->why - 1] = '\0';
 }
 
-static qg_err make_sealer(daemon_parts *d)
+static qg_err
+make_sealer(daemon_parts *d)
 {
-	qg_seal_options o = { .master_key = d->cfg->master_key, .key_ring = d->cfg->key_ring,
-			      .rotate_s = d->cfg->key_ring_rotate_s };
+	qg_seal_options o = {.master_key = d->cfg->master_key,
+			     .key_ring = d->cfg->key_ring,
+			     .rotate_s = d->cfg->key_ring_rotate_s};
 	qg_err err = qg_sealer_open(&o, &d->sealer);
 	if (err == QG_E_AUTH)
-		snprintf(d->why, sizeof d->why, "key ring %s: damaged, or made with another master key than %s", o.key_ring,
+		snprintf(d->why, sizeof d->why,
+			 "key ring %s: damaged, or made with another master key than %s", o.key_ring,
 			 o.master_key);
 	else if (err != QG_OK)
 		snprintf(d->why, sizeof d->why, "key ring %s or master key %s: %s", o.key_ring, o.master_key,
@@ -60,37 +64,44 @@ static qg_err make_sealer(daemon_parts *d)
 	return err;
 }
 
-static qg_err make_audit(daemon_parts *d)
+static qg_err
+make_audit(daemon_parts *d)
 {
 	unsigned char key[32];
 	qg_sealer_derive(d->sealer, "audit", key);
 	qg_err err = qg_audit_open(d->cfg->audit_file, key, &d->audit);
 	qg_wipe(key, sizeof key);
 	if (err == QG_E_EXISTS)
-		snprintf(d->why, sizeof d->why, "audit log %s: in use by another process", d->cfg->audit_file);
+		snprintf(d->why, sizeof d->why, "audit log %s: in use by another process",
+			 d->cfg->audit_file);
 	else if (err == QG_E_CORRUPT)
-		snprintf(d->why, sizeof d->why, "audit log %s: its last lines were changed or made with another master key",
+		snprintf(d->why, sizeof d->why,
+			 "audit log %s: its last lines were changed or made with another master key",
 			 d->cfg->audit_file);
 	else if (err != QG_OK)
 		say_why(d, "audit log", d->cfg->audit_file, err);
 	return err;
 }
 
-static qg_err make_store(daemon_parts *d)
+static qg_err
+make_store(daemon_parts *d)
 {
 	char why[WHY_ROOM / 2] = "";
 	qg_err err = qg_store_sqlite_open(d->cfg->database, &d->fresh, &d->store, why, sizeof why);
 	if (err != QG_OK)
-		snprintf(d->why, sizeof d->why, "database %s: %s", d->cfg->database, why[0] != '\0' ? why : qg_err_text(err));
+		snprintf(d->why, sizeof d->why, "database %s: %s", d->cfg->database,
+			 why[0] != '\0' ? why : qg_err_text(err));
 	return err;
 }
 
-static qg_err make_directory(daemon_parts *d)
+static qg_err
+make_directory(daemon_parts *d)
 {
 	return qg_directory_new(d->cfg, &d->directory);
 }
 
-static qg_err make_kms(daemon_parts *d)
+static qg_err
+make_kms(daemon_parts *d)
 {
 	qg_err err = qg_kms_new(d->cfg, d->directory, &d->kms);
 	if (err != QG_OK)
@@ -98,33 +109,43 @@ static qg_err make_kms(daemon_parts *d)
 	return err;
 }
 
-static qg_core_parts core_parts(const daemon_parts *d)
+static qg_core_parts
+core_parts(const daemon_parts *d)
 {
-	return (qg_core_parts){ .cfg = d->cfg, .directory = d->directory, .store = d->store, .fresh = d->fresh,
-				.sealer = d->sealer, .audit = d->audit,
-				.channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL };
+	return (qg_core_parts){.cfg = d->cfg,
+			       .directory = d->directory,
+			       .store = d->store,
+			       .fresh = d->fresh,
+			       .sealer = d->sealer,
+			       .audit = d->audit,
+			       .channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL};
 }
 
-static qg_err sealed_by_another(daemon_parts *d, qg_err err)
+static qg_err
+sealed_by_another(daemon_parts *d, qg_err err)
 {
 	if (err == QG_E_AUTH || err == QG_E_NOTFOUND)
-		snprintf(d->why, sizeof d->why, "database %s: damaged, or sealed with another key ring than %s",
-			 d->cfg->database, d->cfg->key_ring);
+		snprintf(d->why, sizeof d->why,
+			 "database %s: damaged, or sealed with another key ring than %s", d->cfg->database,
+			 d->cfg->key_ring);
 	return err;
 }
 
-static qg_err make_core(daemon_parts *d)
+static qg_err
+make_core(daemon_parts *d)
 {
 	qg_core_parts parts = core_parts(d);
 	return sealed_by_another(d, qg_core_start(&parts, &d->core, d->why, sizeof d->why));
 }
 
-static qg_err make_kms_listener(daemon_parts *d)
+static qg_err
+make_kms_listener(daemon_parts *d)
 {
 	return qg_kms_listen(d->kms, qg_core_peers(d->core), d->why, sizeof d->why);
 }
 
-static qg_err make_sources(daemon_parts *d)
+static qg_err
+make_sources(daemon_parts *d)
 {
 	size_t n = qg_core_intakes(d->core);
 	d->source = calloc(n + 1, sizeof(qg_source *));
@@ -138,10 +159,13 @@ static qg_err make_sources(daemon_parts *d)
 	return QG_OK;
 }
 
-static qg_err make_etsi014(daemon_parts *d)
+static qg_err
+make_etsi014(daemon_parts *d)
 {
-	qg_etsi014_parts parts = { .cfg = d->cfg, .directory = d->directory, .keystore = qg_core_keystore(d->core),
-				   .audit = d->audit };
+	qg_etsi014_parts parts = {.cfg = d->cfg,
+				  .directory = d->directory,
+				  .keystore = qg_core_keystore(d->core),
+				  .audit = d->audit};
 	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
 }
 
@@ -151,12 +175,19 @@ typedef struct daemon_step {
 } daemon_step;
 
 static const daemon_step run_steps[] = {
-	{ "seal", make_sealer }, { "audit", make_audit },	 { "store", make_store },
-	{ "directory", make_directory },	 { "kms", make_kms },		 { "core", make_core },
-	{ "kms_listener", make_kms_listener }, { "streams", make_sources }, { "sae_listener", make_etsi014 },
+	{"seal", make_sealer},
+	{"audit", make_audit},
+	{"store", make_store},
+	{"directory", make_directory},
+	{"kms", make_kms},
+	{"core", make_core},
+	{"kms_listener", make_kms_listener},
+	{"streams", make_sources},
+	{"sae_listener", make_etsi014},
 };
 
-static qg_err make_all(daemon_parts *d, const daemon_step *steps, size_t n)
+static qg_err
+make_all(daemon_parts *d, const daemon_step *steps, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		d->why[0] = '\0';
@@ -172,7 +203,8 @@ static qg_err make_all(daemon_parts *d, const daemon_step *steps, size_t n)
 
 /* First nobody asks any more, then the streams close and the neighbours are
  * told, then what is left becomes durable. */
-static void unmake_all(daemon_parts *d)
+static void
+unmake_all(daemon_parts *d)
 {
 	qg_etsi014_stop(&d->etsi014);
 	if (d->core != NULL)
@@ -194,14 +226,16 @@ static void unmake_all(daemon_parts *d)
 /* --- running -------------------------------------------------------------------- */
 
 /* No key in a core file or for a debugger of another user. */
-static void protect_process(void)
+static void
+protect_process(void)
 {
-	struct rlimit none = { 0, 0 };
+	struct rlimit none = {0, 0};
 	if (setrlimit(RLIMIT_CORE, &none) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
 		qg_log(QG_LOG_WARN, "daemon", "event=core_dumps_not_disabled");
 }
 
-static void block_signals(sigset_t *ends)
+static void
+block_signals(sigset_t *ends)
 {
 	sigemptyset(ends);
 	sigaddset(ends, SIGTERM);
@@ -212,15 +246,17 @@ static void block_signals(sigset_t *ends)
 	signal(SIGXFSZ, SIG_IGN); /* a write beyond a limit fails instead */
 }
 
-static void audit_life(daemon_parts *d, qg_audit_act act)
+static void
+audit_life(daemon_parts *d, qg_audit_act act)
 {
-	qg_audit_event e = { .act = act, .caller = d->cfg->kme_id, .peer = "", .reason = "" };
+	qg_audit_event e = {.act = act, .caller = d->cfg->kme_id, .peer = "", .reason = ""};
 	qg_audit_write(d->audit, &e);
 }
 
-qg_err qg_daemon_run(const qg_config *cfg)
+qg_err
+qg_daemon_run(const qg_config *cfg)
 {
-	daemon_parts d = { .cfg = cfg };
+	daemon_parts d = {.cfg = cfg};
 	sigset_t ends;
 	int sig = 0;
 	protect_process();
@@ -228,8 +264,8 @@ qg_err qg_daemon_run(const qg_config *cfg)
 	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
 	if (err == QG_OK) {
 		audit_life(&d, QG_AUDIT_START);
-		qg_log(QG_LOG_INFO, "daemon", "event=ready kme=%s sae_listener=%s:%u kms_listener=%s:%u", cfg->kme_id,
-		       cfg->sae.address, cfg->sae.port, cfg->kms.address, cfg->kms.port);
+		qg_log(QG_LOG_INFO, "daemon", "event=ready kme=%s sae_listener=%s:%u kms_listener=%s:%u",
+		       cfg->kme_id, cfg->sae.address, cfg->sae.port, cfg->kms.address, cfg->kms.port);
 		sigwait(&ends, &sig);
 		qg_log(QG_LOG_INFO, "daemon", "event=stopping signal=%d", sig);
 		audit_life(&d, QG_AUDIT_STOP);
@@ -240,20 +276,22 @@ qg_err qg_daemon_run(const qg_config *cfg)
 	return err;
 }
 
-static qg_err reset_core(daemon_parts *d)
+static qg_err
+reset_core(daemon_parts *d)
 {
 	qg_core_parts parts = core_parts(d);
 	return sealed_by_another(d, qg_core_reset_epochs(&parts, d->why, sizeof d->why));
 }
 
 static const daemon_step reset_steps[] = {
-	{ "seal", make_sealer }, { "audit", make_audit }, { "store", make_store },
-	{ "directory", make_directory }, { "core", reset_core },
+	{"seal", make_sealer},         {"audit", make_audit}, {"store", make_store},
+	{"directory", make_directory}, {"core", reset_core},
 };
 
-qg_err qg_daemon_reset_epochs(const qg_config *cfg)
+qg_err
+qg_daemon_reset_epochs(const qg_config *cfg)
 {
-	daemon_parts d = { .cfg = cfg };
+	daemon_parts d = {.cfg = cfg};
 	qg_err err = make_all(&d, reset_steps, sizeof reset_steps / sizeof reset_steps[0]);
 	unmake_all(&d);
 	return err;

@@ -20,7 +20,8 @@ typedef struct command {
 	int (*run)(const char *argument);
 } command;
 
-static int command_run(const char *file)
+static int
+command_run(const char *file)
 {
 	qg_config *cfg = NULL;
 	if (qg_config_load(file, stderr, &cfg) != QG_OK)
@@ -34,7 +35,8 @@ static int command_run(const char *file)
 	return rc;
 }
 
-static int command_check(const char *file)
+static int
+command_check(const char *file)
 {
 	qg_config *cfg = NULL;
 	if (qg_config_load(file, stderr, &cfg) != QG_OK)
@@ -46,7 +48,8 @@ static int command_check(const char *file)
 	return rc;
 }
 
-static int command_reset(const char *file)
+static int
+command_reset(const char *file)
 {
 	qg_config *cfg = NULL;
 	if (qg_config_load(file, stderr, &cfg) != QG_OK)
@@ -59,7 +62,8 @@ static int command_reset(const char *file)
 	return rc;
 }
 
-static int command_make_master_key(const char *path)
+static int
+command_make_master_key(const char *path)
 {
 	errno = 0;
 	qg_err err = qg_seal_make_master_key(path);
@@ -70,14 +74,16 @@ static int command_make_master_key(const char *path)
 	return EXIT_FAILED;
 }
 
-static int command_reference(const char *argument)
+static int
+command_reference(const char *argument)
 {
 	(void)argument;
 	qg_config_print_reference(stdout);
 	return EXIT_DONE;
 }
 
-static int command_version(const char *argument)
+static int
+command_version(const char *argument)
 {
 	(void)argument;
 	printf("qkdgate " VERSION "\n");
@@ -87,33 +93,38 @@ static int command_version(const char *argument)
 static int command_help(const char *argument);
 
 static const command commands[] = {
-	{ "run", "FILE", "run the gateway with the configuration FILE, in the foreground", command_run },
-	{ "check-config", "FILE", "say everything that is wrong with FILE and what it names", command_check },
-	{ "reset-epochs", "FILE", "after a restore, with the gateway stopped: give up all key taken so far", command_reset },
-	{ "make-master-key", "PATH", "make a master key file; one that exists is left alone", command_make_master_key },
-	{ "config-reference", NULL, "print the reference of all options", command_reference },
-	{ "--version", NULL, "print the version", command_version },
-	{ "--help", NULL, "print this", command_help },
+	{"run", "FILE", "run the gateway with the configuration FILE, in the foreground", command_run},
+	{"check-config", "FILE", "say everything that is wrong with FILE and what it names", command_check},
+	{"reset-epochs", "FILE", "after a restore, with the gateway stopped: give up all key taken so far",
+	 command_reset},
+	{"make-master-key", "PATH", "make a master key file; one that exists is left alone",
+	 command_make_master_key},
+	{"config-reference", NULL, "print the reference of all options", command_reference},
+	{"--version", NULL, "print the version", command_version},
+	{"--help", NULL, "print this", command_help},
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
-static void print_usage(FILE *out)
+static void
+print_usage(FILE *out)
 {
 	fprintf(out, "usage: qkdgate COMMAND [ARGUMENT]\n\n"
 		     "A key-delivery gateway for quantum key distribution networks. See qkdgate(8).\n\n");
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		fprintf(out, "  %-16s %-5s %s\n", commands[i].name, commands[i].argument != NULL ? commands[i].argument : "",
-			commands[i].help);
+		fprintf(out, "  %-16s %-5s %s\n", commands[i].name,
+			commands[i].argument != NULL ? commands[i].argument : "", commands[i].help);
 }
 
-static int command_help(const char *argument)
+static int
+command_help(const char *argument)
 {
 	(void)argument;
 	print_usage(stdout);
 	return EXIT_DONE;
 }
 
-int main(int argc, char **argv)
+int
+main(int argc, char **argv)
 {
 	const command *cmd = NULL;
 	for (size_t i = 0; argc > 1 && i < N_COMMANDS; i++)

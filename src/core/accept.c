@@ -13,9 +13,10 @@
 
 #define WINDOW_MAX_S (10u * 365 * 86400)
 
-static void answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, void *ctx)
+static void
+answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, void *ctx)
 {
-	qg_kms_batch_answer a = { .result = result };
+	qg_kms_batch_answer a = {.result = result};
 	char text[512];
 	size_t len = 0;
 	if (qg_kms_batch_answer_encode(&a, text, sizeof text, &len) == QG_OK)
@@ -25,7 +26,8 @@ static void answer_plain(qg_kms_batch_result result, qg_peer_answer *answer, voi
 }
 
 /* Destroys a segment that cannot become usable and counts it. */
-static void refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
+static void
+refuse_segment(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
 {
 	qg_segment *s = qg_epoch_segment(e, number);
 	if (s != NULL) {
@@ -50,13 +52,15 @@ typedef struct refuse_job {
 	void *ctx;
 } refuse_job;
 
-static qg_err refuse_run(qg_job *job, qg_store *store)
+static qg_err
+refuse_run(qg_job *job, qg_store *store)
 {
 	(void)job, (void)store; /* the epoch's record stands before it in the queue */
 	return QG_OK;
 }
 
-static void refuse_done(qg_job *job, qg_err err)
+static void
+refuse_done(qg_job *job, qg_err err)
 {
 	refuse_job *j = (refuse_job *)job;
 	if (err == QG_OK)
@@ -66,7 +70,8 @@ static void refuse_done(qg_job *job, qg_err err)
 	free(j);
 }
 
-static void refuse_batch(qg_epoch *e, uint32_t number, bool mismatch, const char *why, qg_peer_answer *answer, void *ctx)
+static void
+refuse_batch(qg_epoch *e, uint32_t number, bool mismatch, const char *why, qg_peer_answer *answer, void *ctx)
 {
 	refuse_job *j = calloc(1, sizeof *j);
 	refuse_segment(e, number, mismatch, why);
@@ -74,15 +79,18 @@ static void refuse_batch(qg_epoch *e, uint32_t number, bool mismatch, const char
 		answer(ctx, 503, NULL, 0);
 		return;
 	}
-	*j = (refuse_job){ .job = { .run = refuse_run, .done = refuse_done }, .answer = answer, .ctx = ctx,
-			    .result = mismatch ? QG_KMS_BATCH_MISMATCH : QG_KMS_BATCH_GONE };
+	*j = (refuse_job){.job = {.run = refuse_run, .done = refuse_done},
+			  .answer = answer,
+			  .ctx = ctx,
+			  .result = mismatch ? QG_KMS_BATCH_MISMATCH : QG_KMS_BATCH_GONE};
 	qg_committer_submit(e->stream->core->committer, &j->job);
 }
 
 /* --- storing what verified ---------------------------------------------------- */
 
 /* The answer of the segment before was got: the owner went on. */
-static void forget_last(qg_epoch *e, uint32_t number)
+static void
+forget_last(qg_epoch *e, uint32_t number)
 {
 	uint32_t last = e->last_in;
 	e->last_in = number + 1;
@@ -92,7 +100,8 @@ static void forget_last(qg_epoch *e, uint32_t number)
 }
 
 /* The next segment brings the direction's root anew. */
-static void forget_root(qg_segment *s)
+static void
+forget_root(qg_segment *s)
 {
 	if (!s->root)
 		return;
@@ -100,7 +109,8 @@ static void forget_root(qg_segment *s)
 	qg_secret_free(&s->epoch->root_in);
 }
 
-static void accept_done(qg_job *job, qg_err err)
+static void
+accept_done(qg_job *job, qg_err err)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
 	qg_segment *s = j->seg;
@@ -133,9 +143,10 @@ static void accept_done(qg_job *job, qg_err err)
 	qg_segment_job_free(j);
 }
 
-static qg_err make_answer(qg_segment *s)
+static qg_err
+make_answer(qg_segment *s)
 {
-	qg_kms_batch_answer a = { .result = QG_KMS_BATCH_CONFIRMED };
+	qg_kms_batch_answer a = {.result = QG_KMS_BATCH_CONFIRMED};
 	qg_segment_answer_mac(s, s->tag, a.mac);
 	s->message = malloc(512);
 	if (s->message == NULL)
@@ -144,7 +155,8 @@ static qg_err make_answer(qg_segment *s)
 }
 
 /* Segments of the owner before this one will never be confirmed. */
-static void drop_earlier(qg_epoch *e, uint32_t number)
+static void
+drop_earlier(qg_epoch *e, uint32_t number)
 {
 	uint32_t end = e->base + e->n_seg;
 	for (uint32_t n = e->base; n < number && n < end; n++) {
@@ -154,7 +166,8 @@ static void drop_earlier(qg_epoch *e, uint32_t number)
 	}
 }
 
-static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, qg_segment_job **out)
+static qg_err
+accept_job_new(qg_segment *s, const qg_kms_batch *m, qg_segment_job **out)
 {
 	s->issue_s = m->issue_s;
 	s->fetch_s = m->fetch_s;
@@ -175,7 +188,8 @@ static qg_err accept_job_new(qg_segment *s, const qg_kms_batch *m, qg_segment_jo
 
 /* --- judging ------------------------------------------------------------------ */
 
-static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
+static void
+verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
 {
 	qg_epoch *e = s->epoch;
 	uint8_t mac[QG_MAC_BYTES];
@@ -201,7 +215,8 @@ static void verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answe
 	qg_committer_submit(e->stream->core->committer, &j->job);
 }
 
-static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
+static void
+judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
 {
 	qg_epoch *e = s->epoch;
 	qg_stream *st = e->stream;
@@ -222,7 +237,8 @@ static void judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer 
 /* The owner offers in order, so what lies before will never be confirmed. If
  * it waited here for its offer until there was no room for more, the segment
  * that is on offer would never come. */
-static void go_on_at(qg_stream *st, qg_epoch *e, uint32_t number)
+static void
+go_on_at(qg_stream *st, qg_epoch *e, uint32_t number)
 {
 	uint32_t end = e->base + e->n_seg;
 	for (uint32_t n = e->base; n < number && n < end; n++) {
@@ -233,7 +249,8 @@ static void go_on_at(qg_stream *st, qg_epoch *e, uint32_t number)
 	pthread_cond_broadcast(&st->wake);
 }
 
-static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
+static void
+judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
 {
 	qg_segment *s = qg_epoch_segment(e, m->segment);
 	if (s != NULL && s->phase == QG_SEG_STORING) {
@@ -255,15 +272,17 @@ static void judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_pe
 	}
 }
 
-static bool batch_fits(const qg_epoch *e, const qg_kms_batch *m)
+static bool
+batch_fits(const qg_epoch *e, const qg_kms_batch *m)
 {
 	return m->count == e->segment_chunks && m->first_index == (uint64_t)m->segment * e->segment_chunks &&
 	       !qg_epoch_is_ours(e, m->segment) && qg_uuid_equal(&m->ksid, &e->ksid) && m->issue_s > 0 &&
 	       m->issue_s <= WINDOW_MAX_S && m->fetch_s > 0 && m->fetch_s <= WINDOW_MAX_S;
 }
 
-void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
-		     void *ctx)
+void
+qg_accept_batch(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+		qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_batch m;
 	if (qg_kms_batch_decode(body, len, &m) != QG_OK) {

@@ -20,7 +20,8 @@ typedef struct app_job {
 	void *ctx;
 } app_job;
 
-static qg_err app_run(qg_job *job, qg_store *store)
+static qg_err
+app_run(qg_job *job, qg_store *store)
 {
 	app_job *j = (app_job *)job;
 	qg_err err = store->ops->epoch_put(store, &j->img.rec);
@@ -29,7 +30,8 @@ static qg_err app_run(qg_job *job, qg_store *store)
 	return err;
 }
 
-static void app_link(qg_stream *st, qg_epoch *e)
+static void
+app_link(qg_stream *st, qg_epoch *e)
 {
 	e->older = st->newest;
 	st->newest = e;
@@ -39,11 +41,12 @@ static void app_link(qg_stream *st, qg_epoch *e)
 	char text[QG_UUID_TEXT];
 	qg_uuid_format(&e->ksid, text);
 	st->trouble = QG_OK;
-	qg_log(QG_LOG_INFO, "stream", "event=epoch_opened stream=%s ksid=%s neighbour=%s", st->cfg->name, text,
-	       st->neighbour->id);
+	qg_log(QG_LOG_INFO, "stream", "event=epoch_opened stream=%s ksid=%s neighbour=%s", st->cfg->name,
+	       text, st->neighbour->id);
 }
 
-static void answer_app(const qg_kms_new_app_answer *a, qg_peer_answer *answer, void *ctx)
+static void
+answer_app(const qg_kms_new_app_answer *a, qg_peer_answer *answer, void *ctx)
 {
 	char text[1024];
 	size_t len = 0;
@@ -53,7 +56,8 @@ static void answer_app(const qg_kms_new_app_answer *a, qg_peer_answer *answer, v
 		answer(ctx, 500, NULL, 0);
 }
 
-static void app_done(qg_job *job, qg_err err)
+static void
+app_done(qg_job *job, qg_err err)
 {
 	app_job *j = (app_job *)job;
 	qg_epoch *e = j->epoch;
@@ -89,15 +93,16 @@ static void app_done(qg_job *job, qg_err err)
 }
 
 /* Makes the epoch of st->app and st->app_answer durable. */
-static qg_err app_store(qg_stream *st, bool opener, qg_peer_answer *answer, void *ctx)
+static qg_err
+app_store(qg_stream *st, bool opener, qg_peer_answer *answer, void *ctx)
 {
 	uint8_t id[16];
 	app_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
 		return QG_E_NOMEM;
 	qg_kms_epoch_id(&st->app, &st->app_answer, id);
-	qg_err err = qg_epoch_new(st, &st->app.ksid, id, opener, st->cfg->chunk_size, st->app_answer.segment_chunks,
-				  &j->epoch);
+	qg_err err = qg_epoch_new(st, &st->app.ksid, id, opener, st->cfg->chunk_size,
+				  st->app_answer.segment_chunks, &j->epoch);
 	if (err == QG_OK)
 		err = qg_epoch_snapshot(j->epoch, &j->img);
 	if (err != QG_OK) {
@@ -118,17 +123,18 @@ static qg_err app_store(qg_stream *st, bool opener, qg_peer_answer *answer, void
 /* --- as opener ----------------------------------------------------------------- */
 
 static const uint8_t owner_codes[] = {
-	[QG_DIRECTION_OUTBOUND] = 0, [QG_DIRECTION_INBOUND] = 1, [QG_DIRECTION_SHARED] = 2
-};
+	[QG_DIRECTION_OUTBOUND] = 0, [QG_DIRECTION_INBOUND] = 1, [QG_DIRECTION_SHARED] = 2};
 
-static bool segment_size_fits(uint32_t chunk_size, uint32_t segment_chunks)
+static bool
+segment_size_fits(uint32_t chunk_size, uint32_t segment_chunks)
 {
-	return segment_chunks >=
-	       2 * qg_segment_key_chunks(chunk_size) + qg_segment_root_chunks(chunk_size) + SEGMENT_MIN_USABLE;
+	return segment_chunks >= 2 * qg_segment_key_chunks(chunk_size) + qg_segment_root_chunks(chunk_size) +
+					 SEGMENT_MIN_USABLE;
 }
 
 /* The same trouble is told once a minute; in between it is for debugging. */
-static qg_log_level told_level(qg_stream *st, qg_log_level level, qg_err err)
+static qg_log_level
+told_level(qg_stream *st, qg_log_level level, qg_err err)
 {
 	uint64_t now_ms = qg_clock_elapsed_ms();
 	if (st->trouble == err && now_ms - st->trouble_ms < TELL_AGAIN_MS)
@@ -138,15 +144,17 @@ static qg_log_level told_level(qg_stream *st, qg_log_level level, qg_err err)
 	return level;
 }
 
-static void app_answered(qg_stream *st, qg_err err, int http_status, const char *body, size_t len)
+static void
+app_answered(qg_stream *st, qg_err err, int http_status, const char *body, size_t len)
 {
-	qg_kms_new_app_answer a = { .result = QG_KMS_APP_UNKNOWN_STREAM };
+	qg_kms_new_app_answer a = {.result = QG_KMS_APP_UNKNOWN_STREAM};
 	if (err == QG_OK && http_status == 200)
 		err = qg_kms_new_app_answer_decode(body, len, &a);
 	else if (err == QG_OK)
 		err = QG_E_PROTO;
 	if (err == QG_OK && a.result == QG_KMS_APP_ACCEPTED &&
-	    (a.segment_chunks > st->app.segment_chunks || !segment_size_fits(st->cfg->chunk_size, a.segment_chunks)))
+	    (a.segment_chunks > st->app.segment_chunks ||
+	     !segment_size_fits(st->cfg->chunk_size, a.segment_chunks)))
 		err = QG_E_PROTO;
 	if (err == QG_OK && a.result == QG_KMS_APP_ACCEPTED) {
 		st->app_answer = a;
@@ -154,19 +162,22 @@ static void app_answered(qg_stream *st, qg_err err, int http_status, const char 
 		err = app_store(st, true, NULL, NULL);
 	} else if (err == QG_OK) {
 		qg_log(told_level(st, QG_LOG_ERROR, QG_E_DENIED), "stream",
-		       "event=stream_refused stream=%s neighbour=%s reason=\"%s\"", st->cfg->name, st->neighbour->id,
-		       a.result == QG_KMS_APP_UNKNOWN_STREAM ? "no such stream there" : "chunk size or direction differ");
+		       "event=stream_refused stream=%s neighbour=%s reason=\"%s\"", st->cfg->name,
+		       st->neighbour->id,
+		       a.result == QG_KMS_APP_UNKNOWN_STREAM ? "no such stream there"
+							     : "chunk size or direction differ");
 		err = QG_E_DENIED;
 	} else {
 		qg_log(told_level(st, QG_LOG_WARN, err), "stream",
-		       "event=neighbour_unreachable stream=%s neighbour=%s reason=\"%s\"",
-		       st->cfg->name, st->neighbour->id, qg_err_text(err));
+		       "event=neighbour_unreachable stream=%s neighbour=%s reason=\"%s\"", st->cfg->name,
+		       st->neighbour->id, qg_err_text(err));
 	}
 	if (err != QG_OK)
 		qg_stream_retry(st, QG_STREAM_APP, APP_MAX_MS);
 }
 
-static void app_sent(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+static void
+app_sent(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	qg_stream *st = ctx;
 	pthread_mutex_lock(&st->lock);
@@ -175,7 +186,8 @@ static void app_sent(void *ctx, qg_err err, int http_status, const char *body, s
 	pthread_mutex_unlock(&st->lock);
 }
 
-void qg_app_step(qg_stream *st, uint64_t now_ms)
+void
+qg_app_step(qg_stream *st, uint64_t now_ms)
 {
 	if (st->phase != QG_STREAM_APP || now_ms < st->retry_at_ms || st->stopping)
 		return;
@@ -207,32 +219,37 @@ void qg_app_step(qg_stream *st, uint64_t now_ms)
 
 /* --- as receiver --------------------------------------------------------------- */
 
-static qg_kms_app_result app_judge(const qg_stream *st, const qg_kms_new_app *m)
+static qg_kms_app_result
+app_judge(const qg_stream *st, const qg_kms_new_app *m)
 {
 	if (st->opener || strcmp(m->opener, st->neighbour->id) != 0 ||
 	    strcmp(m->peer, st->core->part.cfg->kme_id) != 0 || m->chunk_size != st->cfg->chunk_size ||
 	    !segment_size_fits(m->chunk_size, m->segment_chunks))
 		return QG_KMS_APP_DISAGREE;
-	static const qg_stream_direction mine[] = { QG_DIRECTION_INBOUND, QG_DIRECTION_OUTBOUND, QG_DIRECTION_SHARED };
-	return m->owner < 3 && mine[m->owner] == st->cfg->direction ? QG_KMS_APP_ACCEPTED : QG_KMS_APP_DISAGREE;
+	static const qg_stream_direction mine[] = {QG_DIRECTION_INBOUND, QG_DIRECTION_OUTBOUND,
+						   QG_DIRECTION_SHARED};
+	return m->owner < 3 && mine[m->owner] == st->cfg->direction ? QG_KMS_APP_ACCEPTED
+								    : QG_KMS_APP_DISAGREE;
 }
 
 /* Whether the opener sends what it sent before: the answer was lost. */
-static bool same_app(const qg_kms_new_app *a, const qg_kms_new_app *b)
+static bool
+same_app(const qg_kms_new_app *a, const qg_kms_new_app *b)
 {
 	return qg_uuid_equal(&a->ksid, &b->ksid) && memcmp(a->nonce, b->nonce, sizeof a->nonce) == 0 &&
-	       a->chunk_size == b->chunk_size && a->segment_chunks == b->segment_chunks && a->owner == b->owner &&
-	       a->inbound_chunks == b->inbound_chunks;
+	       a->chunk_size == b->chunk_size && a->segment_chunks == b->segment_chunks &&
+	       a->owner == b->owner && a->inbound_chunks == b->inbound_chunks;
 }
 
-static void app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *answer, void *ctx)
+static void
+app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *answer, void *ctx)
 {
-	qg_kms_new_app_answer refused = { .result = app_judge(st, m) };
+	qg_kms_new_app_answer refused = {.result = app_judge(st, m)};
 	qg_epoch *e = qg_epoch_filling(st);
 	bool again = st->app_valid && same_app(&st->app, m);
 	if (refused.result != QG_KMS_APP_ACCEPTED) {
-		qg_log(told_level(st, QG_LOG_ERROR, QG_E_DENIED), "stream", "event=stream_disagrees stream=%s neighbour=%s",
-		       st->cfg->name, st->neighbour->id);
+		qg_log(told_level(st, QG_LOG_ERROR, QG_E_DENIED), "stream",
+		       "event=stream_disagrees stream=%s neighbour=%s", st->cfg->name, st->neighbour->id);
 		answer_app(&refused, answer, ctx);
 	} else if (st->phase == QG_STREAM_STORING || st->stopping) {
 		answer(ctx, 503, NULL, 0);
@@ -246,7 +263,8 @@ static void app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *a
 		qg_kms_new_app_answer *a = &st->app_answer;
 		memset(a, 0, sizeof *a);
 		qg_random(a->nonce, sizeof a->nonce);
-		a->segment_chunks = st->cfg->segment_chunks < m->segment_chunks ? st->cfg->segment_chunks : m->segment_chunks;
+		a->segment_chunks = st->cfg->segment_chunks < m->segment_chunks ? st->cfg->segment_chunks
+										: m->segment_chunks;
 		a->inbound_chunks = st->core->part.cfg->inbound_chunks;
 		st->app = *m;
 		st->app_valid = true;
@@ -256,8 +274,9 @@ static void app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *a
 	}
 }
 
-void qg_app_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
-		    void *ctx)
+void
+qg_app_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+	       qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_new_app m;
 	memset(&m, 0, sizeof m);
@@ -267,7 +286,7 @@ void qg_app_receive(struct qg_core *core, const char *neighbour, const char *bod
 	}
 	qg_stream *st = qg_stream_find(core, neighbour, m.stream);
 	if (st == NULL) {
-		qg_kms_new_app_answer a = { .result = QG_KMS_APP_UNKNOWN_STREAM };
+		qg_kms_new_app_answer a = {.result = QG_KMS_APP_UNKNOWN_STREAM};
 		answer_app(&a, answer, ctx);
 		return;
 	}

@@ -11,7 +11,8 @@
 
 #define ANCHOR_EVERY_MS 1000 /* under load, SOUNDNESS 9 */
 
-qg_err qg_commit_stage(struct qg_core *core, qg_store *store, qg_segment *s, uint32_t first, uint32_t n)
+qg_err
+qg_commit_stage(struct qg_core *core, qg_store *store, qg_segment *s, uint32_t first, uint32_t n)
 {
 	size_t len = ((size_t)s->count + 7) / 8;
 	if (!s->staged) {
@@ -33,18 +34,21 @@ qg_err qg_commit_stage(struct qg_core *core, qg_store *store, qg_segment *s, uin
 	return QG_OK;
 }
 
-void qg_commit_note_consumed(struct qg_core *core)
+void
+qg_commit_note_consumed(struct qg_core *core)
 {
 	core->commits_due = true;
 }
 
-void qg_commit_note_change(struct qg_core *core)
+void
+qg_commit_note_change(struct qg_core *core)
 {
 	core->commits_due = true;
 	core->anchor_due = true;
 }
 
-void qg_commit_note_mark(struct qg_core *core, const uint8_t epoch[16], uint64_t mark)
+void
+qg_commit_note_mark(struct qg_core *core, const uint8_t epoch[16], uint64_t mark)
 {
 	qg_commit_note_change(core);
 	if (core->n_pending == QG_ANCHOR_EPOCHS) {
@@ -56,11 +60,13 @@ void qg_commit_note_mark(struct qg_core *core, const uint8_t epoch[16], uint64_t
 	p->mark = mark;
 }
 
-qg_err qg_commit_before(qg_store *store, void *ctx)
+qg_err
+qg_commit_before(qg_store *store, void *ctx)
 {
 	struct qg_core *core = ctx;
 	for (qg_segment *s = core->stage; s != NULL; s = s->stage_next) {
-		qg_err err = store->ops->segment_use(store, s->row, s->was, s->next, ((size_t)s->count + 7) / 8);
+		qg_err err =
+			store->ops->segment_use(store, s->row, s->was, s->next, ((size_t)s->count + 7) / 8);
 		if (err != QG_OK)
 			return err;
 	}
@@ -69,7 +75,8 @@ qg_err qg_commit_before(qg_store *store, void *ctx)
 	return store->ops->number_put(store, "commits", core->commits + 1);
 }
 
-static void anchor_apply(struct qg_core *core, const qg_anchor_entry *p)
+static void
+anchor_apply(struct qg_core *core, const qg_anchor_entry *p)
 {
 	qg_anchor_state *a = &core->anchored;
 	size_t i = 0;
@@ -89,7 +96,8 @@ static void anchor_apply(struct qg_core *core, const qg_anchor_entry *p)
 	a->entry[i] = *p;
 }
 
-void qg_commit_after(qg_err err, void *ctx)
+void
+qg_commit_after(qg_err err, void *ctx)
 {
 	struct qg_core *core = ctx;
 	bool full = core->anchor_full;
@@ -113,7 +121,8 @@ void qg_commit_after(qg_err err, void *ctx)
 			core->anchor_at_ms = now_ms;
 			qg_err bad = qg_anchor_write(core->anchor, &core->anchored);
 			if (bad != QG_OK && !core->anchor_bad)
-				qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written reason=\"%s\"", qg_err_text(bad));
+				qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written reason=\"%s\"",
+				       qg_err_text(bad));
 			core->anchor_bad = bad != QG_OK;
 		}
 	}
@@ -121,7 +130,8 @@ void qg_commit_after(qg_err err, void *ctx)
 	core->commits_due = core->anchor_due = false;
 }
 
-bool qg_commit_anchored(const struct qg_core *core)
+bool
+qg_commit_anchored(const struct qg_core *core)
 {
 	return !core->anchor_bad && !core->anchor_full;
 }

@@ -12,7 +12,8 @@
 #define CHECKPOINT_MS 5000
 #define ROTATE_CHECK_MS 60000
 
-void qg_conductor_kick(struct qg_core *core)
+void
+qg_conductor_kick(struct qg_core *core)
 {
 	pthread_mutex_lock(&core->lock);
 	core->kicked = true;
@@ -20,13 +21,15 @@ void qg_conductor_kick(struct qg_core *core)
 	pthread_mutex_unlock(&core->lock);
 }
 
-static void earlier(uint64_t *due_ms, uint64_t at_ms, uint64_t now_ms)
+static void
+earlier(uint64_t *due_ms, uint64_t at_ms, uint64_t now_ms)
 {
 	if (at_ms > now_ms && at_ms < *due_ms)
 		*due_ms = at_ms;
 }
 
-static void conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
+static void
+conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 {
 	pthread_mutex_lock(&st->lock);
 	qg_app_step(st, now_ms);
@@ -39,10 +42,12 @@ static void conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 	pthread_mutex_unlock(&st->lock);
 }
 
-static void conduct_time(struct qg_core *core, uint64_t now_ms)
+static void
+conduct_time(struct qg_core *core, uint64_t now_ms)
 {
 	if (now_ms >= core->expire_at_ms) {
-		core->expire_at_ms = now_ms + (core->part.cfg->flush_ms < EXPIRE_MS ? core->part.cfg->flush_ms : EXPIRE_MS);
+		core->expire_at_ms = now_ms + (core->part.cfg->flush_ms < EXPIRE_MS ? core->part.cfg->flush_ms
+										    : EXPIRE_MS);
 		for (size_t i = 0; i < core->n_streams; i++)
 			qg_flush_expire(&core->stream[i]);
 		qg_transfers_expire(core->transfers, core->committer, qg_lifetime_owner_ms(&core->life));
@@ -62,7 +67,8 @@ static void conduct_time(struct qg_core *core, uint64_t now_ms)
 	}
 }
 
-static bool conductor_sleep(struct qg_core *core, uint64_t wait_ms)
+static bool
+conductor_sleep(struct qg_core *core, uint64_t wait_ms)
 {
 	struct timespec ts;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -79,7 +85,8 @@ static bool conductor_sleep(struct qg_core *core, uint64_t wait_ms)
 	return go_on;
 }
 
-void *qg_conductor_run(void *arg)
+void *
+qg_conductor_run(void *arg)
 {
 	struct qg_core *core = arg;
 	uint64_t wait_ms;

@@ -11,7 +11,8 @@
 #define UNKNOWN_PER_S 1000 /* searches over all epochs for the status only */
 #define TELL_WAIT_MS 1000
 
-static qg_err stream_init(struct qg_core *core, unsigned index)
+static qg_err
+stream_init(struct qg_core *core, unsigned index)
 {
 	const qg_config *cfg = core->part.cfg;
 	qg_stream *st = &core->stream[index];
@@ -24,8 +25,9 @@ static qg_err stream_init(struct qg_core *core, unsigned index)
 			st->neighbour = &cfg->neighbours[i];
 	if (st->neighbour == NULL)
 		return QG_E_INVAL;
-	st->opener = st->cfg->direction == QG_DIRECTION_OUTBOUND ||
-		     (st->cfg->direction == QG_DIRECTION_SHARED && strcmp(cfg->kme_id, st->neighbour->id) < 0);
+	st->opener =
+		st->cfg->direction == QG_DIRECTION_OUTBOUND ||
+		(st->cfg->direction == QG_DIRECTION_SHARED && strcmp(cfg->kme_id, st->neighbour->id) < 0);
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -35,7 +37,8 @@ static qg_err stream_init(struct qg_core *core, unsigned index)
 	return QG_OK;
 }
 
-static qg_err core_new(const qg_core_parts *parts, qg_core **out)
+static qg_err
+core_new(const qg_core_parts *parts, qg_core **out)
 {
 	qg_core *core = calloc(1, sizeof *core);
 	if (core == NULL)
@@ -60,7 +63,8 @@ static qg_err core_new(const qg_core_parts *parts, qg_core **out)
 		core->n_streams += err == QG_OK;
 	}
 	if (err == QG_OK)
-		err = qg_window_new(parts->cfg->fetch_s, parts->cfg->pair_chunks > 0 ? parts->cfg->pair_chunks : UINT64_MAX,
+		err = qg_window_new(parts->cfg->fetch_s,
+				    parts->cfg->pair_chunks > 0 ? parts->cfg->pair_chunks : UINT64_MAX,
 				    &core->pair_window);
 	if (err == QG_OK)
 		err = qg_limits_new(UNKNOWN_PER_S, UNKNOWN_PER_S, &core->unknown_limit);
@@ -72,9 +76,10 @@ static qg_err core_new(const qg_core_parts *parts, qg_core **out)
 	return QG_OK;
 }
 
-static qg_err core_run(qg_core *core)
+static qg_err
+core_run(qg_core *core)
 {
-	qg_committer_hooks hooks = { .before_commit = qg_commit_before, .after = qg_commit_after, .ctx = core };
+	qg_committer_hooks hooks = {.before_commit = qg_commit_before, .after = qg_commit_after, .ctx = core};
 	qg_err err = qg_transfers_open(core->part.store, core->part.sealer, &core->transfers);
 	if (err == QG_OK)
 		err = qg_committer_start(core->part.store, &hooks, &core->committer);
@@ -89,7 +94,8 @@ static qg_err core_run(qg_core *core)
 	return QG_OK;
 }
 
-qg_err qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_t why_room)
+qg_err
+qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_t why_room)
 {
 	qg_core *core = NULL;
 	qg_err err = core_new(parts, &core);
@@ -110,7 +116,8 @@ qg_err qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_
 	return QG_OK;
 }
 
-qg_err qg_core_reset_epochs(const qg_core_parts *parts, char *why, size_t why_room)
+qg_err
+qg_core_reset_epochs(const qg_core_parts *parts, char *why, size_t why_room)
 {
 	qg_core *core = NULL;
 	qg_err err = core_new(parts, &core);
@@ -120,27 +127,32 @@ qg_err qg_core_reset_epochs(const qg_core_parts *parts, char *why, size_t why_ro
 	return err;
 }
 
-qg_keystore *qg_core_keystore(qg_core *core)
+qg_keystore *
+qg_core_keystore(qg_core *core)
 {
 	return &core->keystore;
 }
 
-qg_peers *qg_core_peers(qg_core *core)
+qg_peers *
+qg_core_peers(qg_core *core)
 {
 	return &core->peers;
 }
 
-size_t qg_core_intakes(const qg_core *core)
+size_t
+qg_core_intakes(const qg_core *core)
 {
 	return core->n_streams;
 }
 
-qg_intake *qg_core_intake(qg_core *core, size_t i)
+qg_intake *
+qg_core_intake(qg_core *core, size_t i)
 {
 	return &core->stream[i].handle;
 }
 
-static void stop_stream(qg_stream *st)
+static void
+stop_stream(qg_stream *st)
 {
 	pthread_mutex_lock(&st->lock);
 	st->stopping = true;
@@ -154,7 +166,8 @@ static void stop_stream(qg_stream *st)
 	pthread_mutex_unlock(&st->lock);
 }
 
-static bool all_told(qg_core *core)
+static bool
+all_told(qg_core *core)
 {
 	bool told = true;
 	for (size_t i = 0; i < core->n_streams; i++) {
@@ -167,14 +180,15 @@ static bool all_told(qg_core *core)
 	return told;
 }
 
-void qg_core_wind_down(qg_core *core)
+void
+qg_core_wind_down(qg_core *core)
 {
 	for (size_t i = 0; i < core->n_streams; i++)
 		stop_stream(&core->stream[i]);
 	qg_conductor_kick(core);
 	uint64_t end_ms = qg_clock_elapsed_ms() + TELL_WAIT_MS;
 	while (!all_told(core) && qg_clock_elapsed_ms() < end_ms)
-		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 	if (!core->conducting)
 		return;
 	pthread_mutex_lock(&core->lock);
@@ -185,7 +199,8 @@ void qg_core_wind_down(qg_core *core)
 	core->conducting = false;
 }
 
-static void stream_fini(qg_stream *st)
+static void
+stream_fini(qg_stream *st)
 {
 	if (st->offer != NULL) {
 		st->offer->epoch->pins--;
@@ -200,7 +215,8 @@ static void stream_fini(qg_stream *st)
 	pthread_cond_destroy(&st->wake);
 }
 
-static qg_err nothing_run(qg_job *job, qg_store *store)
+static qg_err
+nothing_run(qg_job *job, qg_store *store)
 {
 	(void)job, (void)store;
 	return QG_OK;
@@ -211,16 +227,18 @@ static qg_err nothing_run(qg_job *job, qg_store *store)
  * the streams are stopping no chain of jobs is longer than this. */
 #define JOB_CHAIN 4
 
-static void drain_jobs(qg_core *core)
+static void
+drain_jobs(qg_core *core)
 {
 	for (int i = 0; i < JOB_CHAIN; i++) {
-		qg_job job = { .run = nothing_run };
+		qg_job job = {.run = nothing_run};
 		if (qg_committer_run(core->committer, &job) != QG_OK)
 			qg_log(QG_LOG_WARN, "store", "event=last_commit_failed");
 	}
 }
 
-void qg_core_stop(qg_core **corep)
+void
+qg_core_stop(qg_core **corep)
 {
 	if (corep == NULL || *corep == NULL)
 		return;

@@ -368,8 +368,8 @@ void qg_app_receive(struct qg_core *core, const char *neighbour, const char *bod
 void qg_status_step(struct qg_core *core, uint64_t now_ms);
 void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *answer, void *ctx);
 void qg_closed_step(qg_stream *st, uint64_t now_ms);
-void qg_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
-		       void *ctx);
+void qg_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+		       qg_peer_answer *answer, void *ctx);
 /* restore.c: everything from the store, compared with the anchor. */
 qg_err qg_restore_all(struct qg_core *core, bool reset, char *why, size_t why_room) QG_CHECKED;
 void qg_audit_epoch(struct qg_core *core, const qg_epoch *e, const char *what);

@@ -29,9 +29,9 @@ typedef struct table {
 
 struct qg_directory {
 	const qg_config *cfg;
-	table saes;       /* local SAEs by certificate and ID */
-	table neighbours; /* by certificate */
-	table places;     /* exact entries of the directory by SAE ID */
+	table saes;                       /* local SAEs by certificate and ID */
+	table neighbours;                 /* by certificate */
+	table places;                     /* exact entries of the directory by SAE ID */
 	const qg_config_place **patterns; /* the other entries, in their order */
 	size_t n_patterns;
 };

@@ -8,8 +8,9 @@
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
-qg_err qg_epoch_new(qg_stream *st, const qg_uuid *ksid, const uint8_t id[16], bool opener, uint32_t chunk_size,
-		    uint32_t segment_chunks, qg_epoch **out)
+qg_err
+qg_epoch_new(qg_stream *st, const qg_uuid *ksid, const uint8_t id[16], bool opener, uint32_t chunk_size,
+	     uint32_t segment_chunks, qg_epoch **out)
 {
 	qg_epoch *e = calloc(1, sizeof *e);
 	if (e == NULL)
@@ -26,7 +27,8 @@ qg_err qg_epoch_new(qg_stream *st, const qg_uuid *ksid, const uint8_t id[16], bo
 	return QG_OK;
 }
 
-void qg_epoch_free(qg_epoch **e)
+void
+qg_epoch_free(qg_epoch **e)
 {
 	if (e == NULL || *e == NULL)
 		return;
@@ -41,7 +43,8 @@ void qg_epoch_free(qg_epoch **e)
 	*e = NULL;
 }
 
-qg_epoch *qg_epoch_find(qg_stream *st, const uint8_t id[16])
+qg_epoch *
+qg_epoch_find(qg_stream *st, const uint8_t id[16])
 {
 	for (qg_epoch *e = st->newest; e != NULL; e = e->older)
 		if (memcmp(e->id, id, sizeof e->id) == 0)
@@ -49,20 +52,23 @@ qg_epoch *qg_epoch_find(qg_stream *st, const uint8_t id[16])
 	return NULL;
 }
 
-qg_epoch *qg_epoch_filling(qg_stream *st)
+qg_epoch *
+qg_epoch_filling(qg_stream *st)
 {
 	qg_epoch *e = st->newest;
 	return e != NULL && e->state == QG_EPOCH_FILLING ? e : NULL;
 }
 
-qg_segment *qg_epoch_segment(const qg_epoch *e, uint32_t number)
+qg_segment *
+qg_epoch_segment(const qg_epoch *e, uint32_t number)
 {
 	if (number < e->base || number - e->base >= e->n_seg)
 		return NULL;
 	return e->seg[number - e->base];
 }
 
-static qg_err epoch_make_room(qg_epoch *e, uint32_t slots)
+static qg_err
+epoch_make_room(qg_epoch *e, uint32_t slots)
 {
 	if (slots <= e->room_seg)
 		return QG_OK;
@@ -77,7 +83,8 @@ static qg_err epoch_make_room(qg_epoch *e, uint32_t slots)
 
 /* Makes empty slots in front: a shared stream reads what the other owner had
  * not had confirmed again although later segments are stored. */
-static qg_err epoch_open_front(qg_epoch *e, uint32_t slots)
+static qg_err
+epoch_open_front(qg_epoch *e, uint32_t slots)
 {
 	qg_err err = epoch_make_room(e, e->n_seg + slots);
 	if (err != QG_OK)
@@ -90,7 +97,8 @@ static qg_err epoch_open_front(qg_epoch *e, uint32_t slots)
 	return QG_OK;
 }
 
-qg_err qg_epoch_add(qg_epoch *e, qg_segment *s)
+qg_err
+qg_epoch_add(qg_epoch *e, qg_segment *s)
 {
 	if (e->n_seg == 0)
 		e->base = s->number;
@@ -113,7 +121,8 @@ qg_err qg_epoch_add(qg_epoch *e, qg_segment *s)
 }
 
 /* Drops empty slots in front once they are the larger part. */
-static void epoch_compact(qg_epoch *e)
+static void
+epoch_compact(qg_epoch *e)
 {
 	uint32_t empty = 0;
 	while (empty < e->n_seg && e->seg[empty] == NULL)
@@ -125,7 +134,8 @@ static void epoch_compact(qg_epoch *e)
 	e->base += empty;
 }
 
-void qg_epoch_remove(qg_epoch *e, qg_segment *s)
+void
+qg_epoch_remove(qg_epoch *e, qg_segment *s)
 {
 	if (s->removed)
 		return;
@@ -143,14 +153,16 @@ void qg_epoch_remove(qg_epoch *e, qg_segment *s)
 	epoch_compact(e);
 }
 
-void qg_segment_unpin(qg_segment *s)
+void
+qg_segment_unpin(qg_segment *s)
 {
 	assert(s->pins > 0);
 	if (--s->pins == 0 && s->removed)
 		qg_segment_free(&s);
 }
 
-bool qg_epoch_is_ours(const qg_epoch *e, uint32_t number)
+bool
+qg_epoch_is_ours(const qg_epoch *e, uint32_t number)
 {
 	switch (e->stream->cfg->direction) {
 	case QG_DIRECTION_OUTBOUND:
@@ -163,7 +175,8 @@ bool qg_epoch_is_ours(const qg_epoch *e, uint32_t number)
 	return (number % 2 == 0) == e->opener;
 }
 
-uint32_t qg_epoch_next_segment(const qg_epoch *e)
+uint32_t
+qg_epoch_next_segment(const qg_epoch *e)
 {
 	switch (e->stream->cfg->direction) {
 	case QG_DIRECTION_OUTBOUND:
@@ -176,10 +189,11 @@ uint32_t qg_epoch_next_segment(const qg_epoch *e)
 	return e->decided_in < e->decided_out ? e->decided_in : e->decided_out;
 }
 
-qg_err qg_epoch_set_root(qg_epoch *e, bool ours, qg_secret **root)
+qg_err
+qg_epoch_set_root(qg_epoch *e, bool ours, qg_secret **root)
 {
 	const char *self = e->stream->core->part.cfg->kme_id, *peer = e->stream->neighbour->id;
-	qg_key_id_binding b = { .owner = ours ? self : peer, .far_end = ours ? peer : self, .ksid = e->ksid };
+	qg_key_id_binding b = {.owner = ours ? self : peer, .far_end = ours ? peer : self, .ksid = e->ksid};
 	memcpy(b.epoch, e->id, sizeof b.epoch);
 	qg_key_id_keys **keys = ours ? &e->keys_out : &e->keys_in;
 	assert(*keys == NULL);
@@ -191,7 +205,8 @@ qg_err qg_epoch_set_root(qg_epoch *e, bool ours, qg_secret **root)
 	return QG_OK;
 }
 
-size_t qg_epoch_ad(const qg_epoch *e, const char *what, uint32_t number, uint8_t *out, size_t room)
+size_t
+qg_epoch_ad(const qg_epoch *e, const char *what, uint32_t number, uint8_t *out, size_t room)
 {
 	qg_writer w = qg_writer_of(out, room);
 	qg_put_lstr(&w, "qkdgate 1");
@@ -203,7 +218,8 @@ size_t qg_epoch_ad(const qg_epoch *e, const char *what, uint32_t number, uint8_t
 	return w.len;
 }
 
-static qg_err epoch_seal_root(const qg_epoch *e, const char *what, const qg_secret *root, uint8_t **blob, size_t *len)
+static qg_err
+epoch_seal_root(const qg_epoch *e, const char *what, const qg_secret *root, uint8_t **blob, size_t *len)
 {
 	if (root == NULL)
 		return QG_OK;
@@ -222,7 +238,8 @@ static qg_err epoch_seal_root(const qg_epoch *e, const char *what, const qg_secr
 	return QG_OK;
 }
 
-qg_err qg_epoch_snapshot(const qg_epoch *e, qg_epoch_image *img)
+qg_err
+qg_epoch_snapshot(const qg_epoch *e, qg_epoch_image *img)
 {
 	memset(img, 0, sizeof *img);
 	qg_epoch_rec *r = &img->rec;
@@ -258,19 +275,22 @@ qg_err qg_epoch_snapshot(const qg_epoch *e, qg_epoch_image *img)
 	return QG_OK;
 }
 
-void qg_epoch_image_free(qg_epoch_image *img)
+void
+qg_epoch_image_free(qg_epoch_image *img)
 {
 	free(img->root_out);
 	free(img->root_in);
 	img->root_out = img->root_in = NULL;
 }
 
-void qg_epoch_make_probe(const struct qg_core *core, const uint8_t *chunk, size_t n, uint8_t out[16])
+void
+qg_epoch_make_probe(const struct qg_core *core, const uint8_t *chunk, size_t n, uint8_t out[16])
 {
 	crypto_generichash(out, 16, chunk, n, core->probe_key, sizeof core->probe_key);
 }
 
-void qg_epoch_put_probe(qg_epoch *e, const qg_segment *s)
+void
+qg_epoch_put_probe(qg_epoch *e, const qg_segment *s)
 {
 	if (e->has_probe && e->probe_index > s->first_index)
 		return;
@@ -285,13 +305,15 @@ typedef struct epoch_job {
 	qg_epoch_image img;
 } epoch_job;
 
-static qg_err epoch_job_run(qg_job *job, qg_store *store)
+static qg_err
+epoch_job_run(qg_job *job, qg_store *store)
 {
 	epoch_job *j = (epoch_job *)job;
 	return store->ops->epoch_update(store, &j->img.rec);
 }
 
-static void epoch_job_done(qg_job *job, qg_err err)
+static void
+epoch_job_done(qg_job *job, qg_err err)
 {
 	epoch_job *j = (epoch_job *)job;
 	qg_stream *st = j->epoch->stream;
@@ -305,13 +327,15 @@ static void epoch_job_done(qg_job *job, qg_err err)
 	free(j);
 }
 
-void qg_epoch_save(qg_epoch *e)
+void
+qg_epoch_save(qg_epoch *e)
 {
 	if (e->row == 0)
 		return; /* no longer in the store */
 	epoch_job *j = calloc(1, sizeof *j);
 	if (j == NULL || qg_epoch_snapshot(e, &j->img) != QG_OK) {
-		qg_log(QG_LOG_ERROR, "stream", "event=epoch_not_saved stream=%s reason=\"no memory\"", e->stream->cfg->name);
+		qg_log(QG_LOG_ERROR, "stream", "event=epoch_not_saved stream=%s reason=\"no memory\"",
+		       e->stream->cfg->name);
 		free(j);
 		return;
 	}
@@ -323,20 +347,27 @@ void qg_epoch_save(qg_epoch *e)
 }
 
 static const char *const close_reasons[] = {
-	[QG_KMS_CLOSE_STOP] = "stop",	      [QG_KMS_CLOSE_MISMATCH] = "mismatch", [QG_KMS_CLOSE_AGE] = "age",
-	[QG_KMS_CLOSE_ROLLBACK] = "rollback", [QG_KMS_CLOSE_SOURCE] = "source",
+	[QG_KMS_CLOSE_STOP] = "stop",     [QG_KMS_CLOSE_MISMATCH] = "mismatch",
+	[QG_KMS_CLOSE_AGE] = "age",       [QG_KMS_CLOSE_ROLLBACK] = "rollback",
+	[QG_KMS_CLOSE_SOURCE] = "source",
 };
 
-void qg_audit_epoch(struct qg_core *core, const qg_epoch *e, const char *what)
+void
+qg_audit_epoch(struct qg_core *core, const qg_epoch *e, const char *what)
 {
-	qg_audit_event ev = { .act = QG_AUDIT_EPOCH, .caller = e->stream->neighbour->id, .peer = e->stream->cfg->name,
-			      .reason = what, .ids = &e->ksid, .n_ids = 1 };
+	qg_audit_event ev = {.act = QG_AUDIT_EPOCH,
+			     .caller = e->stream->neighbour->id,
+			     .peer = e->stream->cfg->name,
+			     .reason = what,
+			     .ids = &e->ksid,
+			     .n_ids = 1};
 	qg_audit_write(core->part.audit, &ev);
 }
 
 /* Segments that both ends do not hold for sure end with the taking of chunks;
  * one being written or on offer ends when its job or answer comes back. */
-static void epoch_drop_unconfirmed(qg_epoch *e)
+static void
+epoch_drop_unconfirmed(qg_epoch *e)
 {
 	for (uint32_t i = e->n_seg; i-- > 0;) {
 		qg_segment *s = i < e->n_seg ? e->seg[i] : NULL;
@@ -345,13 +376,15 @@ static void epoch_drop_unconfirmed(qg_epoch *e)
 	}
 }
 
-uint64_t qg_epoch_end_ms(const struct qg_core *core)
+uint64_t
+qg_epoch_end_ms(const struct qg_core *core)
 {
 	const qg_config *cfg = core->part.cfg;
 	return qg_lifetime_far_ms(&core->life) + ((uint64_t)cfg->issue_s + cfg->fetch_s) * 1000;
 }
 
-void qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell)
+void
+qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell)
 {
 	qg_stream *st = e->stream;
 	if (e->state != QG_EPOCH_FILLING && reason != QG_KMS_CLOSE_ROLLBACK)
@@ -362,8 +395,8 @@ void qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell)
 	e->tell_closed = tell;
 	e->end_ms = qg_epoch_end_ms(st->core);
 	epoch_drop_unconfirmed(e);
-	qg_log(reason == QG_KMS_CLOSE_STOP || reason == QG_KMS_CLOSE_AGE ? QG_LOG_INFO : QG_LOG_WARN, "stream",
-	       "event=epoch_ended stream=%s reason=%s", st->cfg->name, close_reasons[reason]);
+	qg_log(reason == QG_KMS_CLOSE_STOP || reason == QG_KMS_CLOSE_AGE ? QG_LOG_INFO : QG_LOG_WARN,
+	       "stream", "event=epoch_ended stream=%s reason=%s", st->cfg->name, close_reasons[reason]);
 	qg_audit_epoch(st->core, e, close_reasons[reason]);
 	qg_epoch_save(e);
 	if (was_filling) {

@@ -20,7 +20,8 @@ typedef struct flush_job {
 	bool delete;
 } flush_job;
 
-static qg_err flush_run(qg_job *job, qg_store *store)
+static qg_err
+flush_run(qg_job *job, qg_store *store)
 {
 	flush_job *j = (flush_job *)job;
 	if (j->delete)
@@ -28,7 +29,8 @@ static qg_err flush_run(qg_job *job, qg_store *store)
 	return store->ops->segment_reseal(store, j->row, j->blob, j->len);
 }
 
-static void flush_done(qg_job *job, qg_err err)
+static void
+flush_done(qg_job *job, qg_err err)
 {
 	flush_job *j = (flush_job *)job;
 	qg_segment *s = j->seg;
@@ -38,8 +40,8 @@ static void flush_done(qg_job *job, qg_err err)
 	s->flushing = false;
 	if (err != QG_OK) {
 		s->dirty = true;
-		qg_log(QG_LOG_ERROR, "stream", "event=flush_failed stream=%s segment=%u reason=\"%s\"", st->cfg->name,
-		       s->number, qg_err_text(err));
+		qg_log(QG_LOG_ERROR, "stream", "event=flush_failed stream=%s segment=%u reason=\"%s\"",
+		       st->cfg->name, s->number, qg_err_text(err));
 	}
 	e->pins--;
 	qg_segment_unpin(s);
@@ -50,11 +52,12 @@ static void flush_done(qg_job *job, qg_err err)
 
 /* Under the stream's lock. A deleted segment leaves memory at once; a delete
  * that fails leaves a row that the next start finds used up or expired. */
-static void flush_segment(qg_segment *s, bool delete)
+static void
+flush_segment(qg_segment *s, bool delete)
 {
 	qg_epoch *e = s->epoch;
 	flush_job *j = calloc(1, sizeof *j);
-	if (j == NULL || (!delete && s->data != NULL && qg_segment_seal(s, &j->blob, &j->len) != QG_OK)) {
+	if (j == NULL || (!delete &&s->data != NULL && qg_segment_seal(s, &j->blob, &j->len) != QG_OK)) {
 		free(j);
 		return;
 	}
@@ -74,7 +77,8 @@ static void flush_segment(qg_segment *s, bool delete)
 
 /* Whether nothing in the segment can be issued or fetched any more. The last
  * confirmed one of the neighbour stays, for its answer. */
-static bool segment_spent(const qg_epoch *e, const qg_segment *s)
+static bool
+segment_spent(const qg_epoch *e, const qg_segment *s)
 {
 	if (s->ours)
 		return s->cursor == s->hi;
@@ -83,7 +87,8 @@ static bool segment_spent(const qg_epoch *e, const qg_segment *s)
 
 /* Whether what is stored of it is to be written anew. One on offer is only
  * sealed again: its generation must not be destroyed under it. */
-static bool wants_flush(const qg_segment *s, uint32_t generation)
+static bool
+wants_flush(const qg_segment *s, uint32_t generation)
 {
 	if (s == NULL || s->flushing || s->row == 0)
 		return false;
@@ -91,7 +96,8 @@ static bool wants_flush(const qg_segment *s, uint32_t generation)
 	return s->phase == QG_SEG_CONFIRMED ? s->dirty || stale : s->phase == QG_SEG_OFFERED && stale;
 }
 
-unsigned qg_flush_stream(qg_stream *st)
+unsigned
+qg_flush_stream(qg_stream *st)
 {
 	uint32_t generation = qg_sealer_generation(st->core->part.sealer);
 	unsigned n = 0;
@@ -112,7 +118,8 @@ unsigned qg_flush_stream(qg_stream *st)
 	return n;
 }
 
-void qg_flush_destroy(qg_stream *st)
+void
+qg_flush_destroy(qg_stream *st)
 {
 	pthread_mutex_lock(&st->lock);
 	for (qg_epoch *e = st->newest; e != NULL; e = e->older)
@@ -126,7 +133,8 @@ void qg_flush_destroy(qg_stream *st)
 
 /* --- time -------------------------------------------------------------------------- */
 
-bool qg_segment_expired(const qg_segment *s)
+bool
+qg_segment_expired(const qg_segment *s)
 {
 	const qg_epoch *e = s->epoch;
 	const struct qg_core *core = e->stream->core;
@@ -138,18 +146,23 @@ bool qg_segment_expired(const qg_segment *s)
 	return qg_lifetime_far_ms(&core->life) >= s->born_ms + ((uint64_t)s->issue_s + s->fetch_s) * 1000;
 }
 
-static void expire_segments(qg_stream *st, qg_epoch *e)
+static void
+expire_segments(qg_stream *st, qg_epoch *e)
 {
 	for (uint32_t i = 0; i < e->n_seg; i++) {
 		qg_segment *s = e->seg[i];
 		if (s == NULL || s->flushing || !qg_segment_expired(s))
 			continue;
 		if (s->ours ? s->cursor < s->hi : s->left > 0) {
-			qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name,
-					      .reason = "expired", .ids = &e->ksid, .n_ids = 1 };
+			qg_audit_event ev = {.act = QG_AUDIT_DESTROYED,
+					     .caller = st->neighbour->id,
+					     .peer = st->cfg->name,
+					     .reason = "expired",
+					     .ids = &e->ksid,
+					     .n_ids = 1};
 			qg_audit_write(st->core->part.audit, &ev);
-			qg_log(QG_LOG_INFO, "stream", "event=segment_expired stream=%s segment=%u side=%s", st->cfg->name,
-			       s->number, s->ours ? "owner" : "far_end");
+			qg_log(QG_LOG_INFO, "stream", "event=segment_expired stream=%s segment=%u side=%s",
+			       st->cfg->name, s->number, s->ours ? "owner" : "far_end");
 		}
 		uint32_t base = e->base;
 		flush_segment(s, true);
@@ -163,7 +176,8 @@ typedef struct forget_job {
 	qg_epoch *epoch;
 } forget_job;
 
-static qg_err forget_run(qg_job *job, qg_store *store)
+static qg_err
+forget_run(qg_job *job, qg_store *store)
 {
 	forget_job *j = (forget_job *)job;
 	if (j->epoch->row == 0)
@@ -174,7 +188,8 @@ static qg_err forget_run(qg_job *job, qg_store *store)
 	return err;
 }
 
-static void forget_done(qg_job *job, qg_err err)
+static void
+forget_done(qg_job *job, qg_err err)
 {
 	forget_job *j = (forget_job *)job;
 	if (err != QG_OK)
@@ -184,7 +199,8 @@ static void forget_done(qg_job *job, qg_err err)
 	free(j);
 }
 
-static bool epoch_empty(const qg_epoch *e, bool ours_only)
+static bool
+epoch_empty(const qg_epoch *e, bool ours_only)
 {
 	for (uint32_t i = 0; i < e->n_seg; i++)
 		if (e->seg[i] != NULL && (e->seg[i]->ours || !ours_only))
@@ -194,7 +210,8 @@ static bool epoch_empty(const qg_epoch *e, bool ours_only)
 
 /* Its last windows have passed; or no ID was ever made in it, and a source that
  * is lost again and again must not leave a heap of such epochs. */
-static bool epoch_over(const qg_epoch *e, uint64_t now_ms)
+static bool
+epoch_over(const qg_epoch *e, uint64_t now_ms)
 {
 	if (e->state == QG_EPOCH_FILLING || e->pins > 0 || !epoch_empty(e, false))
 		return false;
@@ -202,7 +219,8 @@ static bool epoch_over(const qg_epoch *e, uint64_t now_ms)
 }
 
 /* Takes such an epoch out; its key-ID keys go too. */
-static void forget_epochs(qg_stream *st)
+static void
+forget_epochs(qg_stream *st)
 {
 	uint64_t now_ms = qg_lifetime_far_ms(&st->core->life);
 	for (qg_epoch **at = &st->newest; *at != NULL;) {
@@ -223,7 +241,8 @@ static void forget_epochs(qg_stream *st)
 	}
 }
 
-void qg_flush_expire(qg_stream *st)
+void
+qg_flush_expire(qg_stream *st)
 {
 	pthread_mutex_lock(&st->lock);
 	int64_t age_ms = (int64_t)st->core->part.cfg->epoch_age_s * 1000;
@@ -249,7 +268,8 @@ typedef struct checkpoint_job {
 	qg_lifetime_checkpoint c;
 } checkpoint_job;
 
-static qg_err checkpoint_run(qg_job *job, qg_store *store)
+static qg_err
+checkpoint_run(qg_job *job, qg_store *store)
 {
 	checkpoint_job *j = (checkpoint_job *)job;
 	/* What was committed last before the load ended. */
@@ -263,14 +283,16 @@ static qg_err checkpoint_run(qg_job *job, qg_store *store)
 	return err;
 }
 
-static void checkpoint_done(qg_job *job, qg_err err)
+static void
+checkpoint_done(qg_job *job, qg_err err)
 {
 	if (err != QG_OK)
 		qg_log(QG_LOG_ERROR, "store", "event=checkpoint_failed reason=\"%s\"", qg_err_text(err));
 	free(job);
 }
 
-void qg_flush_checkpoint(struct qg_core *core)
+void
+qg_flush_checkpoint(struct qg_core *core)
 {
 	checkpoint_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
@@ -285,7 +307,8 @@ void qg_flush_checkpoint(struct qg_core *core)
 /* After a rotation everything is sealed again under the new generation by the
  * flushes that follow, but for transferred keys, which stay as they are; the
  * generations before the last one and theirs are then unused. */
-void qg_flush_rotate(struct qg_core *core)
+void
+qg_flush_rotate(struct qg_core *core)
 {
 	uint32_t before = qg_sealer_generation(core->part.sealer);
 	qg_err err = qg_sealer_rotate(core->part.sealer);

@@ -11,24 +11,27 @@
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
 #define OPEN_TRIES 2
-#define ABANDON_LIMIT 8      /* segments in a row: the source gives nothing of use */
-#define PASSED_OVER_MS 2000 /* a complete segment that is not offered for so long */
+#define ABANDON_LIMIT 8              /* segments in a row: the source gives nothing of use */
+#define PASSED_OVER_MS 2000          /* a complete segment that is not offered for so long */
 #define LEAP_MAX (UINT32_C(1) << 24) /* chunks missing at once */
 
-const qg_config_stream *qg_intake_config(const qg_intake *in)
+const qg_config_stream *
+qg_intake_config(const qg_intake *in)
 {
 	return in->stream->cfg;
 }
 
 /* --- what to take ---------------------------------------------------------- */
 
-static bool segment_decided(const qg_epoch *e, uint32_t number)
+static bool
+segment_decided(const qg_epoch *e, uint32_t number)
 {
 	return number < (qg_epoch_is_ours(e, number) ? e->decided_out : e->decided_in);
 }
 
 /* Chunks of ours that are ready or on their way to it. */
-static uint64_t chunks_coming(const qg_stream *st, const qg_epoch *e)
+static uint64_t
+chunks_coming(const qg_stream *st, const qg_epoch *e)
 {
 	uint64_t n = st->ready;
 	for (uint32_t i = e->n_seg; i-- > 0;) {
@@ -42,7 +45,8 @@ static uint64_t chunks_coming(const qg_stream *st, const qg_epoch *e)
 	return n;
 }
 
-static unsigned segments_waiting(const qg_epoch *e)
+static unsigned
+segments_waiting(const qg_epoch *e)
 {
 	unsigned n = 0;
 	for (uint32_t i = e->n_seg; i-- > 0;) {
@@ -55,14 +59,16 @@ static unsigned segments_waiting(const qg_epoch *e)
 	return n;
 }
 
-static bool pool_has_room(const qg_stream *st, const qg_epoch *e)
+static bool
+pool_has_room(const qg_stream *st, const qg_epoch *e)
 {
 	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks;
 }
 
 /* The neighbour passes its segments over while its pool is full and says
  * nothing of it; they must not keep a shared stream from ours for ever. */
-static bool drop_passed_over(qg_epoch *e)
+static bool
+drop_passed_over(qg_epoch *e)
 {
 	for (uint32_t i = 0; i < e->n_seg; i++) {
 		qg_segment *s = e->seg[i];
@@ -80,7 +86,8 @@ static bool drop_passed_over(qg_epoch *e)
  * for room in the pool, one of theirs for the owner to confirm those before it.
  * Where the stream is shared, one of ours is passed over instead, so that the
  * neighbour's segments go on. */
-static bool want_segment(qg_stream *st, qg_epoch *e, uint32_t number, bool *pass)
+static bool
+want_segment(qg_stream *st, qg_epoch *e, uint32_t number, bool *pass)
 {
 	bool shared = st->cfg->direction == QG_DIRECTION_SHARED;
 	bool room = pool_has_room(st, e), crowded = segments_waiting(e) >= QG_LOOKAHEAD;
@@ -92,7 +99,8 @@ static bool want_segment(qg_stream *st, qg_epoch *e, uint32_t number, bool *pass
 }
 
 /* Moves next_index to the segment to read next; false: none for now. */
-static bool next_segment_wanted(qg_stream *st, qg_epoch *e)
+static bool
+next_segment_wanted(qg_stream *st, qg_epoch *e)
 {
 	while (st->next_index + e->segment_chunks <= QG_EPOCH_LAST) {
 		uint32_t number = (uint32_t)(st->next_index / e->segment_chunks);
@@ -108,7 +116,8 @@ static bool next_segment_wanted(qg_stream *st, qg_epoch *e)
 	return false;
 }
 
-static bool order_get(qg_stream *st, qg_intake_order *order)
+static bool
+order_get(qg_stream *st, qg_intake_order *order)
 {
 	qg_epoch *e = qg_epoch_filling(st);
 	if (e == NULL)
@@ -125,7 +134,8 @@ static bool order_get(qg_stream *st, qg_intake_order *order)
 	return true;
 }
 
-static bool order_choose(qg_stream *st, qg_intake_order *order)
+static bool
+order_choose(qg_stream *st, qg_intake_order *order)
 {
 	memset(order, 0, sizeof *order);
 	if (st->n_to_close > 0) {
@@ -163,7 +173,8 @@ static bool order_choose(qg_stream *st, qg_intake_order *order)
 	return false;
 }
 
-void qg_intake_next(qg_intake *in, qg_intake_order *order)
+void
+qg_intake_next(qg_intake *in, qg_intake_order *order)
 {
 	qg_stream *st = in->stream;
 	uint64_t end_ms = qg_clock_elapsed_ms() + WAIT_MS;
@@ -174,7 +185,8 @@ void qg_intake_next(qg_intake *in, qg_intake_order *order)
 			order->what = QG_INTAKE_WAIT;
 			break;
 		}
-		uint64_t until_ms = st->retry_at_ms > now_ms && st->retry_at_ms < end_ms ? st->retry_at_ms : end_ms;
+		uint64_t until_ms =
+			st->retry_at_ms > now_ms && st->retry_at_ms < end_ms ? st->retry_at_ms : end_ms;
 		struct timespec ts;
 		clock_gettime(CLOCK_MONOTONIC, &ts);
 		uint64_t ns = (uint64_t)ts.tv_nsec + (until_ms - now_ms) * UINT64_C(1000000);
@@ -189,7 +201,8 @@ void qg_intake_next(qg_intake *in, qg_intake_order *order)
 
 /* Reading goes on at the first segment that is not decided; what a segment
  * held in part is read again, since nothing vouches for it (SOUNDNESS 3). */
-static void resume_epoch(qg_stream *st, qg_epoch *e)
+static void
+resume_epoch(qg_stream *st, qg_epoch *e)
 {
 	uint64_t next = (uint64_t)qg_epoch_next_segment(e) * e->segment_chunks;
 	for (uint32_t i = e->n_seg; i-- > 0;) {
@@ -204,16 +217,19 @@ static void resume_epoch(qg_stream *st, qg_epoch *e)
 	qg_stream_go(st, e->has_probe ? QG_STREAM_PROBE : QG_STREAM_RUN);
 }
 
-void qg_intake_opened(qg_intake *in, const qg_uuid *ksid, uint32_t chunk_size)
+void
+qg_intake_opened(qg_intake *in, const qg_uuid *ksid, uint32_t chunk_size)
 {
 	qg_stream *st = in->stream;
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_filling(st);
 	bool expected = qg_uuid_is_null(&st->ksid) || qg_uuid_equal(&st->ksid, ksid);
-	if (st->phase != QG_STREAM_OPENING || st->stopping || !expected || chunk_size != st->cfg->chunk_size) {
+	if (st->phase != QG_STREAM_OPENING || st->stopping || !expected ||
+	    chunk_size != st->cfg->chunk_size) {
 		if (chunk_size != st->cfg->chunk_size)
-			qg_log(QG_LOG_ERROR, "stream", "event=chunk_size_refused stream=%s offered=%u configured=%u",
-			       st->cfg->name, chunk_size, st->cfg->chunk_size);
+			qg_log(QG_LOG_ERROR, "stream",
+			       "event=chunk_size_refused stream=%s offered=%u configured=%u", st->cfg->name,
+			       chunk_size, st->cfg->chunk_size);
 		qg_stream_close_ksid(st, ksid);
 		if (st->phase == QG_STREAM_OPENING)
 			qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
@@ -234,18 +250,20 @@ void qg_intake_opened(qg_intake *in, const qg_uuid *ksid, uint32_t chunk_size)
 	pthread_mutex_unlock(&st->lock);
 }
 
-void qg_intake_open_failed(qg_intake *in, qg_err err, uint32_t status)
+void
+qg_intake_open_failed(qg_intake *in, qg_err err, uint32_t status)
 {
 	qg_stream *st = in->stream;
 	pthread_mutex_lock(&st->lock);
 	if (st->phase == QG_STREAM_OPENING) {
 		/* The session has told it in the log, and not too often. */
-		qg_log(QG_LOG_DEBUG, "stream", "event=stream_not_open stream=%s status=%u reason=\"%s\"", st->cfg->name,
-		       status, qg_err_text(err));
+		qg_log(QG_LOG_DEBUG, "stream", "event=stream_not_open stream=%s status=%u reason=\"%s\"",
+		       st->cfg->name, status, qg_err_text(err));
 		qg_epoch *e = qg_epoch_filling(st);
 		/* A key manager that had both ends and now refuses, or waits for the
 		 * peer, lost the stream: what it would give is other key. */
-		if (e != NULL && (e->has_probe || st->reopening) && status != 0 && ++st->open_fails >= OPEN_TRIES)
+		if (e != NULL && (e->has_probe || st->reopening) && status != 0 &&
+		    ++st->open_fails >= OPEN_TRIES)
 			qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 		else
 			qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
@@ -253,21 +271,23 @@ void qg_intake_open_failed(qg_intake *in, qg_err err, uint32_t status)
 	pthread_mutex_unlock(&st->lock);
 }
 
-void qg_intake_closed(qg_intake *in, const qg_uuid *ksid, qg_err err)
+void
+qg_intake_closed(qg_intake *in, const qg_uuid *ksid, qg_err err)
 {
 	qg_stream *st = in->stream;
 	pthread_mutex_lock(&st->lock);
 	for (size_t i = 0; i < st->n_to_close; i++) {
 		if (!qg_uuid_equal(&st->to_close[i], ksid))
 			continue;
-		memmove(st->to_close + i, st->to_close + i + 1, (st->n_to_close - i - 1) * sizeof *st->to_close);
+		memmove(st->to_close + i, st->to_close + i + 1,
+			(st->n_to_close - i - 1) * sizeof *st->to_close);
 		st->n_to_close--;
 		break;
 	}
 	char text[QG_UUID_TEXT];
 	qg_uuid_format(ksid, text);
-	qg_log(QG_LOG_INFO, "stream", "event=stream_closed stream=%s ksid=%s reason=\"%s\"", st->cfg->name, text,
-	       err == QG_OK ? "closed" : qg_err_text(err));
+	qg_log(QG_LOG_INFO, "stream", "event=stream_closed stream=%s ksid=%s reason=\"%s\"", st->cfg->name,
+	       text, err == QG_OK ? "closed" : qg_err_text(err));
 	pthread_cond_broadcast(&st->wake);
 	pthread_mutex_unlock(&st->lock);
 }
@@ -276,15 +296,16 @@ void qg_intake_closed(qg_intake *in, const qg_uuid *ksid, qg_err err)
 
 /* Gives the segment up that next_index stands in and goes on at the next
  * boundary from `at` on (SOUNDNESS 3). */
-static void abandon_segment(qg_stream *st, qg_epoch *e, uint64_t at, const char *why)
+static void
+abandon_segment(qg_stream *st, qg_epoch *e, uint64_t at, const char *why)
 {
 	uint32_t number = (uint32_t)(st->next_index / e->segment_chunks);
 	qg_segment *s = qg_epoch_segment(e, number);
 	if (s != NULL && s->phase == QG_SEG_FILLING)
 		qg_epoch_remove(e, s);
 	st->n_bad++;
-	qg_log(QG_LOG_WARN, "stream", "event=segment_abandoned stream=%s segment=%u reason=\"%s\"", st->cfg->name, number,
-	       why);
+	qg_log(QG_LOG_WARN, "stream", "event=segment_abandoned stream=%s segment=%u reason=\"%s\"",
+	       st->cfg->name, number, why);
 	uint64_t next = (at + e->segment_chunks - 1) / e->segment_chunks;
 	if (next <= number)
 		next = (uint64_t)number + 1;
@@ -295,25 +316,27 @@ static void abandon_segment(qg_stream *st, qg_epoch *e, uint64_t at, const char 
 		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 }
 
-static qg_err take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8_t *key, size_t len)
+static qg_err
+take_probe(qg_stream *st, qg_epoch *e, uint32_t index, const uint8_t *key, size_t len)
 {
 	uint8_t probe[16];
 	if (index == (uint32_t)e->probe_index && len == e->chunk_size) {
 		qg_epoch_make_probe(st->core, key, len, probe);
 		if (qg_equal_ct(probe, e->probe, sizeof probe)) {
-			qg_log(QG_LOG_INFO, "stream", "event=stream_resumed stream=%s index=%llu", st->cfg->name,
-			       (unsigned long long)st->next_index);
+			qg_log(QG_LOG_INFO, "stream", "event=stream_resumed stream=%s index=%llu",
+			       st->cfg->name, (unsigned long long)st->next_index);
 			qg_stream_go(st, QG_STREAM_RUN);
 			return QG_OK;
 		}
 	}
-	qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"a stored index reads otherwise now\"",
-	       st->cfg->name);
+	qg_log(QG_LOG_WARN, "stream",
+	       "event=stream_lost stream=%s reason=\"a stored index reads otherwise now\"", st->cfg->name);
 	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 	return QG_E_PROTO;
 }
 
-static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
+static void
+segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 {
 	s->phase = QG_SEG_FULL;
 	st->abandoned = 0;
@@ -326,7 +349,8 @@ static void segment_complete(qg_stream *st, qg_epoch *e, qg_segment *s)
 		qg_offer_step(st, qg_clock_elapsed_ms());
 }
 
-static qg_err take_chunk(qg_stream *st, qg_epoch *e, const uint8_t *key)
+static qg_err
+take_chunk(qg_stream *st, qg_epoch *e, const uint8_t *key)
 {
 	uint32_t number = (uint32_t)(st->next_index / e->segment_chunks);
 	uint32_t at = (uint32_t)(st->next_index % e->segment_chunks);
@@ -352,7 +376,8 @@ static qg_err take_chunk(qg_stream *st, qg_epoch *e, const uint8_t *key)
 	return QG_OK;
 }
 
-static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, const uint8_t *key, size_t len)
+static qg_err
+chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, const uint8_t *key, size_t len)
 {
 	qg_epoch *e = qg_epoch_filling(st);
 	if (e == NULL || !qg_uuid_equal(ksid, &e->ksid))
@@ -366,12 +391,14 @@ static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, c
 		return QG_E_PROTO;
 	}
 	if (index < st->next_index) {
-		qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"the index falls back\"", st->cfg->name);
+		qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"the index falls back\"",
+		       st->cfg->name);
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
 		return QG_E_PROTO;
 	}
 	if (index - st->next_index > LEAP_MAX) {
-		qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"the index leaps\"", st->cfg->name);
+		qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"the index leaps\"",
+		       st->cfg->name);
 		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 		return QG_E_PROTO;
 	}
@@ -390,7 +417,8 @@ static qg_err chunk_locked(qg_stream *st, const qg_uuid *ksid, uint32_t index, c
 	return err == QG_E_NOMEM ? QG_E_FULL : err;
 }
 
-qg_err qg_intake_chunk(qg_intake *in, const qg_uuid *ksid, uint32_t index, const uint8_t *key, size_t len)
+qg_err
+qg_intake_chunk(qg_intake *in, const qg_uuid *ksid, uint32_t index, const uint8_t *key, size_t len)
 {
 	qg_stream *st = in->stream;
 	pthread_mutex_lock(&st->lock);
@@ -399,7 +427,8 @@ qg_err qg_intake_chunk(qg_intake *in, const qg_uuid *ksid, uint32_t index, const
 	return err;
 }
 
-void qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t status)
+void
+qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t status)
 {
 	qg_stream *st = in->stream;
 	pthread_mutex_lock(&st->lock);
@@ -411,15 +440,16 @@ void qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t st
 		st->probe_fails += status != 3;
 		if (st->probe_fails >= PROBE_TRIES) {
 			qg_log(QG_LOG_WARN, "stream",
-			       "event=stream_lost stream=%s reason=\"a stored index cannot be read again\" status=%u",
+			       "event=stream_lost stream=%s reason=\"a stored index cannot be read again\" "
+			       "status=%u",
 			       st->cfg->name, status);
 			qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
 		} else {
 			st->retry_at_ms = qg_clock_elapsed_ms() + 100;
 		}
 	} else if (e != NULL && st->phase == QG_STREAM_RUN && status != 0 && !later) {
-		qg_log(QG_LOG_WARN, "stream", "event=get_key_failed stream=%s index=%u status=%u", st->cfg->name, index,
-		       status);
+		qg_log(QG_LOG_WARN, "stream", "event=get_key_failed stream=%s index=%u status=%u",
+		       st->cfg->name, index, status);
 		st->ksid = e->ksid;
 		st->reopening = true;
 		qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);

@@ -20,8 +20,12 @@
 #define MASK(bits) ((UINT64_C(1) << (bits)) - 1)
 
 /* Where in the secret the key of each purpose lies. */
-enum { ISSUE_AT = 0, POSITION_AT = ISSUE_AT + SIP_KEY_BYTES, PAIR_AT = POSITION_AT + SIP_KEY_BYTES,
-       KEYS_BYTES = PAIR_AT + DERIVED_BYTES };
+enum {
+	ISSUE_AT = 0,
+	POSITION_AT = ISSUE_AT + SIP_KEY_BYTES,
+	PAIR_AT = POSITION_AT + SIP_KEY_BYTES,
+	KEYS_BYTES = PAIR_AT + DERIVED_BYTES
+};
 
 static_assert(SIP_KEY_BYTES == crypto_shorthash_siphash24_KEYBYTES, "SipHash-2-4 has a 16-byte key");
 static_assert(DERIVED_BYTES == crypto_generichash_blake2b_BYTES, "keys are derived by BLAKE2b-256");
@@ -212,7 +216,8 @@ keystream(const qg_key_id_keys *k, id_tags t)
 static void
 pack(uint64_t hidden, id_tags t, qg_uuid *out)
 {
-	put_be(out->b, hidden << 20 | t.issue >> 26 << 16 | UINT64_C(8) << 12 | (t.issue >> 14 & MASK(12)), 8);
+	put_be(out->b, hidden << 20 | t.issue >> 26 << 16 | UINT64_C(8) << 12 | (t.issue >> 14 & MASK(12)),
+	       8);
 	put_be(out->b + 8, UINT64_C(2) << 62 | (t.issue & MASK(14)) << PAIR_BITS | t.pair, 8);
 }
 

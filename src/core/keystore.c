@@ -8,7 +8,8 @@
 
 /* Expired segments stand first and are counted until the housekeeping comes
  * round: not here. */
-static uint64_t chunks_ready(const qg_stream *st)
+static uint64_t
+chunks_ready(const qg_stream *st)
 {
 	uint64_t n = st->ready;
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older) {
@@ -25,10 +26,11 @@ static uint64_t chunks_ready(const qg_stream *st)
 	return n;
 }
 
-void qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
+void
+qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
 {
 	struct qg_core *core = ks->core;
-	qg_keystore_level l = { .known = strcmp(kme, core->part.cfg->kme_id) == 0 };
+	qg_keystore_level l = {.known = strcmp(kme, core->part.cfg->kme_id) == 0};
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
 		if (st->cfg->direction == QG_DIRECTION_INBOUND || strcmp(st->neighbour->id, kme) != 0)

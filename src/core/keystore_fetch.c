@@ -41,7 +41,8 @@ static void fetch_start(fetch_op *op);
 
 /* --- finding --------------------------------------------------------------------- */
 
-static const qg_key_id_pair *pair_of(fetch_op *op, const qg_key_id_keys *keys)
+static const qg_key_id_pair *
+pair_of(fetch_op *op, const qg_key_id_keys *keys)
 {
 	for (size_t i = 0; i < op->n_cache; i++)
 		if (op->cache[i].keys == keys)
@@ -54,7 +55,8 @@ static const qg_key_id_pair *pair_of(fetch_op *op, const qg_key_id_keys *keys)
 
 /* Whether the request itself holds one of the chunks: two IDs that overlap,
  * which no honest owner makes, must not wait for each other. */
-static bool is_own(const fetch_op *op, const qg_segment *s, uint32_t first, uint32_t chunks, size_t n)
+static bool
+is_own(const fetch_op *op, const qg_segment *s, uint32_t first, uint32_t chunks, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		const fetch_item *it = &op->item[i];
@@ -66,27 +68,30 @@ static bool is_own(const fetch_op *op, const qg_segment *s, uint32_t first, uint
 
 /* Reserves the chunks of a position. QG_E_AGAIN while another request for one
  * of them is under way. */
-static qg_err reserve_position(fetch_op *op, qg_epoch *e, qg_key_id_position pos, size_t n)
+static qg_err
+reserve_position(fetch_op *op, qg_epoch *e, qg_key_id_position pos, size_t n)
 {
 	uint32_t number = pos.index / e->segment_chunks, first = pos.index % e->segment_chunks;
 	uint32_t chunks = (pos.size_bytes + e->chunk_size - 1) / e->chunk_size;
 	qg_segment *s = qg_epoch_segment(e, number);
-	if (s == NULL || s->ours || s->phase != QG_SEG_CONFIRMED || s->use != QG_USE_APPLICATION || s->data == NULL ||
-	    first < s->lo || first + chunks > s->hi || qg_segment_expired(s))
+	if (s == NULL || s->ours || s->phase != QG_SEG_CONFIRMED || s->use != QG_USE_APPLICATION ||
+	    s->data == NULL || first < s->lo || first + chunks > s->hi || qg_segment_expired(s))
 		return QG_E_NOTFOUND;
 	if (qg_bits_any(s->used, first, chunks))
-		return qg_bits_any(s->gone, first, chunks) || is_own(op, s, first, chunks, n) ? QG_E_NOTFOUND : QG_E_AGAIN;
+		return qg_bits_any(s->gone, first, chunks) || is_own(op, s, first, chunks, n) ? QG_E_NOTFOUND
+											      : QG_E_AGAIN;
 	qg_bits_set(s->used, first, chunks);
 	s->pins++;
 	e->pins++;
-	op->item[n] = (fetch_item){ .seg = s, .first = first, .chunks = chunks };
+	op->item[n] = (fetch_item){.seg = s, .first = first, .chunks = chunks};
 	op->sizes[n] = pos.size_bytes;
 	return QG_OK;
 }
 
 /* Looks in the inbound directions of one stream. QG_E_NOTFOUND with *issued
  * false: not issued there. */
-static qg_err find_in_stream(fetch_op *op, qg_stream *st, const qg_uuid *id, size_t n, bool *issued)
+static qg_err
+find_in_stream(fetch_op *op, qg_stream *st, const qg_uuid *id, size_t n, bool *issued)
 {
 	qg_err err = QG_E_NOTFOUND;
 	unsigned tried = 0;
@@ -108,7 +113,8 @@ static qg_err find_in_stream(fetch_op *op, qg_stream *st, const qg_uuid *id, siz
 }
 
 /* For the status only: whether any live epoch issued the ID, whoever asks. */
-static bool issued_anywhere(fetch_op *op, const qg_uuid *id)
+static bool
+issued_anywhere(fetch_op *op, const qg_uuid *id)
 {
 	struct qg_core *core = op->core;
 	uint32_t wait_s = 0;
@@ -131,14 +137,16 @@ static bool issued_anywhere(fetch_op *op, const qg_uuid *id)
 	return issued;
 }
 
-static qg_err find_key(fetch_op *op, const char *home, const qg_uuid *id, size_t n)
+static qg_err
+find_key(fetch_op *op, const char *home, const qg_uuid *id, size_t n)
 {
 	struct qg_core *core = op->core;
 	uint64_t now_ms = qg_lifetime_owner_ms(&core->life);
 	qg_transfer_claim *claim = NULL;
-	qg_err err = qg_transfer_claim_new(core->transfers, op->req->master, id, op->req->slave, now_ms, &claim);
+	qg_err err =
+		qg_transfer_claim_new(core->transfers, op->req->master, id, op->req->slave, now_ms, &claim);
 	if (err == QG_OK) {
-		op->item[n] = (fetch_item){ .claim = claim };
+		op->item[n] = (fetch_item){.claim = claim};
 		op->sizes[n] = (uint16_t)qg_transfer_claim_size(claim);
 		return QG_OK;
 	}
@@ -152,12 +160,14 @@ static qg_err find_key(fetch_op *op, const char *home, const qg_uuid *id, size_t
 	}
 	if (issued)
 		return err;
-	return qg_transfer_known(core->transfers, id) || issued_anywhere(op, id) ? QG_E_DENIED : QG_E_NOTFOUND;
+	return qg_transfer_known(core->transfers, id) || issued_anywhere(op, id) ? QG_E_DENIED
+										 : QG_E_NOTFOUND;
 }
 
 /* --- reserving all or none --------------------------------------------------------- */
 
-static void release_items(fetch_op *op)
+static void
+release_items(fetch_op *op)
 {
 	for (size_t i = 0; i < op->n_items; i++) {
 		fetch_item *it = &op->item[i];
@@ -178,7 +188,8 @@ static void release_items(fetch_op *op)
 }
 
 /* Every ID is judged, since a 401 of one outweighs a 400 of another. */
-static qg_err reserve_all(fetch_op *op)
+static qg_err
+reserve_all(fetch_op *op)
 {
 	const char *home = qg_directory_home(op->core->part.directory, op->req->master);
 	bool denied = false, missing = false, again = false, failed = false;
@@ -204,7 +215,8 @@ static qg_err reserve_all(fetch_op *op)
 
 /* --- committing ---------------------------------------------------------------------- */
 
-static qg_err fetch_run(qg_job *job, qg_store *store)
+static qg_err
+fetch_run(qg_job *job, qg_store *store)
 {
 	fetch_op *op = (fetch_op *)job;
 	for (size_t i = 0; i < op->n_items; i++) {
@@ -223,7 +235,8 @@ static qg_err fetch_run(qg_job *job, qg_store *store)
 	return QG_OK;
 }
 
-static qg_err take_segment_item(fetch_op *op, fetch_item *it, uint16_t size)
+static qg_err
+take_segment_item(fetch_op *op, fetch_item *it, uint16_t size)
 {
 	qg_segment *s = it->seg;
 	qg_epoch *e = s->epoch;
@@ -248,7 +261,8 @@ static qg_err take_segment_item(fetch_op *op, fetch_item *it, uint16_t size)
 	return err;
 }
 
-static qg_err take_claim_item(fetch_op *op, fetch_item *it, uint16_t size)
+static qg_err
+take_claim_item(fetch_op *op, fetch_item *it, uint16_t size)
 {
 	qg_err err = qg_transfer_claim_value(it->claim, op->keys->data + op->keys->len);
 	if (err == QG_OK)
@@ -257,12 +271,14 @@ static qg_err take_claim_item(fetch_op *op, fetch_item *it, uint16_t size)
 	return err;
 }
 
-static qg_err take_items(fetch_op *op)
+static qg_err
+take_items(fetch_op *op)
 {
 	qg_err err = QG_OK;
 	for (size_t i = 0; i < op->n_items; i++) {
 		fetch_item *it = &op->item[i];
-		qg_err one = it->seg != NULL ? take_segment_item(op, it, op->sizes[i]) : take_claim_item(op, it, op->sizes[i]);
+		qg_err one = it->seg != NULL ? take_segment_item(op, it, op->sizes[i])
+					     : take_claim_item(op, it, op->sizes[i]);
 		if (one != QG_OK)
 			err = one;
 	}
@@ -271,7 +287,8 @@ static qg_err take_items(fetch_op *op)
 
 /* A commit of unknown outcome: everything in it counts as consumed (SOUNDNESS
  * 9), and what the store holds is read again before it is compared. */
-static void lose_items(fetch_op *op)
+static void
+lose_items(fetch_op *op)
 {
 	for (size_t i = 0; i < op->n_items; i++) {
 		fetch_item *it = &op->item[i];
@@ -290,7 +307,8 @@ static void lose_items(fetch_op *op)
 	}
 }
 
-static void wake_waiters(struct qg_core *core)
+static void
+wake_waiters(struct qg_core *core)
 {
 	pthread_mutex_lock(&core->fetch_lock);
 	qg_waiter *list = core->fetch_waiters;
@@ -299,9 +317,10 @@ static void wake_waiters(struct qg_core *core)
 	qg_stream_run_waiters(list, QG_OK);
 }
 
-static void fetch_finish(fetch_op *op, qg_err err)
+static void
+fetch_finish(fetch_op *op, qg_err err)
 {
-	qg_fetch_result r = { .err = err, .sizes = op->sizes };
+	qg_fetch_result r = {.err = err, .sizes = op->sizes};
 	if (err == QG_OK) {
 		r.keys = op->keys;
 		op->keys = NULL;
@@ -313,7 +332,8 @@ static void fetch_finish(fetch_op *op, qg_err err)
 	free(op);
 }
 
-static void fetch_done(qg_job *job, qg_err err)
+static void
+fetch_done(qg_job *job, qg_err err)
 {
 	fetch_op *op = (fetch_op *)job;
 	struct qg_core *core = op->core;
@@ -339,7 +359,8 @@ static void fetch_done(qg_job *job, qg_err err)
 
 /* --- entry ------------------------------------------------------------------------- */
 
-static void fetch_again(qg_waiter *w, qg_err err)
+static void
+fetch_again(qg_waiter *w, qg_err err)
 {
 	(void)err;
 	fetch_start((fetch_op *)((char *)w - offsetof(fetch_op, waiter)));
@@ -349,7 +370,8 @@ static void fetch_again(qg_waiter *w, qg_err err)
  * reserved and let go again, and whoever waits, waits for a request that is
  * with the committer and wakes it. At start nothing is delivered before the
  * neighbours said whether the store is an old one (SOUNDNESS 9). */
-static qg_err reserve_or_wait(fetch_op *op)
+static qg_err
+reserve_or_wait(fetch_op *op)
 {
 	struct qg_core *core = op->core;
 	pthread_mutex_lock(&core->fetch_lock);
@@ -363,7 +385,8 @@ static qg_err reserve_or_wait(fetch_op *op)
 	return err;
 }
 
-static void fetch_start(fetch_op *op)
+static void
+fetch_start(fetch_op *op)
 {
 	qg_err err = reserve_or_wait(op);
 	if (err == QG_E_AGAIN)
@@ -387,7 +410,8 @@ static void fetch_start(fetch_op *op)
 	qg_committer_submit(op->core->committer, &op->job);
 }
 
-void qg_fetch_settled(struct qg_core *core)
+void
+qg_fetch_settled(struct qg_core *core)
 {
 	pthread_mutex_lock(&core->fetch_lock);
 	bool last = --core->asking == 0;
@@ -396,7 +420,8 @@ void qg_fetch_settled(struct qg_core *core)
 		wake_waiters(core);
 }
 
-void qg_keystore_fetch(qg_keystore *ks, const qg_fetch_request *req, qg_fetch_done *done, void *ctx)
+void
+qg_keystore_fetch(qg_keystore *ks, const qg_fetch_request *req, qg_fetch_done *done, void *ctx)
 {
 	fetch_op *op = NULL;
 	if (req->n > 0 && req->n <= QG_KEYSTORE_KEYS_MAX)
@@ -405,7 +430,7 @@ void qg_keystore_fetch(qg_keystore *ks, const qg_fetch_request *req, qg_fetch_do
 		op->sizes = calloc(req->n, sizeof *op->sizes);
 	if (op == NULL || op->sizes == NULL) {
 		free(op);
-		done(ctx, &(qg_fetch_result){ .err = QG_E_IO });
+		done(ctx, &(qg_fetch_result){.err = QG_E_IO});
 		return;
 	}
 	op->core = ks->core;

@@ -28,19 +28,22 @@ typedef struct source_set {
 	size_t n;
 } source_set;
 
-static void lock_all(source_set *set)
+static void
+lock_all(source_set *set)
 {
 	for (size_t i = 0; i < set->n; i++)
 		pthread_mutex_lock(&set->st[i]->lock);
 }
 
-static void unlock_all(source_set *set)
+static void
+unlock_all(source_set *set)
 {
 	for (size_t i = set->n; i-- > 0;)
 		pthread_mutex_unlock(&set->st[i]->lock);
 }
 
-static qg_err choose_streams(struct qg_core *core, const qg_issue_request *req, const char *home, source_set *set)
+static qg_err
+choose_streams(struct qg_core *core, const qg_issue_request *req, const char *home, source_set *set)
 {
 	bool any = false;
 	set->n = 0;
@@ -58,24 +61,28 @@ static qg_err choose_streams(struct qg_core *core, const qg_issue_request *req, 
 	return set->n > 0 ? QG_OK : QG_E_RANGE;
 }
 
-static uint32_t chunks_of(const qg_epoch *e, uint32_t size_bytes)
+static uint32_t
+chunks_of(const qg_epoch *e, uint32_t size_bytes)
 {
 	return (size_bytes + e->chunk_size - 1) / e->chunk_size;
 }
 
-static bool segment_issuable(const qg_segment *s, uint64_t now_ms)
+static bool
+segment_issuable(const qg_segment *s, uint64_t now_ms)
 {
 	return s != NULL && s->ours && s->phase == QG_SEG_CONFIRMED && s->use == QG_USE_APPLICATION &&
 	       s->cursor < s->hi && now_ms < s->born_ms + (uint64_t)s->issue_s * 1000;
 }
 
-static bool epoch_issuable(const qg_stream *st, const qg_epoch *e)
+static bool
+epoch_issuable(const qg_stream *st, const qg_epoch *e)
 {
 	return e->row != 0 && e->state != QG_EPOCH_DRAINING && e->keys_out != NULL && st->checked;
 }
 
 /* Oldest first. */
-static size_t list_epochs(const qg_stream *st, qg_epoch *list[QG_LIVE_EPOCHS])
+static size_t
+list_epochs(const qg_stream *st, qg_epoch *list[QG_LIVE_EPOCHS])
 {
 	qg_epoch *found[QG_LIVE_EPOCHS];
 	size_t n = 0;
@@ -94,7 +101,8 @@ typedef struct stock {
 	int64_t oldest_wall_ms;
 } stock;
 
-static void count_epoch(const qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, stock *k)
+static void
+count_epoch(const qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, stock *k)
 {
 	uint32_t c = chunks_of(e, req->size_bytes);
 	uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
@@ -110,7 +118,8 @@ static void count_epoch(const qg_epoch *e, const qg_issue_request *req, uint64_t
 	}
 }
 
-static void count_stock(const source_set *set, const qg_issue_request *req, uint64_t now_ms, stock *k)
+static void
+count_stock(const source_set *set, const qg_issue_request *req, uint64_t now_ms, stock *k)
 {
 	memset(k, 0, sizeof *k);
 	for (size_t i = 0; i < set->n; i++) {
@@ -122,7 +131,8 @@ static void count_stock(const source_set *set, const qg_issue_request *req, uint
 	}
 }
 
-static void pair_name(const qg_issue_request *req, char *out, size_t room)
+static void
+pair_name(const qg_issue_request *req, char *out, size_t room)
 {
 	size_t n = strlen(req->master), m = strlen(req->slave);
 	n = n < room / 2 - 1 ? n : room / 2 - 1;
@@ -136,8 +146,9 @@ static void pair_name(const qg_issue_request *req, char *out, size_t room)
 /* One SAE that never fetches must not starve the link (SOUNDNESS 15): a pair
  * has a quota within T_fetch, and the last part of the pool is for pairs that
  * took less than that part. */
-static qg_err fair_share(struct qg_core *core, const qg_issue_request *req, const stock *k, uint64_t now_ms,
-			 uint32_t *retry_after_s)
+static qg_err
+fair_share(struct qg_core *core, const qg_issue_request *req, const stock *k, uint64_t now_ms,
+	   uint32_t *retry_after_s)
 {
 	char name[1024];
 	pair_name(req, name, sizeof name);
@@ -150,14 +161,15 @@ static qg_err fair_share(struct qg_core *core, const qg_issue_request *req, cons
 	return qg_window_add(core->pair_window, name, k->need_chunks, now_ms, retry_after_s);
 }
 
-static void take_from_segment(qg_segment *s, const qg_key_id_pair *pair, const qg_issue_request *req, uint32_t *got,
-			      qg_uuid *ids, qg_secret *keys)
+static void
+take_from_segment(qg_segment *s, const qg_key_id_pair *pair, const qg_issue_request *req, uint32_t *got,
+		  qg_uuid *ids, qg_secret *keys)
 {
 	qg_epoch *e = s->epoch;
 	uint32_t c = chunks_of(e, req->size_bytes), first = s->cursor, room = qg_lease_room(s) / c;
 	for (; room > 0 && *got < req->number; room--) {
-		qg_key_id_position pos = { .index = (uint32_t)(s->first_index + s->cursor),
-					   .size_bytes = (uint16_t)req->size_bytes };
+		qg_key_id_position pos = {.index = (uint32_t)(s->first_index + s->cursor),
+					  .size_bytes = (uint16_t)req->size_bytes};
 		qg_key_id_make(e->keys_out, pair, pos, &ids[*got]);
 		memcpy(keys->data + keys->len, qg_segment_chunk(s, s->cursor), req->size_bytes);
 		keys->len += req->size_bytes;
@@ -172,7 +184,8 @@ static void take_from_segment(qg_segment *s, const qg_key_id_pair *pair, const q
 }
 
 /* Segments that have nothing left to issue are passed over from now on. */
-static void advance_issue_from(qg_epoch *e)
+static void
+advance_issue_from(qg_epoch *e)
 {
 	uint32_t n = e->issue_from > e->base ? e->issue_from : e->base;
 	for (; n - e->base < e->n_seg; n++) {
@@ -183,8 +196,9 @@ static void advance_issue_from(qg_epoch *e)
 	e->issue_from = n;
 }
 
-static void take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, uint32_t *got, qg_uuid *ids,
-			    qg_secret *keys)
+static void
+take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, uint32_t *got, qg_uuid *ids,
+		qg_secret *keys)
 {
 	qg_key_id_pair pair;
 	uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
@@ -199,7 +213,8 @@ static void take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t n
 	qg_wipe(&pair, sizeof pair);
 }
 
-static void take_from_set(source_set *set, const qg_issue_request *req, uint64_t now_ms, qg_uuid *ids, qg_secret *keys)
+static void
+take_from_set(source_set *set, const qg_issue_request *req, uint64_t now_ms, qg_uuid *ids, qg_secret *keys)
 {
 	uint32_t got = 0;
 	for (size_t i = 0; i < set->n && got < req->number; i++) {
@@ -218,7 +233,8 @@ static void take_from_set(source_set *set, const qg_issue_request *req, uint64_t
 static void lease_again(qg_waiter *w, qg_err err);
 
 /* Asks for leases and, when one is under way, leaves the request to wait. */
-static qg_err wait_for_lease(source_set *set, const qg_issue_request *req, issue_op *op)
+static qg_err
+wait_for_lease(source_set *set, const qg_issue_request *req, issue_op *op)
 {
 	for (size_t i = 0; i < set->n; i++) {
 		qg_epoch *list[QG_LIVE_EPOCHS];
@@ -236,7 +252,8 @@ static qg_err wait_for_lease(source_set *set, const qg_issue_request *req, issue
 	return QG_E_EMPTY;
 }
 
-static qg_err issue_locked(issue_op *op, source_set *set, qg_uuid *ids, qg_secret *keys, uint32_t *retry_after_s)
+static qg_err
+issue_locked(issue_op *op, source_set *set, qg_uuid *ids, qg_secret *keys, uint32_t *retry_after_s)
 {
 	struct qg_core *core = op->core;
 	uint64_t now_ms = qg_lifetime_owner_ms(&core->life);
@@ -267,7 +284,8 @@ typedef struct extra_job {
 	qg_uuid ids[];
 } extra_job;
 
-static qg_err extra_run(qg_job *job, qg_store *store)
+static qg_err
+extra_run(qg_job *job, qg_store *store)
 {
 	extra_job *j = (extra_job *)job;
 	qg_err err = QG_OK;
@@ -278,12 +296,13 @@ static qg_err extra_run(qg_job *job, qg_store *store)
 	return err;
 }
 
-static void extra_done(qg_job *job, qg_err err)
+static void
+extra_done(qg_job *job, qg_err err)
 {
 	extra_job *j = (extra_job *)job;
 	for (uint32_t i = 0; i < j->number; i++)
 		qg_transfer_added(j->core->transfers, j->x[i], err);
-	qg_issue_result r = { .err = err == QG_OK ? QG_OK : QG_E_IO, .ids = j->ids };
+	qg_issue_result r = {.err = err == QG_OK ? QG_OK : QG_E_IO, .ids = j->ids};
 	if (err == QG_OK) {
 		r.keys = j->keys;
 		j->keys = NULL;
@@ -294,14 +313,15 @@ static void extra_done(qg_job *job, qg_err err)
 	free(j);
 }
 
-static qg_err extra_prepare(extra_job *j, const qg_issue_request *req, const char *const *targets, size_t n_targets)
+static qg_err
+extra_prepare(extra_job *j, const qg_issue_request *req, const char *const *targets, size_t n_targets)
 {
 	const qg_config *cfg = j->core->part.cfg;
 	uint64_t expiry_ms = qg_lifetime_owner_ms(&j->core->life) + (uint64_t)cfg->fetch_s * 1000;
 	for (uint32_t i = 0; i < req->number; i++) {
 		const uint8_t *value = j->keys->data + (size_t)i * req->size_bytes;
-		qg_err err = qg_transfer_prepare(j->core->transfers, req->master, &j->ids[i], targets, n_targets, value,
-						 req->size_bytes, expiry_ms, &j->x[i]);
+		qg_err err = qg_transfer_prepare(j->core->transfers, req->master, &j->ids[i], targets,
+						 n_targets, value, req->size_bytes, expiry_ms, &j->x[i]);
 		if (err != QG_OK)
 			return err;
 		j->number = i + 1;
@@ -310,8 +330,9 @@ static qg_err extra_prepare(extra_job *j, const qg_issue_request *req, const cha
 }
 
 /* Stores the keys for targets on this node, then answers; takes *keys. */
-static void issue_records(struct qg_core *core, const qg_issue_request *req, const char *const *targets,
-			  size_t n_targets, const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx)
+static void
+issue_records(struct qg_core *core, const qg_issue_request *req, const char *const *targets, size_t n_targets,
+	      const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx)
 {
 	extra_job *j = calloc(1, sizeof *j + req->number * sizeof *j->ids);
 	qg_err err = j == NULL ? QG_E_NOMEM : QG_OK;
@@ -335,12 +356,13 @@ static void issue_records(struct qg_core *core, const qg_issue_request *req, con
 	if (j != NULL)
 		extra_done(&j->job, err);
 	else
-		done(ctx, &(qg_issue_result){ .err = QG_E_IO });
+		done(ctx, &(qg_issue_result){.err = QG_E_IO});
 }
 
-static void issue_local(struct qg_core *core, const qg_issue_request *req, qg_uuid *ids, qg_issue_done *done, void *ctx)
+static void
+issue_local(struct qg_core *core, const qg_issue_request *req, qg_uuid *ids, qg_issue_done *done, void *ctx)
 {
-	qg_issue_result r = { .err = QG_OK, .retry_after_s = 1 };
+	qg_issue_result r = {.err = QG_OK, .retry_after_s = 1};
 	size_t bytes = (size_t)req->number * req->size_bytes;
 	const char **targets = calloc(req->n_extra + 1, sizeof *targets);
 	QG_SECRET_AUTO *keys = NULL;
@@ -367,13 +389,15 @@ static void issue_local(struct qg_core *core, const qg_issue_request *req, qg_uu
 
 /* --- entry ----------------------------------------------------------------------- */
 
-static void issue_deliver(issue_op *op, qg_err err, qg_uuid *ids, qg_secret **keys, uint32_t retry_after_s)
+static void
+issue_deliver(issue_op *op, qg_err err, qg_uuid *ids, qg_secret **keys, uint32_t retry_after_s)
 {
 	if (err == QG_OK && op->req->n_extra > 0) {
-		issue_records(op->core, op->req, op->req->extra, op->req->n_extra, ids, keys, op->done, op->ctx);
+		issue_records(op->core, op->req, op->req->extra, op->req->n_extra, ids, keys, op->done,
+			      op->ctx);
 		return;
 	}
-	qg_issue_result r = { .err = err, .ids = ids, .retry_after_s = retry_after_s };
+	qg_issue_result r = {.err = err, .ids = ids, .retry_after_s = retry_after_s};
 	if (err == QG_OK) {
 		r.keys = *keys;
 		*keys = NULL;
@@ -382,7 +406,8 @@ static void issue_deliver(issue_op *op, qg_err err, qg_uuid *ids, qg_secret **ke
 }
 
 /* Takes op: frees it, or leaves it to a lease under way. */
-static void issue_try(issue_op *op)
+static void
+issue_try(issue_op *op)
 {
 	static _Thread_local qg_uuid ids[QG_KEYSTORE_KEYS_MAX];
 	const qg_issue_request *req = op->req;
@@ -412,26 +437,29 @@ static void issue_try(issue_op *op)
 	free(op);
 }
 
-static void lease_again(qg_waiter *w, qg_err err)
+static void
+lease_again(qg_waiter *w, qg_err err)
 {
 	issue_op *op = (issue_op *)w;
 	if (err == QG_OK) {
 		issue_try(op);
 		return;
 	}
-	op->done(op->ctx, &(qg_issue_result){ .err = QG_E_IO });
+	op->done(op->ctx, &(qg_issue_result){.err = QG_E_IO});
 	free(op);
 }
 
-void qg_keystore_issue(qg_keystore *ks, const qg_issue_request *req, qg_issue_done *done, void *ctx)
+void
+qg_keystore_issue(qg_keystore *ks, const qg_issue_request *req, qg_issue_done *done, void *ctx)
 {
-	if (req->number == 0 || req->number > QG_KEYSTORE_KEYS_MAX || req->size_bytes == 0 || req->size_bytes > 4095) {
-		done(ctx, &(qg_issue_result){ .err = QG_E_RANGE });
+	if (req->number == 0 || req->number > QG_KEYSTORE_KEYS_MAX || req->size_bytes == 0 ||
+	    req->size_bytes > 4095) {
+		done(ctx, &(qg_issue_result){.err = QG_E_RANGE});
 		return;
 	}
 	issue_op *op = calloc(1, sizeof *op);
 	if (op == NULL) {
-		done(ctx, &(qg_issue_result){ .err = QG_E_IO });
+		done(ctx, &(qg_issue_result){.err = QG_E_IO});
 		return;
 	}
 	op->core = ks->core;

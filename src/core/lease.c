@@ -20,7 +20,8 @@ typedef struct lease_job {
 	uint64_t mark;
 } lease_job;
 
-uint32_t qg_lease_room(const qg_segment *s)
+uint32_t
+qg_lease_room(const qg_segment *s)
 {
 	uint64_t mark = s->epoch->mark;
 	if (mark <= s->first_index + s->cursor)
@@ -29,7 +30,8 @@ uint32_t qg_lease_room(const qg_segment *s)
 	return end > s->cursor ? (uint32_t)end - s->cursor : 0;
 }
 
-static qg_err lease_run(qg_job *job, qg_store *store)
+static qg_err
+lease_run(qg_job *job, qg_store *store)
 {
 	lease_job *j = (lease_job *)job;
 	qg_err err = store->ops->epoch_mark(store, j->epoch->row, j->mark);
@@ -38,7 +40,8 @@ static qg_err lease_run(qg_job *job, qg_store *store)
 	return err;
 }
 
-static void lease_done(qg_job *job, qg_err err)
+static void
+lease_done(qg_job *job, qg_err err)
 {
 	lease_job *j = (lease_job *)job;
 	qg_stream *st = j->epoch->stream;
@@ -59,7 +62,8 @@ static void lease_done(qg_job *job, qg_err err)
 	free(j);
 }
 
-static void adapt_step(qg_stream *st)
+static void
+adapt_step(qg_stream *st)
 {
 	uint64_t now_ms = qg_clock_elapsed_ms();
 	uint64_t since_ms = now_ms - st->leased_at_ms;
@@ -74,7 +78,8 @@ static void adapt_step(qg_stream *st)
 }
 
 /* First chunk that may be issued next, and the end of what is confirmed. */
-static bool issue_range(const qg_epoch *e, uint64_t *from, uint64_t *end)
+static bool
+issue_range(const qg_epoch *e, uint64_t *from, uint64_t *end)
 {
 	bool any = false;
 	for (uint32_t i = 0; i < e->n_seg; i++) {
@@ -89,7 +94,8 @@ static bool issue_range(const qg_epoch *e, uint64_t *from, uint64_t *end)
 	return any;
 }
 
-void qg_lease_step(qg_epoch *e, uint32_t need)
+void
+qg_lease_step(qg_epoch *e, uint32_t need)
 {
 	qg_stream *st = e->stream;
 	uint64_t from = 0, end = 0;

@@ -21,7 +21,8 @@
 #define BAD_ANSWERS 3
 #define BATCH_TEXT_MAX 2048
 
-static void offer_release(qg_stream *st)
+static void
+offer_release(qg_stream *st)
 {
 	qg_segment *s = st->offer;
 	st->offer = NULL;
@@ -32,7 +33,8 @@ static void offer_release(qg_stream *st)
 	qg_segment_unpin(s);
 }
 
-static void offer_again(qg_stream *st, unsigned first_ms, unsigned max_ms)
+static void
+offer_again(qg_stream *st, unsigned first_ms, unsigned max_ms)
 {
 	unsigned ms = st->offer_backoff_ms < first_ms ? first_ms : st->offer_backoff_ms * 2;
 	st->offer_backoff_ms = ms < max_ms ? ms : max_ms;
@@ -42,21 +44,23 @@ static void offer_again(qg_stream *st, unsigned first_ms, unsigned max_ms)
 
 /* --- giving up --------------------------------------------------------------- */
 
-static qg_err drop_run(qg_job *job, qg_store *store)
+static qg_err
+drop_run(qg_job *job, qg_store *store)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
 	qg_err err = j->rec.row != 0 ? store->ops->segment_delete(store, j->rec.row) : QG_OK;
 	return err == QG_OK ? store->ops->epoch_update(store, &j->img.rec) : err;
 }
 
-static void drop_done(qg_job *job, qg_err err)
+static void
+drop_done(qg_job *job, qg_err err)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
 	qg_epoch *e = j->seg->epoch;
 	qg_stream *st = e->stream;
 	if (err != QG_OK)
-		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_deleted stream=%s reason=\"%s\"", st->cfg->name,
-		       qg_err_text(err));
+		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_deleted stream=%s reason=\"%s\"",
+		       st->cfg->name, qg_err_text(err));
 	pthread_mutex_lock(&st->lock);
 	e->pins--;
 	qg_segment_unpin(j->seg);
@@ -66,7 +70,8 @@ static void drop_done(qg_job *job, qg_err err)
 
 /* Tombstones the segment on offer: destroyed here, never offered again. Only a
  * mismatch counts against the epoch. */
-static void offer_drop(qg_stream *st, bool mismatch, const char *why)
+static void
+offer_drop(qg_stream *st, bool mismatch, const char *why)
 {
 	qg_segment *s = st->offer;
 	qg_epoch *e = s->epoch;
@@ -93,7 +98,8 @@ static void offer_drop(qg_stream *st, bool mismatch, const char *why)
 
 /* --- confirmed --------------------------------------------------------------- */
 
-static qg_err confirm_run(qg_job *job, qg_store *store)
+static qg_err
+confirm_run(qg_job *job, qg_store *store)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
 	qg_err err = store->ops->segment_confirm(store, j->rec.row, j->rec.ready_wall_ms);
@@ -102,7 +108,8 @@ static qg_err confirm_run(qg_job *job, qg_store *store)
 	return err;
 }
 
-static void confirm_done(qg_job *job, qg_err err)
+static void
+confirm_done(qg_job *job, qg_err err)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
 	qg_segment *s = j->seg;
@@ -110,8 +117,8 @@ static void confirm_done(qg_job *job, qg_err err)
 	qg_stream *st = e->stream;
 	pthread_mutex_lock(&st->lock);
 	if (err != QG_OK) {
-		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_saved stream=%s segment=%u reason=\"%s\"", st->cfg->name,
-		       s->number, qg_err_text(err));
+		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_saved stream=%s segment=%u reason=\"%s\"",
+		       st->cfg->name, s->number, qg_err_text(err));
 		s->phase = QG_SEG_OFFERED;
 		offer_again(st, LINK_MS, LINK_MAX_MS);
 	} else {
@@ -129,7 +136,8 @@ static void confirm_done(qg_job *job, qg_err err)
 	qg_segment_job_free(j);
 }
 
-static void offer_confirm(qg_stream *st)
+static void
+offer_confirm(qg_stream *st)
 {
 	qg_segment *s = st->offer;
 	qg_segment_job *j = calloc(1, sizeof *j);
@@ -152,7 +160,8 @@ static void offer_confirm(qg_stream *st)
 
 /* --- asking ------------------------------------------------------------------ */
 
-static void answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
+static void
+answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
 {
 	uint8_t mac[QG_MAC_BYTES];
 	qg_segment_answer_mac(st->offer, st->offer->tag, mac);
@@ -164,7 +173,8 @@ static void answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
 		offer_again(st, LINK_MS, LINK_MAX_MS);
 }
 
-static void offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
+static void
+offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 {
 	switch (a->result) {
 	case QG_KMS_BATCH_CONFIRMED:
@@ -174,7 +184,8 @@ static void offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 		offer_again(st, PENDING_MS, PENDING_MAX_MS);
 		return;
 	case QG_KMS_BATCH_FULL:
-		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name, st->offer->number);
+		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name,
+		       st->offer->number);
 		offer_again(st, FULL_MS, FULL_MAX_MS);
 		return;
 	case QG_KMS_BATCH_MISMATCH:
@@ -191,7 +202,8 @@ static void offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, false);
 }
 
-static void offer_done(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+static void
+offer_done(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	qg_segment *s = ctx;
 	qg_epoch *e = s->epoch;
@@ -216,7 +228,8 @@ static void offer_done(void *ctx, qg_err err, int http_status, const char *body,
 
 /* Not while the gateway stops, since the channel ends before the core does: the
  * next start sends what is stored. */
-static void offer_send(qg_stream *st)
+static void
+offer_send(qg_stream *st)
 {
 	qg_segment *s = st->offer;
 	if (st->stopping)
@@ -225,7 +238,8 @@ static void offer_send(qg_stream *st)
 	s->pins++;
 	s->epoch->pins++;
 	st->offer_flight = true;
-	qg_err err = ch->ops->send(ch, st->neighbour->id, QG_KMS_NEW_KEY_BATCH, s->message, s->message_len, offer_done, s);
+	qg_err err = ch->ops->send(ch, st->neighbour->id, QG_KMS_NEW_KEY_BATCH, s->message, s->message_len,
+				   offer_done, s);
 	if (err == QG_OK)
 		return;
 	s->epoch->pins--;
@@ -236,7 +250,8 @@ static void offer_send(qg_stream *st)
 
 /* --- storing ----------------------------------------------------------------- */
 
-static void store_done(qg_job *job, qg_err err)
+static void
+store_done(qg_job *job, qg_err err)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
 	qg_segment *s = j->seg;
@@ -254,13 +269,20 @@ static void store_done(qg_job *job, qg_err err)
 	qg_segment_job_free(j);
 }
 
-static qg_err offer_message(qg_segment *s)
+static qg_err
+offer_message(qg_segment *s)
 {
 	qg_epoch *e = s->epoch;
 	const qg_config *cfg = e->stream->core->part.cfg;
-	qg_kms_batch m = { .ksid = e->ksid, .segment = s->number, .first_index = s->first_index, .count = s->count,
-			   .use = s->use, .root = e->keys_out == NULL, .issue_s = cfg->issue_s, .fetch_s = cfg->fetch_s,
-			   .mark = e->mark };
+	qg_kms_batch m = {.ksid = e->ksid,
+			  .segment = s->number,
+			  .first_index = s->first_index,
+			  .count = s->count,
+			  .use = s->use,
+			  .root = e->keys_out == NULL,
+			  .issue_s = cfg->issue_s,
+			  .fetch_s = cfg->fetch_s,
+			  .mark = e->mark};
 	memcpy(m.epoch, e->id, sizeof m.epoch);
 	strncpy(m.stream, e->stream->cfg->name, sizeof m.stream - 1);
 	qg_segment_set_root(s, m.root);
@@ -279,7 +301,8 @@ static qg_err offer_message(qg_segment *s)
 	return QG_OK;
 }
 
-static qg_err offer_job_new(qg_segment *s, qg_segment_job **out)
+static qg_err
+offer_job_new(qg_segment *s, qg_segment_job **out)
 {
 	s->born_ms = qg_lifetime_owner_ms(&s->epoch->stream->core->life);
 	qg_err err = offer_message(s);
@@ -290,7 +313,8 @@ static qg_err offer_job_new(qg_segment *s, qg_segment_job **out)
 	return err;
 }
 
-static qg_segment *next_complete(qg_epoch *e)
+static qg_segment *
+next_complete(qg_epoch *e)
 {
 	for (uint32_t i = 0; i < e->n_seg; i++) {
 		qg_segment *s = e->seg[i];
@@ -301,7 +325,8 @@ static qg_segment *next_complete(qg_epoch *e)
 }
 
 /* One that was stored before a start and not answered: sent as it is. */
-static qg_segment *stored_offer(const qg_stream *st)
+static qg_segment *
+stored_offer(const qg_stream *st)
 {
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older)
 		for (uint32_t i = 0; i < e->n_seg; i++)
@@ -310,14 +335,16 @@ static qg_segment *stored_offer(const qg_stream *st)
 	return NULL;
 }
 
-static void offer_attach(qg_stream *st, qg_segment *s)
+static void
+offer_attach(qg_stream *st, qg_segment *s)
 {
 	st->offer = s;
 	s->pins++;
 	s->epoch->pins++;
 }
 
-static void offer_begin(qg_stream *st, qg_segment *s)
+static void
+offer_begin(qg_stream *st, qg_segment *s)
 {
 	qg_epoch *e = s->epoch;
 	qg_segment_job *j = NULL;
@@ -329,8 +356,8 @@ static void offer_begin(qg_stream *st, qg_segment *s)
 		e->decided_out = decided;
 		free(s->message);
 		s->message = NULL;
-		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_offered stream=%s segment=%u reason=\"%s\"", st->cfg->name,
-		       s->number, qg_err_text(err));
+		qg_log(QG_LOG_ERROR, "stream", "event=segment_not_offered stream=%s segment=%u reason=\"%s\"",
+		       st->cfg->name, s->number, qg_err_text(err));
 		return;
 	}
 	s->phase = QG_SEG_STORING;
@@ -338,7 +365,8 @@ static void offer_begin(qg_stream *st, qg_segment *s)
 	qg_committer_submit(st->core->committer, &j->job);
 }
 
-void qg_offer_step(qg_stream *st, uint64_t now_ms)
+void
+qg_offer_step(qg_stream *st, uint64_t now_ms)
 {
 	if (st->offer != NULL) {
 		if (st->offer->phase == QG_SEG_OFFERED && !st->offer_flight && now_ms >= st->offer_at_ms)

@@ -15,7 +15,8 @@ static const char empty_object[] = "{}";
 
 /* --- key_stream_closed ---------------------------------------------------------- */
 
-static void closed_sent(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+static void
+closed_sent(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	(void)body;
 	(void)len;
@@ -31,9 +32,10 @@ static void closed_sent(void *ctx, qg_err err, int http_status, const char *body
 	pthread_mutex_unlock(&st->lock);
 }
 
-static void tell_closed(qg_stream *st, qg_epoch *e)
+static void
+tell_closed(qg_stream *st, qg_epoch *e)
 {
-	qg_kms_closed m = { .ksid = e->ksid, .reason = e->reason };
+	qg_kms_closed m = {.ksid = e->ksid, .reason = e->reason};
 	memcpy(m.epoch, e->id, sizeof m.epoch);
 	strncpy(m.stream, st->cfg->name, sizeof m.stream - 1);
 	char text[1024];
@@ -43,22 +45,25 @@ static void tell_closed(qg_stream *st, qg_epoch *e)
 	qg_channel *ch = st->core->part.channel;
 	e->telling = true;
 	e->pins++;
-	if (ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, closed_sent, e) != QG_OK) {
+	if (ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, closed_sent, e) !=
+	    QG_OK) {
 		e->telling = false;
 		e->pins--;
 		e->tell_at_ms = qg_clock_elapsed_ms() + TELL_AGAIN_MS;
 	}
 }
 
-void qg_closed_step(qg_stream *st, uint64_t now_ms)
+void
+qg_closed_step(qg_stream *st, uint64_t now_ms)
 {
 	for (qg_epoch *e = st->newest; e != NULL; e = e->older)
 		if (e->tell_closed && !e->telling && now_ms >= e->tell_at_ms)
 			tell_closed(st, e);
 }
 
-void qg_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
-		       void *ctx)
+void
+qg_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+		  qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_closed m;
 	if (qg_kms_closed_decode(body, len, &m) != QG_OK) {
@@ -84,29 +89,33 @@ typedef struct status_question {
 	size_t index; /* of the neighbour */
 } status_question;
 
-static void disowned(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+static void
+disowned(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	(void)ctx, (void)err, (void)http_status, (void)body, (void)len;
 }
 
 /* The neighbour has an epoch that this end has no longer. Should the message
  * be lost, the next new_key_batch for it is answered that it is unknown. */
-static void disown_epoch(qg_stream *st, const uint8_t id[16])
+static void
+disown_epoch(qg_stream *st, const uint8_t id[16])
 {
-	qg_kms_closed m = { .reason = QG_KMS_CLOSE_ROLLBACK };
+	qg_kms_closed m = {.reason = QG_KMS_CLOSE_ROLLBACK};
 	memcpy(m.epoch, id, sizeof m.epoch);
 	strncpy(m.stream, st->cfg->name, sizeof m.stream - 1);
 	char text[1024];
 	size_t len = 0;
 	qg_channel *ch = st->core->part.channel;
 	if (qg_kms_closed_encode(&m, text, sizeof text, &len) != QG_OK ||
-	    ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, disowned, NULL) != QG_OK)
+	    ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, disowned, NULL) !=
+		    QG_OK)
 		qg_log(QG_LOG_WARN, "stream", "event=epoch_not_disowned stream=%s", st->cfg->name);
 }
 
 /* What the neighbour saw of an epoch must not be ahead of what we know of it:
  * else our store is an old one (SOUNDNESS 9). */
-static bool compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_status *s)
+static bool
+compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_status *s)
 {
 	qg_stream *st = qg_stream_find(core, neighbour, s->stream);
 	if (st == NULL)
@@ -121,7 +130,8 @@ static bool compare_epoch(struct qg_core *core, const char *neighbour, const qg_
 	bool old = e != NULL && e->row > core->rollback_row &&
 		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
 	if (old)
-		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name, neighbour);
+		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name,
+		       neighbour);
 	pthread_mutex_unlock(&st->lock);
 	return old;
 }
@@ -131,19 +141,22 @@ typedef struct rollback_job {
 	int64_t row;
 } rollback_job;
 
-static qg_err rollback_run(qg_job *job, qg_store *store)
+static qg_err
+rollback_run(qg_job *job, qg_store *store)
 {
 	return store->ops->number_put(store, "rollback_row", ((rollback_job *)job)->row);
 }
 
-static void rollback_done(qg_job *job, qg_err err)
+static void
+rollback_done(qg_job *job, qg_err err)
 {
 	if (err != QG_OK)
 		qg_log(QG_LOG_ERROR, "store", "event=rollback_not_saved reason=\"%s\"", qg_err_text(err));
 	free(job);
 }
 
-static void save_rollback_row(struct qg_core *core)
+static void
+save_rollback_row(struct qg_core *core)
 {
 	rollback_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
@@ -157,7 +170,8 @@ static void save_rollback_row(struct qg_core *core)
 /* Keys of an old store may have been handed out since, in either direction and
  * with any neighbour: all epochs end and all keys go, as at a start that finds
  * it by the anchor. */
-static void end_old_store(struct qg_core *core)
+static void
+end_old_store(struct qg_core *core)
 {
 	core->rolled_back = true;
 	for (size_t i = 0; i < core->n_streams; i++) {
@@ -176,7 +190,8 @@ static void end_old_store(struct qg_core *core)
 }
 
 /* An epoch that we fill and the neighbour has no longer leads nowhere. */
-static void end_unknown_epoch(qg_stream *st, const qg_kms_status *status)
+static void
+end_unknown_epoch(qg_stream *st, const qg_kms_status *status)
 {
 	qg_epoch *e = qg_epoch_filling(st);
 	if (e == NULL || !e->restored)
@@ -190,7 +205,8 @@ static void end_unknown_epoch(qg_stream *st, const qg_kms_status *status)
 
 /* Issuing waits for the first outcome only: a neighbour that cannot be reached
  * does not block a start (SOUNDNESS 9), but is asked again. */
-static void neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_status *status)
+static void
+neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_status *status)
 {
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
@@ -206,7 +222,8 @@ static void neighbour_checked(struct qg_core *core, const char *neighbour, const
 }
 
 /* After the first outcome fetches need not wait for this neighbour any more. */
-static void check_outcome(struct qg_core *core, size_t index, bool answered)
+static void
+check_outcome(struct qg_core *core, size_t index, bool answered)
 {
 	pthread_mutex_lock(&core->lock);
 	qg_neighbour_check *check = &core->check[index];
@@ -220,7 +237,8 @@ static void check_outcome(struct qg_core *core, size_t index, bool answered)
 		qg_fetch_settled(core);
 }
 
-static void status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
+static void
+status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	status_question *q = ctx;
 	struct qg_core *core = q->core;
@@ -236,8 +254,8 @@ static void status_answered(void *ctx, qg_err err, int http_status, const char *
 			old |= compare_epoch(core, neighbour, &status->epoch[i]);
 	else
 		/* Why stands in the log already, once a minute. */
-		qg_log(QG_LOG_DEBUG, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"", neighbour,
-		       qg_err_text(err));
+		qg_log(QG_LOG_DEBUG, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"",
+		       neighbour, qg_err_text(err));
 	if (old)
 		end_old_store(core);
 	neighbour_checked(core, neighbour, err == QG_OK ? status : NULL);
@@ -246,7 +264,8 @@ static void status_answered(void *ctx, qg_err err, int http_status, const char *
 	free(q);
 }
 
-static bool status_due(struct qg_core *core, size_t index, uint64_t now_ms)
+static bool
+status_due(struct qg_core *core, size_t index, uint64_t now_ms)
 {
 	qg_neighbour_check *check = &core->check[index];
 	pthread_mutex_lock(&core->lock);
@@ -257,7 +276,8 @@ static bool status_due(struct qg_core *core, size_t index, uint64_t now_ms)
 	return due;
 }
 
-void qg_status_step(struct qg_core *core, uint64_t now_ms)
+void
+qg_status_step(struct qg_core *core, uint64_t now_ms)
 {
 	qg_channel *ch = core->part.channel;
 	for (size_t i = 0; i < core->part.cfg->n_neighbours; i++) {
@@ -269,8 +289,8 @@ void qg_status_step(struct qg_core *core, uint64_t now_ms)
 			q->core = core;
 			q->index = i;
 		}
-		if (q != NULL && ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object, sizeof empty_object - 1,
-					       status_answered, q) == QG_OK)
+		if (q != NULL && ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object,
+					       sizeof empty_object - 1, status_answered, q) == QG_OK)
 			continue;
 		free(q);
 		neighbour_checked(core, id, NULL);
@@ -278,7 +298,8 @@ void qg_status_step(struct qg_core *core, uint64_t now_ms)
 	}
 }
 
-static void status_add(qg_kms_status *status, qg_stream *st, bool filling)
+static void
+status_add(qg_kms_status *status, qg_stream *st, bool filling)
 {
 	pthread_mutex_lock(&st->lock);
 	for (const qg_epoch *e = st->newest; e != NULL && status->n < QG_KMS_STATUS_MAX; e = e->older) {
@@ -294,14 +315,16 @@ static void status_add(qg_kms_status *status, qg_stream *st, bool filling)
 	pthread_mutex_unlock(&st->lock);
 }
 
-static void status_add_all(struct qg_core *core, const char *neighbour, bool filling, qg_kms_status *status)
+static void
+status_add_all(struct qg_core *core, const char *neighbour, bool filling, qg_kms_status *status)
 {
 	for (size_t i = 0; i < core->n_streams; i++)
 		if (strcmp(core->stream[i].neighbour->id, neighbour) == 0)
 			status_add(status, &core->stream[i], filling);
 }
 
-void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *answer, void *ctx)
+void
+qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *answer, void *ctx)
 {
 	qg_kms_status *status = calloc(1, sizeof *status);
 	char *text = malloc(QG_KMS_MSG_MAX);
@@ -324,8 +347,9 @@ void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answ
 
 /* --- the table ------------------------------------------------------------------- */
 
-static void receive_status(struct qg_core *core, const char *neighbour, const char *body, size_t len,
-			   qg_peer_answer *answer, void *ctx)
+static void
+receive_status(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+	       qg_peer_answer *answer, void *ctx)
 {
 	if (len != sizeof empty_object - 1 || memcmp(body, empty_object, len) != 0)
 		answer(ctx, 400, NULL, 0);
@@ -333,8 +357,9 @@ static void receive_status(struct qg_core *core, const char *neighbour, const ch
 		qg_status_receive(core, neighbour, answer, ctx);
 }
 
-void qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
-		      qg_peer_answer *answer, void *ctx)
+void
+qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
+		 qg_peer_answer *answer, void *ctx)
 {
 	typedef void receiver(struct qg_core *, const char *, const char *, size_t, qg_peer_answer *, void *);
 	static receiver *const receivers[QG_KMS_KINDS] = {

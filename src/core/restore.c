@@ -17,7 +17,8 @@ typedef struct restore {
 	bool reset; /* the epochs end, nothing is taken over */
 } restore;
 
-static qg_stream *stream_named(struct qg_core *core, const char *name)
+static qg_stream *
+stream_named(struct qg_core *core, const char *name)
 {
 	for (size_t i = 0; i < core->n_streams; i++)
 		if (strcmp(core->stream[i].cfg->name, name) == 0)
@@ -25,7 +26,8 @@ static qg_stream *stream_named(struct qg_core *core, const char *name)
 	return NULL;
 }
 
-static qg_epoch *epoch_of_row(struct qg_core *core, int64_t row)
+static qg_epoch *
+epoch_of_row(struct qg_core *core, int64_t row)
 {
 	for (size_t i = 0; i < core->n_streams; i++)
 		for (qg_epoch *e = core->stream[i].newest; e != NULL; e = e->older)
@@ -34,7 +36,8 @@ static qg_epoch *epoch_of_row(struct qg_core *core, int64_t row)
 	return NULL;
 }
 
-static qg_err restore_root(qg_epoch *e, bool ours, const uint8_t *blob, size_t len)
+static qg_err
+restore_root(qg_epoch *e, bool ours, const uint8_t *blob, size_t len)
 {
 	if (blob == NULL)
 		return QG_OK;
@@ -45,23 +48,27 @@ static qg_err restore_root(qg_epoch *e, bool ours, const uint8_t *blob, size_t l
 	return err == QG_OK ? qg_epoch_set_root(e, ours, &root) : err;
 }
 
-static uint32_t stored_decided_out(const qg_epoch_rec *rec)
+static uint32_t
+stored_decided_out(const qg_epoch_rec *rec)
 {
 	uint64_t next = rec->next_index / rec->segment_chunks;
 	uint64_t marked = (rec->mark + rec->segment_chunks - 1) / rec->segment_chunks;
 	return (uint32_t)(marked > next ? marked : next);
 }
 
-static qg_err load_epoch(const qg_epoch_rec *rec, void *ctx)
+static qg_err
+load_epoch(const qg_epoch_rec *rec, void *ctx)
 {
 	restore *r = ctx;
 	qg_stream *st = stream_named(r->core, rec->stream);
 	if (st == NULL) {
-		qg_log(QG_LOG_WARN, "store", "event=stream_not_configured stream=%s", qg_log_safe(rec->stream));
+		qg_log(QG_LOG_WARN, "store", "event=stream_not_configured stream=%s",
+		       qg_log_safe(rec->stream));
 		return QG_OK;
 	}
 	qg_epoch *e = NULL;
-	qg_err err = qg_epoch_new(st, &rec->ksid, rec->epoch, rec->opener, rec->chunk_size, rec->segment_chunks, &e);
+	qg_err err = qg_epoch_new(st, &rec->ksid, rec->epoch, rec->opener, rec->chunk_size,
+				  rec->segment_chunks, &e);
 	if (err != QG_OK)
 		return err;
 	e->row = rec->row;
@@ -89,7 +96,8 @@ static qg_err load_epoch(const qg_epoch_rec *rec, void *ctx)
 }
 
 /* Ours: below the mark is uncertain since nobody knows what was issued. */
-static void restore_ours(qg_segment *s, const qg_segment_rec *rec)
+static void
+restore_ours(qg_segment *s, const qg_segment_rec *rec)
 {
 	qg_epoch *e = s->epoch;
 	qg_stream *st = e->stream;
@@ -106,7 +114,8 @@ static void restore_ours(qg_segment *s, const qg_segment_rec *rec)
 	st->ready += s->hi - s->cursor;
 }
 
-static qg_err restore_theirs(qg_segment *s, const qg_segment_rec *rec)
+static qg_err
+restore_theirs(qg_segment *s, const qg_segment_rec *rec)
 {
 	qg_epoch *e = s->epoch;
 	size_t bits = ((size_t)s->count + 7) / 8;
@@ -131,7 +140,8 @@ static qg_err restore_theirs(qg_segment *s, const qg_segment_rec *rec)
 	return QG_OK;
 }
 
-static qg_err restore_data(qg_segment *s, const qg_segment_rec *rec)
+static qg_err
+restore_data(qg_segment *s, const qg_segment_rec *rec)
 {
 	if (rec->sealed == NULL) {
 		qg_segment_drop_data(s);
@@ -140,7 +150,8 @@ static qg_err restore_data(qg_segment *s, const qg_segment_rec *rec)
 	return qg_segment_unseal(s, rec->sealed, rec->sealed_len);
 }
 
-static qg_err restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment *s)
+static qg_err
+restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment *s)
 {
 	if (rec->count != e->segment_chunks || rec->message_len == 0)
 		return QG_E_CORRUPT;
@@ -167,7 +178,8 @@ static qg_err restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment
 	return rec->ours ? QG_OK : restore_theirs(s, rec);
 }
 
-static qg_err load_segment(const qg_segment_rec *rec, void *ctx)
+static qg_err
+load_segment(const qg_segment_rec *rec, void *ctx)
 {
 	restore *r = ctx;
 	qg_epoch *e = epoch_of_row(r->core, rec->epoch_row);
@@ -187,7 +199,8 @@ static qg_err load_segment(const qg_segment_rec *rec, void *ctx)
 
 /* --- the anchor ------------------------------------------------------------------- */
 
-static const qg_anchor_entry *anchored_entry(const qg_anchor_state *a, const uint8_t id[16])
+static const qg_anchor_entry *
+anchored_entry(const qg_anchor_state *a, const uint8_t id[16])
 {
 	for (size_t i = 0; i < a->n; i++)
 		if (memcmp(a->entry[i].epoch, id, 16) == 0)
@@ -197,7 +210,8 @@ static const qg_anchor_entry *anchored_entry(const qg_anchor_state *a, const uin
 
 /* The anchor is written after the database and before use, so it may only lag
  * behind: anything else means that the database was put back. */
-static bool store_is_old(struct qg_core *core, bool found, const qg_anchor_state *a)
+static bool
+store_is_old(struct qg_core *core, bool found, const qg_anchor_state *a)
 {
 	if (core->part.fresh)
 		return false;
@@ -216,7 +230,8 @@ static bool store_is_old(struct qg_core *core, bool found, const qg_anchor_state
 	return false;
 }
 
-static qg_err anchor_open(struct qg_core *core, qg_anchor_state *a, bool *found, char *why, size_t why_room)
+static qg_err
+anchor_open(struct qg_core *core, qg_anchor_state *a, bool *found, char *why, size_t why_room)
 {
 	uint8_t key[32];
 	qg_sealer_derive(core->part.sealer, "anchor", key);
@@ -227,13 +242,15 @@ static qg_err anchor_open(struct qg_core *core, qg_anchor_state *a, bool *found,
 	return err;
 }
 
-static void anchor_fill(struct qg_core *core)
+static void
+anchor_fill(struct qg_core *core)
 {
 	qg_anchor_state *a = &core->anchored;
 	a->commits = (uint64_t)core->commits;
 	a->n = 0;
 	for (size_t i = 0; i < core->n_streams; i++)
-		for (const qg_epoch *e = core->stream[i].newest; e != NULL && a->n < QG_ANCHOR_EPOCHS; e = e->older) {
+		for (const qg_epoch *e = core->stream[i].newest; e != NULL && a->n < QG_ANCHOR_EPOCHS;
+		     e = e->older) {
 			memcpy(a->entry[a->n].epoch, e->id, sizeof e->id);
 			a->entry[a->n++].mark = e->mark;
 		}
@@ -246,7 +263,8 @@ typedef struct row_list {
 	size_t n, room;
 } row_list;
 
-static qg_err row_add(row_list *l, int64_t row)
+static qg_err
+row_add(row_list *l, int64_t row)
 {
 	if (l->n == l->room) {
 		size_t room = l->room * 2 + 64;
@@ -260,17 +278,20 @@ static qg_err row_add(row_list *l, int64_t row)
 	return QG_OK;
 }
 
-static qg_err list_transfer(const qg_transfer_rec *rec, void *ctx)
+static qg_err
+list_transfer(const qg_transfer_rec *rec, void *ctx)
 {
 	return row_add(ctx, rec->row);
 }
 
-static qg_err list_segment(const qg_segment_rec *rec, void *ctx)
+static qg_err
+list_segment(const qg_segment_rec *rec, void *ctx)
 {
 	return row_add(ctx, rec->row);
 }
 
-static qg_err write_ended(qg_store *store, const qg_epoch *e)
+static qg_err
+write_ended(qg_store *store, const qg_epoch *e)
 {
 	qg_epoch_image img;
 	qg_err err = qg_epoch_snapshot(e, &img);
@@ -280,7 +301,8 @@ static qg_err write_ended(qg_store *store, const qg_epoch *e)
 	return err;
 }
 
-static qg_err end_all_rows(struct qg_core *core, const row_list *segments, const row_list *transfers)
+static qg_err
+end_all_rows(struct qg_core *core, const row_list *segments, const row_list *transfers)
 {
 	qg_store *store = core->part.store;
 	qg_err err = QG_OK;
@@ -301,11 +323,12 @@ static qg_err end_all_rows(struct qg_core *core, const row_list *segments, const
 
 /* Keys of an old database may have been handed out since: all of it goes, in
  * both directions; only the key-ID keys stay, to answer for old IDs. */
-static qg_err end_all(struct qg_core *core, uint64_t commits)
+static qg_err
+end_all(struct qg_core *core, uint64_t commits)
 {
 	qg_store *store = core->part.store;
 	uint64_t end_ms = qg_epoch_end_ms(core);
-	row_list segments = { 0 }, transfers = { 0 };
+	row_list segments = {0}, transfers = {0};
 	for (size_t i = 0; i < core->n_streams; i++)
 		for (qg_epoch *e = core->stream[i].newest; e != NULL; e = e->older) {
 			e->state = QG_EPOCH_DRAINING;
@@ -336,7 +359,8 @@ static qg_err end_all(struct qg_core *core, uint64_t commits)
 
 /* --- all of it -------------------------------------------------------------------- */
 
-static qg_err restore_life(struct qg_core *core)
+static qg_err
+restore_life(struct qg_core *core)
 {
 	qg_store *store = core->part.store;
 	int64_t owner_ms = 0, far_ms = 0, wall_ms = 0;
@@ -349,15 +373,19 @@ static qg_err restore_life(struct qg_core *core)
 		err = store->ops->number_get(store, "commits", &core->commits);
 	if (err == QG_OK)
 		err = store->ops->number_get(store, "rollback_row", &core->rollback_row);
-	qg_lifetime_checkpoint c = { .owner_ms = (uint64_t)owner_ms, .far_ms = (uint64_t)far_ms, .wall_ms = wall_ms,
-				     .valid = wall_ms != 0 };
+	qg_lifetime_checkpoint c = {.owner_ms = (uint64_t)owner_ms,
+				    .far_ms = (uint64_t)far_ms,
+				    .wall_ms = wall_ms,
+				    .valid = wall_ms != 0};
 	if (err == QG_OK && qg_lifetime_start(&core->life, &c, core->part.cfg->clock_jump_s))
-		qg_log(QG_LOG_ERROR, "store", "event=clock_jump reason=\"the wall clock went ahead further than believed\"");
+		qg_log(QG_LOG_ERROR, "store",
+		       "event=clock_jump reason=\"the wall clock went ahead further than believed\"");
 	return err;
 }
 
 /* Only the newest epoch goes on being filled. */
-static void resume_streams(struct qg_core *core)
+static void
+resume_streams(struct qg_core *core)
 {
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
@@ -376,8 +404,9 @@ static void resume_streams(struct qg_core *core)
 	}
 }
 
-static qg_err restore_loaded(struct qg_core *core, restore *r, bool found, const qg_anchor_state *a, char *why,
-			     size_t why_room)
+static qg_err
+restore_loaded(struct qg_core *core, restore *r, bool found, const qg_anchor_state *a, char *why,
+	       size_t why_room)
 {
 	core->rolled_back = store_is_old(core, found, a);
 	qg_err err;
@@ -397,9 +426,10 @@ static qg_err restore_loaded(struct qg_core *core, restore *r, bool found, const
 	return err;
 }
 
-qg_err qg_restore_all(struct qg_core *core, bool reset, char *why, size_t why_room)
+qg_err
+qg_restore_all(struct qg_core *core, bool reset, char *why, size_t why_room)
 {
-	restore r = { .core = core, .reset = reset };
+	restore r = {.core = core, .reset = reset};
 	bool found = false;
 	qg_anchor_state *a = calloc(1, sizeof *a);
 	if (a == NULL)

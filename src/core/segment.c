@@ -9,30 +9,36 @@
 /* A segment's chunks, from the first: [key-ID root, in the direction's first
  * segment only] usable chunks ... [answer key] [request key]. */
 
-uint32_t qg_segment_key_chunks(uint32_t chunk_size)
+uint32_t
+qg_segment_key_chunks(uint32_t chunk_size)
 {
 	return (QG_MAC_KEY_BYTES + chunk_size - 1) / chunk_size;
 }
 
-uint32_t qg_segment_root_chunks(uint32_t chunk_size)
+uint32_t
+qg_segment_root_chunks(uint32_t chunk_size)
 {
 	return (QG_KEY_ID_ROOT_MIN + chunk_size - 1) / chunk_size;
 }
 
-uint32_t qg_segment_max_key_bytes(uint32_t chunk_size, uint32_t segment_chunks)
+uint32_t
+qg_segment_max_key_bytes(uint32_t chunk_size, uint32_t segment_chunks)
 {
-	uint32_t usable = segment_chunks - 2 * qg_segment_key_chunks(chunk_size) - qg_segment_root_chunks(chunk_size);
+	uint32_t usable =
+		segment_chunks - 2 * qg_segment_key_chunks(chunk_size) - qg_segment_root_chunks(chunk_size);
 	uint32_t half = segment_chunks / 2 < usable ? segment_chunks / 2 : usable;
 	uint64_t bytes = (uint64_t)half * chunk_size;
 	return bytes < 4095 ? (uint32_t)bytes : 4095;
 }
 
-static size_t segment_bits(const qg_segment *s)
+static size_t
+segment_bits(const qg_segment *s)
 {
 	return ((size_t)s->count + 7) / 8;
 }
 
-qg_err qg_segment_new(qg_epoch *e, uint32_t number, bool ours, qg_segment **out)
+qg_err
+qg_segment_new(qg_epoch *e, uint32_t number, bool ours, qg_segment **out)
 {
 	qg_segment *s = calloc(1, sizeof *s);
 	if (s == NULL)
@@ -65,7 +71,8 @@ qg_err qg_segment_new(qg_epoch *e, uint32_t number, bool ours, qg_segment **out)
 	return QG_OK;
 }
 
-void qg_segment_free(qg_segment **s)
+void
+qg_segment_free(qg_segment **s)
 {
 	if (s == NULL || *s == NULL)
 		return;
@@ -77,7 +84,8 @@ void qg_segment_free(qg_segment **s)
 	*s = NULL;
 }
 
-void qg_segment_set_root(qg_segment *s, bool root)
+void
+qg_segment_set_root(qg_segment *s, bool root)
 {
 	uint32_t cs = s->epoch->chunk_size;
 	s->root = root;
@@ -87,13 +95,15 @@ void qg_segment_set_root(qg_segment *s, bool root)
 	s->left = s->hi - s->lo;
 }
 
-uint8_t *qg_segment_chunk(const qg_segment *s, uint32_t i)
+uint8_t *
+qg_segment_chunk(const qg_segment *s, uint32_t i)
 {
 	assert(i <= s->count && s->data != NULL);
 	return s->data->data + (size_t)i * s->epoch->chunk_size;
 }
 
-void qg_segment_request_mac(const qg_segment *s, const qg_kms_batch *m, uint8_t mac[QG_MAC_BYTES])
+void
+qg_segment_request_mac(const qg_segment *s, const qg_kms_batch *m, uint8_t mac[QG_MAC_BYTES])
 {
 	uint8_t canonical[QG_KMS_BATCH_CANONICAL_MAX];
 	qg_writer w = qg_writer_of(canonical, sizeof canonical);
@@ -109,7 +119,8 @@ void qg_segment_request_mac(const qg_segment *s, const qg_kms_batch *m, uint8_t 
 	qg_wipe(&st, sizeof st);
 }
 
-void qg_segment_answer_mac(const qg_segment *s, const uint8_t request_mac[QG_MAC_BYTES], uint8_t mac[QG_MAC_BYTES])
+void
+qg_segment_answer_mac(const qg_segment *s, const uint8_t request_mac[QG_MAC_BYTES], uint8_t mac[QG_MAC_BYTES])
 {
 	uint8_t canonical[QG_KMS_BATCH_CANONICAL_MAX];
 	qg_writer w = qg_writer_of(canonical, sizeof canonical);
@@ -119,7 +130,8 @@ void qg_segment_answer_mac(const qg_segment *s, const uint8_t request_mac[QG_MAC
 	crypto_onetimeauth(mac, canonical, w.len, qg_segment_chunk(s, key_at));
 }
 
-void qg_segment_wipe(qg_segment *s, uint32_t first, uint32_t n)
+void
+qg_segment_wipe(qg_segment *s, uint32_t first, uint32_t n)
 {
 	assert(first + n <= s->count);
 	if (s->data != NULL && n > 0)
@@ -127,19 +139,22 @@ void qg_segment_wipe(qg_segment *s, uint32_t first, uint32_t n)
 	s->dirty = true;
 }
 
-void qg_segment_wipe_reserved(qg_segment *s)
+void
+qg_segment_wipe_reserved(qg_segment *s)
 {
 	qg_segment_wipe(s, 0, s->lo);
 	qg_segment_wipe(s, s->hi, s->count - s->hi);
 }
 
-void qg_segment_drop_data(qg_segment *s)
+void
+qg_segment_drop_data(qg_segment *s)
 {
 	qg_secret_free(&s->data);
 	s->dirty = true;
 }
 
-bool qg_bits_any(const uint8_t *bits, uint32_t first, uint32_t n)
+bool
+qg_bits_any(const uint8_t *bits, uint32_t first, uint32_t n)
 {
 	for (uint32_t i = first; i < first + n; i++)
 		if (bits[i / 8] & (1u << (i % 8)))
@@ -147,7 +162,8 @@ bool qg_bits_any(const uint8_t *bits, uint32_t first, uint32_t n)
 	return false;
 }
 
-bool qg_bits_all(const uint8_t *bits, uint32_t first, uint32_t n)
+bool
+qg_bits_all(const uint8_t *bits, uint32_t first, uint32_t n)
 {
 	for (uint32_t i = first; i < first + n; i++)
 		if (!(bits[i / 8] & (1u << (i % 8))))
@@ -155,19 +171,22 @@ bool qg_bits_all(const uint8_t *bits, uint32_t first, uint32_t n)
 	return true;
 }
 
-void qg_bits_set(uint8_t *bits, uint32_t first, uint32_t n)
+void
+qg_bits_set(uint8_t *bits, uint32_t first, uint32_t n)
 {
 	for (uint32_t i = first; i < first + n; i++)
 		bits[i / 8] = (uint8_t)(bits[i / 8] | (1u << (i % 8)));
 }
 
-void qg_bits_clear(uint8_t *bits, uint32_t first, uint32_t n)
+void
+qg_bits_clear(uint8_t *bits, uint32_t first, uint32_t n)
 {
 	for (uint32_t i = first; i < first + n; i++)
 		bits[i / 8] = (uint8_t)(bits[i / 8] & ~(1u << (i % 8)));
 }
 
-qg_err qg_segment_seal(qg_segment *s, uint8_t **blob, size_t *len)
+qg_err
+qg_segment_seal(qg_segment *s, uint8_t **blob, size_t *len)
 {
 	uint8_t ad[QG_KMS_BATCH_CANONICAL_MAX];
 	size_t ad_len = qg_epoch_ad(s->epoch, "segment", s->number, ad, sizeof ad);
@@ -187,7 +206,8 @@ qg_err qg_segment_seal(qg_segment *s, uint8_t **blob, size_t *len)
 	return QG_OK;
 }
 
-qg_err qg_segment_unseal(qg_segment *s, const uint8_t *blob, size_t len)
+qg_err
+qg_segment_unseal(qg_segment *s, const uint8_t *blob, size_t len)
 {
 	uint8_t ad[QG_KMS_BATCH_CANONICAL_MAX];
 	size_t ad_len = qg_epoch_ad(s->epoch, "segment", s->number, ad, sizeof ad);

@@ -9,7 +9,8 @@
 /* What both sides of a confirmation do alike: store a segment with its epoch,
  * take the key-ID root from it, report one that ends. */
 
-static qg_err job_run(qg_job *job, qg_store *store)
+static qg_err
+job_run(qg_job *job, qg_store *store)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
 	qg_err err = store->ops->segment_put(store, &j->rec);
@@ -20,20 +21,32 @@ static qg_err job_run(qg_job *job, qg_store *store)
 	return err;
 }
 
-static void job_record(qg_segment_job *j, const qg_segment *s, size_t blob_len, size_t used_len)
+static void
+job_record(qg_segment_job *j, const qg_segment *s, size_t blob_len, size_t used_len)
 {
-	j->rec = (qg_segment_rec){ .epoch_row = s->epoch->row, .number = s->number, .ours = s->ours,
-				   .use = (uint8_t)s->use,
-				   .state = s->ours ? QG_SEGMENT_OFFERED : QG_SEGMENT_CONFIRMED,
-				   .first_index = s->first_index, .count = s->count, .root = s->root,
-				   .sealed = j->blob, .sealed_len = blob_len, .used = j->none_used,
-				   .used_len = used_len, .message = (uint8_t *)s->message,
-				   .message_len = s->message_len, .tag = s->tag, .born_ms = s->born_ms,
-				   .ready_wall_ms = s->ours ? 0 : qg_clock_wall_ms(), .issue_s = s->issue_s,
-				   .fetch_s = s->fetch_s };
+	j->rec = (qg_segment_rec){.epoch_row = s->epoch->row,
+				  .number = s->number,
+				  .ours = s->ours,
+				  .use = (uint8_t)s->use,
+				  .state = s->ours ? QG_SEGMENT_OFFERED : QG_SEGMENT_CONFIRMED,
+				  .first_index = s->first_index,
+				  .count = s->count,
+				  .root = s->root,
+				  .sealed = j->blob,
+				  .sealed_len = blob_len,
+				  .used = j->none_used,
+				  .used_len = used_len,
+				  .message = (uint8_t *)s->message,
+				  .message_len = s->message_len,
+				  .tag = s->tag,
+				  .born_ms = s->born_ms,
+				  .ready_wall_ms = s->ours ? 0 : qg_clock_wall_ms(),
+				  .issue_s = s->issue_s,
+				  .fetch_s = s->fetch_s};
 }
 
-qg_err qg_segment_job_new(qg_segment *s, qg_segment_job **out)
+qg_err
+qg_segment_job_new(qg_segment *s, qg_segment_job **out)
 {
 	size_t used_len = ((size_t)s->count + 7) / 8, blob_len = 0;
 	qg_segment_job *j = calloc(1, sizeof *j);
@@ -55,7 +68,8 @@ qg_err qg_segment_job_new(qg_segment *s, qg_segment_job **out)
 	return QG_OK;
 }
 
-void qg_segment_job_free(qg_segment_job *j)
+void
+qg_segment_job_free(qg_segment_job *j)
 {
 	qg_epoch_image_free(&j->img);
 	free(j->blob);
@@ -63,7 +77,8 @@ void qg_segment_job_free(qg_segment_job *j)
 	free(j);
 }
 
-qg_err qg_segment_take_root(qg_segment *s)
+qg_err
+qg_segment_take_root(qg_segment *s)
 {
 	qg_epoch *e = s->epoch;
 	if (!s->root || (s->ours ? e->keys_out : e->keys_in) != NULL)
@@ -78,19 +93,26 @@ qg_err qg_segment_take_root(qg_segment *s)
 	return err;
 }
 
-void qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
+void
+qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *why)
 {
 	qg_stream *st = e->stream;
 	st->n_bad++;
 	e->bad_in_row += mismatch;
 	const char *side = qg_epoch_is_ours(e, number) ? "owner" : "far_end";
 	if (mismatch)
-		qg_log(QG_LOG_WARN, "stream", "event=segment_mismatch stream=%s segment=%u side=%s reason=\"%s\"",
-		       st->cfg->name, number, side, why);
+		qg_log(QG_LOG_WARN, "stream",
+		       "event=segment_mismatch stream=%s segment=%u side=%s reason=\"%s\"", st->cfg->name,
+		       number, side, why);
 	else
-		qg_log(QG_LOG_INFO, "stream", "event=segment_given_up stream=%s segment=%u side=%s reason=\"%s\"",
-		       st->cfg->name, number, side, why);
-	qg_audit_event ev = { .act = QG_AUDIT_DESTROYED, .caller = st->neighbour->id, .peer = st->cfg->name,
-			      .reason = why, .ids = &e->ksid, .n_ids = 1 };
+		qg_log(QG_LOG_INFO, "stream",
+		       "event=segment_given_up stream=%s segment=%u side=%s reason=\"%s\"", st->cfg->name,
+		       number, side, why);
+	qg_audit_event ev = {.act = QG_AUDIT_DESTROYED,
+			     .caller = st->neighbour->id,
+			     .peer = st->cfg->name,
+			     .reason = why,
+			     .ids = &e->ksid,
+			     .n_ids = 1};
 	qg_audit_write(st->core->part.audit, &ev);
 }

@@ -8,13 +8,15 @@
 #define FIRST_BACKOFF_MS 200
 #define REOPEN_MAX_MS 10000
 
-void qg_stream_kick(qg_stream *st)
+void
+qg_stream_kick(qg_stream *st)
 {
 	pthread_cond_broadcast(&st->wake);
 	qg_conductor_kick(st->core);
 }
 
-void qg_stream_go(qg_stream *st, qg_stream_phase phase)
+void
+qg_stream_go(qg_stream *st, qg_stream_phase phase)
 {
 	st->phase = phase;
 	st->retry_at_ms = 0;
@@ -22,7 +24,8 @@ void qg_stream_go(qg_stream *st, qg_stream_phase phase)
 	qg_stream_kick(st);
 }
 
-void qg_stream_retry(qg_stream *st, qg_stream_phase phase, unsigned max_ms)
+void
+qg_stream_retry(qg_stream *st, qg_stream_phase phase, unsigned max_ms)
 {
 	st->phase = phase;
 	st->retry_at_ms = qg_clock_elapsed_ms() + st->backoff_ms;
@@ -30,7 +33,8 @@ void qg_stream_retry(qg_stream *st, qg_stream_phase phase, unsigned max_ms)
 	qg_stream_kick(st);
 }
 
-void qg_stream_close_ksid(qg_stream *st, const qg_uuid *ksid)
+void
+qg_stream_close_ksid(qg_stream *st, const qg_uuid *ksid)
 {
 	if (st->ksid_open && qg_uuid_equal(&st->ksid, ksid))
 		st->ksid_open = false;
@@ -44,7 +48,8 @@ void qg_stream_close_ksid(qg_stream *st, const qg_uuid *ksid)
 /* What follows when no epoch is being filled: the opener chooses a KSID at its
  * key manager and hands it over; with a predefined one the hand-over comes
  * first, since an OPEN_CONNECT with a KSID waits for the peer's. */
-void qg_stream_reopen(qg_stream *st)
+void
+qg_stream_reopen(qg_stream *st)
 {
 	memset(&st->ksid, 0, sizeof st->ksid);
 	st->ksid_open = false;
@@ -62,7 +67,8 @@ void qg_stream_reopen(qg_stream *st)
 
 /* Every epoch leaves rows and records for as long as keys live: neither a key
  * manager that gives nothing of use nor a neighbour may make them at will. */
-void qg_stream_epoch_over(qg_stream *st, bool fruitful)
+void
+qg_stream_epoch_over(qg_stream *st, bool fruitful)
 {
 	if (fruitful)
 		st->reopen_ms = 0;
@@ -75,7 +81,8 @@ void qg_stream_epoch_over(qg_stream *st, bool fruitful)
 	st->accept_from_ms = waits ? qg_clock_elapsed_ms() + st->reopen_ms / 2 : 0;
 }
 
-qg_stream *qg_stream_find(struct qg_core *core, const char *neighbour, const char *name)
+qg_stream *
+qg_stream_find(struct qg_core *core, const char *neighbour, const char *name)
 {
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
@@ -85,7 +92,8 @@ qg_stream *qg_stream_find(struct qg_core *core, const char *neighbour, const cha
 	return NULL;
 }
 
-void qg_stream_run_waiters(qg_waiter *list, qg_err err)
+void
+qg_stream_run_waiters(qg_waiter *list, qg_err err)
 {
 	while (list != NULL) {
 		qg_waiter *w = list;

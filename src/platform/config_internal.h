@@ -79,10 +79,10 @@ typedef struct cfg_report {
 /* Reports the node and marks it as bad. */
 void qg_cfg_problem(cfg_report *r, cfg_node *node, const char *fmt, ...) QG_PRINTF(3, 4);
 /* Reports an option that is not there. */
-void qg_cfg_missing(cfg_report *r, const cfg_node *map, const char *name, const char *fmt, ...) 
+void qg_cfg_missing(cfg_report *r, const cfg_node *map, const char *name, const char *fmt, ...)
 	QG_PRINTF(4, 5);
 /* Reports what has no node; option is a fixed word. */
-void qg_cfg_problem_at(cfg_report *r, unsigned line, const char *option, const char *fmt, ...) 
+void qg_cfg_problem_at(cfg_report *r, unsigned line, const char *option, const char *fmt, ...)
 	QG_PRINTF(4, 5);
 /* Prints all by line; without memory, for what err tells, only that. */
 void qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out);

@@ -1,92 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "../../src/platform/config_internal.h"
-
-#define DATA "tests/unit/data/config/"
-#define FILE_ROOM 65536
-
-static char report[1 << 20]; /* of the last load */
-static qg_config *const untouched = (qg_config *)report;
-
-static FILE *
-open_report(void)
-{
-	report[0] = '\0'; /* nothing written leaves it as it is */
-	FILE *f = fmemopen(report, sizeof report - 1, "w");
-	assert_non_null(f);
-	return f;
-}
-
-static qg_config *
-load(const char *file, qg_err want)
-{
-	qg_config *c = untouched;
-	FILE *f = open_report();
-	const qg_err err = qg_config_load(file, f, &c);
-	assert_int_equal(fclose(f), 0);
-	if (err != want)
-		fail_msg("%s: %s where %s is right:\n%s", file, qg_err_text(err), qg_err_text(want), report);
-	if (want == QG_OK) {
-		assert_string_equal(report, "");
-		return c;
-	}
-	assert_ptr_equal(c, untouched);
-	return NULL;
-}
-
-static void
-write_temporary(char *name, const char *text, size_t len)
-{
-	const int fd = mkstemp(name);
-	assert_true(fd >= 0);
-	FILE *f = fdopen(fd, "w");
-	assert_non_null(f);
-	assert_int_equal(fwrite(text, 1, len, f), len);
-	assert_int_equal(fclose(f), 0);
-}
-
-static qg_config *
-load_bytes(const char *text, size_t len, qg_err want)
-{
-	char name[] = "/tmp/qkdgate-test-XXXXXX";
-	write_temporary(name, text, len);
-	qg_config *c = load(name, want);
-	assert_int_equal(unlink(name), 0);
-	return c;
-}
-
-static void
-refused(const char *text, size_t len, const char *why)
-{
-	(void)load_bytes(text, len, QG_E_PARSE);
-	if (strstr(report, why) == NULL)
-		fail_msg("\"%s\" is not in the report:\n%.2000s", why, report);
-}
-
-static size_t
-read_file(const char *name, char *buf, size_t room)
-{
-	FILE *f = fopen(name, "r");
-	if (f == NULL)
-		fail_msg("%s cannot be opened: the tests run in the top folder", name);
-	const size_t n = fread(buf, 1, room, f);
-	assert_true(n < room);
-	assert_int_equal(fclose(f), 0);
-	buf[n] = '\0';
-	return n;
-}
+#include "config_load.h"
 
 static void
 ends_in(const char *path, const char *end)
@@ -689,99 +605,6 @@ mutated_files(void **state)
 	assert_true(loaded > 0 && loaded < 2000);
 }
 
-/* --- schema and reference --------------------------------------------------------- */
-
-static void
-check_preset(const cfg_option *o)
-{
-	cfg_mem m = {NULL};
-	cfg_report r = {.file = "schema", .mem = &m};
-	cfg_checker c = {.report = &r, .mem = &m, .folder = "/"};
-	cfg_node *const n = qg_cfg_node(&m, NULL, CFG_SCALAR, o->name, 1);
-	assert_non_null(n);
-	n->text = o->preset;
-	qg_cfg_types[o->type].check(&c, o, n);
-	if (n->bad)
-		fail_msg("the default of %s is not allowed itself", o->name);
-	qg_cfg_mem_free(&m);
-}
-
-static size_t
-check_options(const cfg_option *fields)
-{
-	size_t n = 0, all = 0;
-	for (const cfg_option *o = fields; o->name != NULL; o++, n++) {
-		assert_non_null(o->help);
-		for (const cfg_option *other = fields; other != o; other++)
-			assert_string_not_equal(other->name, o->name);
-		if (o->preset != NULL) {
-			assert_false(o->required);
-			check_preset(o);
-		}
-		if (o->fields != NULL)
-			all += check_options(o->fields);
-	}
-	assert_true(n <= QG_CFG_OPTIONS_MAX);
-	return n + all;
-}
-
-static void
-the_schema_is_sound(void **state)
-{
-	(void)state;
-	assert_true(check_options(qg_cfg_schema) > 90);
-}
-
-static size_t
-print_reference(char *buf, size_t room)
-{
-	FILE *f = fmemopen(buf, room, "w");
-	assert_non_null(f);
-	qg_config_print_reference(f);
-	const long n = ftell(f);
-	assert_int_equal(fclose(f), 0);
-	assert_true(n > 0 && (size_t)n < room);
-	return (size_t)n;
-}
-
-static void
-the_reference_page_is_of_this_schema(void **state)
-{
-	static char made[FILE_ROOM], page[FILE_ROOM];
-	(void)state;
-	(void)print_reference(made, sizeof made);
-	(void)read_file("docs/configuration.md", page, sizeof page);
-	if (strcmp(made, page) != 0)
-		fail_msg("docs/configuration.md is not what `qkdgate config-reference` prints");
-}
-
-static void
-every_option_is_in_the_reference(const cfg_option *fields, const char *page)
-{
-	char row[128];
-	for (const cfg_option *o = fields; o->name != NULL; o++) {
-		assert_true(snprintf(row, sizeof row, "\n| `%s` | ", o->name) > 0);
-		assert_non_null(strstr(page, row));
-		if (o->fields != NULL)
-			every_option_is_in_the_reference(o->fields, page);
-	}
-}
-
-static void
-the_example_of_the_reference_loads(void **state)
-{
-	static char page[FILE_ROOM];
-	(void)state;
-	(void)print_reference(page, sizeof page);
-	every_option_is_in_the_reference(qg_cfg_schema, page);
-	const char *const start = strstr(page, "```yaml\n") + strlen("```yaml\n");
-	const char *const end = strstr(start, "```\n");
-	assert_non_null(end);
-	qg_config *c = load_bytes(start, (size_t)(end - start), QG_OK);
-	assert_int_equal(c->n_streams, 2);
-	qg_config_free(&c);
-}
-
 int
 main(void)
 {
@@ -805,9 +628,6 @@ main(void)
 		cmocka_unit_test(special_files),
 		cmocka_unit_test(other_yaml),
 		cmocka_unit_test(mutated_files),
-		cmocka_unit_test(the_schema_is_sound),
-		cmocka_unit_test(the_reference_page_is_of_this_schema),
-		cmocka_unit_test(the_example_of_the_reference_loads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -125,8 +125,7 @@ value_of(const qg_uuid *id, uint8_t *out, size_t n)
 
 static qg_err
 add(node *n, const char *initiator, const qg_uuid *id, const char *const *targets, size_t n_targets,
-    uint32_t size,
-    uint64_t expiry_ms)
+    uint32_t size, uint64_t expiry_ms)
 {
 	uint8_t value[4095];
 	value_of(id, value, size);
