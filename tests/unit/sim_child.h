@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -116,6 +117,8 @@ sim_child_start(sim_pair *p, size_t which)
 	argv[n] = NULL;
 	c->log = memfd_create("log", MFD_CLOEXEC);
 	assert_true(c->log >= 0);
+	/* Threads write at once, and a memfd does not lock its position. */
+	assert_int_equal(fcntl(c->log, F_SETFL, O_APPEND), 0);
 	c->pid = fork();
 	assert_true(c->pid >= 0);
 	if (c->pid == 0) {
