@@ -3,11 +3,13 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "qkdgate/audit.h"
 #include "qkdgate/core.h"
@@ -53,8 +55,13 @@ make_sealer(daemon_parts *d)
 	qg_seal_options o = {.master_key = d->cfg->master_key,
 			     .key_ring = d->cfg->key_ring,
 			     .rotate_s = d->cfg->key_ring_rotate_s};
-	qg_err err = qg_sealer_open(&o, &d->sealer);
-	if (err == QG_E_AUTH)
+	/* A new ring would open nothing of what the database holds. */
+	bool lost = access(o.key_ring, F_OK) != 0 && access(d->cfg->database, F_OK) == 0;
+	qg_err err = lost ? QG_E_NOTFOUND : qg_sealer_open(&o, &d->sealer);
+	if (lost)
+		snprintf(d->why, sizeof d->why, "key ring %s is missing, but database %s is there: put it back",
+			 o.key_ring, d->cfg->database);
+	else if (err == QG_E_AUTH)
 		snprintf(d->why, sizeof d->why,
 			 "key ring %s: damaged, or made with another master key than %s", o.key_ring,
 			 o.master_key);
@@ -182,8 +189,8 @@ static const daemon_step run_steps[] = {
 	{"kms", make_kms},
 	{"core", make_core},
 	{"kms_listener", make_kms_listener},
-	{"streams", make_sources},
 	{"sae_listener", make_etsi014},
+	{"streams", make_sources}, /* last: a start that fails leaves the epochs as they are */
 };
 
 static qg_err

@@ -131,6 +131,20 @@ def test_make_master_key_overwrites_nothing_and_is_private(make_network):
 
 # --- one daemon per database ---------------------------------------------------------------------------
 
+def test_a_lost_key_ring_is_not_made_anew_beside_its_database(make_network):
+    net = make_network(stock=64)
+    net.stop()
+    ring = net.folder / "kme-a-anchor" / "key-ring"
+    aside = ring.with_name("aside")
+    ring.rename(aside)
+    refuses(net, "is missing")
+    assert not ring.exists()
+    aside.rename(ring)
+    net.start()
+    net.wait_stock("alice", "bob")
+    exchange(net)
+
+
 def test_a_second_daemon_on_the_same_database_is_refused(make_network):
     net = make_network()
     second = net.folder / "second.yaml"
