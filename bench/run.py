@@ -15,6 +15,7 @@ taking it in costs is a figure of its own.
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -69,7 +70,7 @@ def keys_per_round(plan):
 class Bench:
     def __init__(self, plan):
         self.plan = plan
-        self.results = {}
+        self.results = {}  # name: [row of each round]
         stock = keys_per_round(plan) * 5 // 4
         self.stock_needed = keys_per_round(plan) * 9 // 8
 
@@ -292,6 +293,8 @@ def main():
     plan = dict(QUICK if options.quick else FULL)
     if options.rounds:
         plan["rounds"] = options.rounds
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench = Bench(plan)
     try:
         bench.run()
