@@ -191,7 +191,8 @@ keep_key(const work *w, size_t i, const char *id, const char *key)
 static bool
 same_key(const work *w, size_t i, const char *id, const char *key)
 {
-	return memcmp(w->ids + i * ID_CHARS, id, ID_CHARS) == 0 && memcmp(w->text + i * KEY_CHARS, key, KEY_CHARS) == 0;
+	return memcmp(w->ids + i * ID_CHARS, id, ID_CHARS) == 0 &&
+	       memcmp(w->text + i * KEY_CHARS, key, KEY_CHARS) == 0;
 }
 
 static bool
@@ -292,6 +293,26 @@ dispatch(engine *e, int64_t *wait_ns)
 	return true;
 }
 
+/* Says who waits for what. */
+static bool
+complain_stall(const engine *e)
+{
+	static const char *const phases[] = {
+		[LINK_CLOSED] = "closed", [LINK_CONNECTING] = "connecting", [LINK_HANDSHAKE] = "in the handshake",
+		[LINK_SENDING] = "sending", [LINK_RECEIVING] = "waiting for an answer", [LINK_IDLE] = "idle",
+	};
+	fprintf(stderr, "load: %s%s: nothing for 10 s; %" PRIu32 " of %" PRIu32 " begun, %" PRIu32 " done\n",
+		e->w->name, e->warming ? " (warming up)" : "", e->begun, e->n, e->done);
+	for (size_t phase = 0; phase < sizeof phases / sizeof phases[0]; phase++) {
+		uint32_t n = 0;
+		for (uint32_t i = 0; i < e->n_links; i++)
+			n += e->links[i]->phase == phase;
+		if (n > 0)
+			fprintf(stderr, "load: %" PRIu32 " connections %s\n", n, phases[phase]);
+	}
+	return false;
+}
+
 static bool
 drive(engine *e)
 {
@@ -300,12 +321,14 @@ drive(engine *e)
 		int64_t wait_ns;
 		if (!dispatch(e, &wait_ns))
 			return false;
+		if (e->done == e->n) /* some are answered as soon as they are asked */
+			break;
 		if (wait_ns < 0)
 			wait_ns = (int64_t)STALL_MS * 1000000;
 		struct timespec t = {.tv_sec = wait_ns / 1000000000, .tv_nsec = wait_ns % 1000000000};
 		int n = epoll_pwait2(e->epoll_fd, events, EVENTS, &t, NULL);
 		if (n == 0 && wait_ns >= (int64_t)STALL_MS * 1000000)
-			return complain(e->w, "no answer within 10 s", "", 0);
+			return complain_stall(e);
 		for (int i = 0; i < n; i++)
 			if (!serve(e, events[i].data.ptr))
 				return false;
@@ -466,7 +489,8 @@ measure_pair(const options *o, const link_target *near)
 	work enc = {.name = "enc_keys", .o = o, .target = near, .pid = (pid_t)o->pid, .keys = o->keys,
 		    .request = ask_enc, .answer = take_enc, .ids = ids, .text = text};
 	work dec = {.name = "dec_keys", .o = o, .target = &far, .pid = (pid_t)o->far_pid, .keys = o->keys,
-		    .request = o->keys == 1 ? ask_dec_one : ask_dec_many, .answer = take_dec, .ids = ids, .text = text};
+		    .request = o->keys == 1 ? ask_dec_one : ask_dec_many, .answer = take_dec, .ids = ids,
+		    .text = text};
 	bool ok = ids != NULL && text != NULL && status_path(enc.warm, sizeof enc.warm, o->slave) &&
 		  status_path(dec.warm, sizeof dec.warm, o->master);
 	if (!link_target_open(&far, o->far_url, o->ca, o->far_certificate, o->far_key))
@@ -558,7 +582,8 @@ read_options(int argc, char **argv, options *o)
 	enum { N = sizeof rows / sizeof rows[0] };
 	struct option names[N + 1] = {0};
 	for (int i = 0; i < N; i++)
-		names[i] = (struct option){rows[i].name, rows[i].flag != NULL ? no_argument : required_argument, NULL, i};
+		names[i] = (struct option){rows[i].name, rows[i].flag != NULL ? no_argument : required_argument,
+					   NULL, i};
 	for (int c; (c = getopt_long(argc, argv, "", names, NULL)) != -1;)
 		if (c >= N || !set_option(&rows[c], optarg))
 			return false;
