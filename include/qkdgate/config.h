@@ -42,6 +42,8 @@ typedef struct qg_config_neighbour {
 	const char *id;      /* its KME ID */
 	const char *url;     /* https://host:port, no path */
 	qg_tls_match match;  /* option `certificate` */
+	const char *const *learn; /* patterns of SAE IDs that it may say live there */
+	size_t n_learn;           /* 0: nothing is learned from it (default) */
 } qg_config_neighbour;
 
 typedef enum qg_stream_direction {
@@ -66,14 +68,45 @@ typedef struct qg_config_source {
 	const char *mimetype;      /* "application/json", or "" for no metadata */
 } qg_config_source;
 
+/* One route of a virtual stream: the KMEs in between, in order. */
+typedef struct qg_config_route {
+	const char *const *via; /* none: the direct link */
+	size_t n_via;
+} qg_config_route;
+
+/* Section `relay` of a virtual stream. Where the keys are drawn is for the
+ * outbound end, as are the routes. */
+typedef struct qg_config_relay {
+	const char *random;       /* file or device the chunks are read from; NULL: the kernel's */
+	uint32_t paths;           /* node-disjoint paths, a share on each (default 1) */
+	bool fewer_paths;         /* go on with fewer where so many cannot be had */
+	uint32_t max_hops;        /* most trusted nodes in between (default 14) */
+	const qg_config_route *routes; /* static; none: found in the topology */
+	size_t n_routes;
+} qg_config_relay;
+
 typedef struct qg_config_stream {
 	const char *name;          /* the same at both ends */
-	const char *neighbour;
-	qg_stream_direction direction;
+	const char *neighbour;     /* virtual: the KME at the far end */
+	qg_stream_direction direction; /* virtual: not SHARED */
 	uint32_t chunk_size;       /* bytes */
 	uint32_t segment_chunks;
+	bool relayed;              /* virtual: has the section `relay` instead of `source` */
 	qg_config_source source;
+	qg_config_relay relay;
+	/* Of what this gateway owns of it: key kept for relaying and for its own
+	 * messages, 0: none; and its part of the segments while both this and the
+	 * applications' pool are short. */
+	uint32_t node_chunks;
+	uint32_t node_percent;
 } qg_config_stream;
+
+/* Section `topology`, list `links`: every link of the network that routes may
+ * use, this gateway's own included. */
+typedef struct qg_config_link {
+	const char *a, *b; /* KME IDs */
+	uint32_t cost;     /* 1 to 1000 */
+} qg_config_link;
 
 typedef struct qg_config_rule {
 	const char *master;        /* exact or pattern */
@@ -115,6 +148,16 @@ typedef struct qg_config {
 	size_t n_streams;
 	const qg_config_rule *policy;
 	size_t n_policy;
+
+	const qg_config_link *links;
+	size_t n_links;
+
+	/* section `relay` */
+	uint32_t relay_own_percent;       /* of node_chunks, kept from relaying for others */
+	uint32_t relay_neighbour_bytes_per_s; /* relayed for one neighbour; 0: no limit */
+	uint32_t relay_route_bytes_per_s; /* relayed for one virtual stream; 0: no limit */
+	uint32_t relay_timeout_ms;        /* whole way, there and back */
+	uint32_t relay_penalty_s;         /* a link that failed is avoided for so long, doubling to 16 times */
 
 	/* section `pool` */
 	uint32_t ready_chunks;     /* per stream: intake stops at so many ready */

@@ -29,10 +29,11 @@ typedef struct qg_channel qg_channel;
 typedef void qg_channel_done(void *ctx, qg_err err, int http_status, const char *body, size_t len);
 
 typedef struct qg_channel_ops {
-	/* Sends; body is copied. On an error `done` is not called. Does not block.
-	 * QG_E_NOTFOUND for an unknown neighbour, QG_E_NOMEM, QG_E_CLOSED. */
+	/* Sends; body is copied. timeout_ms 0: the configured one. On an error
+	 * `done` is not called. Does not block. QG_E_NOTFOUND for an unknown
+	 * neighbour, QG_E_NOMEM, QG_E_CLOSED. */
 	qg_err (*send)(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
-		       qg_channel_done *done, void *ctx);
+		       unsigned timeout_ms, qg_channel_done *done, void *ctx);
 } qg_channel_ops;
 
 struct qg_channel {

@@ -70,6 +70,7 @@ typedef struct qg_segment_rec {
 	int64_t ready_wall_ms;   /* wall clock when confirmed */
 	uint32_t issue_s;        /* windows, SOUNDNESS 11 */
 	uint32_t fetch_s;
+	uint32_t hops;           /* trusted nodes its key passed (ours) */
 } qg_segment_rec;
 
 typedef enum qg_transfer_state {
@@ -125,7 +126,7 @@ typedef struct qg_store_ops {
 	/* QG_E_EXISTS when the epoch has that segment number. */
 	qg_err (*segment_put)(qg_store *s, qg_segment_rec *rec);
 	/* OFFERED to CONFIRMED. QG_E_STATE when it is not OFFERED. */
-	qg_err (*segment_confirm)(qg_store *s, int64_t row, int64_t ready_wall_ms);
+	qg_err (*segment_confirm)(qg_store *s, int64_t row, int64_t ready_wall_ms, uint32_t hops);
 	/* The first send of one of ours. */
 	qg_err (*segment_sent)(qg_store *s, int64_t row, uint64_t born_ms);
 	/* Sets `used` to `now` if it is `was`, byte for byte; else QG_E_CONSUMED. */

@@ -212,7 +212,7 @@ qg_app_step(qg_stream *st, uint64_t now_ms)
 	st->phase = QG_STREAM_APP_SENT;
 	qg_err err = qg_kms_new_app_encode(m, text, sizeof text, &len);
 	if (err == QG_OK)
-		err = ch->ops->send(ch, st->neighbour->id, QG_KMS_NEW_APP, text, len, app_sent, st);
+		err = ch->ops->send(ch, st->neighbour->id, QG_KMS_NEW_APP, text, len, 0, app_sent, st);
 	if (err != QG_OK)
 		qg_stream_retry(st, QG_STREAM_APP, APP_MAX_MS);
 }

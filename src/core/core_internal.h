@@ -61,6 +61,8 @@ typedef struct qg_segment {
 	uint64_t born_ms;        /* lifetime clock */
 	int64_t ready_wall_ms;
 	uint32_t issue_s, fetch_s;
+	uint32_t hops;           /* ours: trusted nodes that the key passed */
+	struct qg_relay_part *part; /* theirs, virtual, filling: what came of it */
 	uint32_t generation;     /* of the sealed blob */
 	qg_secret *data;         /* count * chunk_size bytes; NULL when none is left */
 	uint8_t *used;           /* theirs: consumed, reserved or being fetched */
@@ -166,6 +168,8 @@ struct qg_stream {
 	qg_epoch *newest;        /* linked newest to oldest */
 	uint64_t ready;          /* chunks issuable now */
 	uint64_t held;           /* their confirmed chunks not consumed */
+	struct qg_pads *pads;    /* node key: what is ready, opened and spent */
+	struct qg_relay_out *relay; /* ours, virtual: the segment on its way; else NULL */
 	uint32_t peer_inbound;   /* what the neighbour can hold */
 	uint32_t lease_step;
 	uint64_t leased_at_ms;
@@ -201,6 +205,8 @@ struct qg_core {
 	qg_stream *stream;
 	size_t n_streams;
 	qg_neighbour_check *check; /* one for each neighbour of the configuration */
+	struct qg_routes *routes;
+	struct qg_relay *relay;    /* quotas, wrong answers, relaying for others */
 	/* requests that wait for the outcome of another for the same key */
 	pthread_mutex_t fetch_lock;
 	unsigned asking;           /* neighbours whose get_status answer is awaited */

@@ -102,7 +102,7 @@ static qg_err
 confirm_run(qg_job *job, qg_store *store)
 {
 	qg_segment_job *j = (qg_segment_job *)job;
-	qg_err err = store->ops->segment_confirm(store, j->rec.row, j->rec.ready_wall_ms);
+	qg_err err = store->ops->segment_confirm(store, j->rec.row, j->rec.ready_wall_ms, j->rec.hops);
 	if (err == QG_OK && j->img.rec.row != 0)
 		err = store->ops->epoch_update(store, &j->img.rec);
 	return err;
@@ -154,6 +154,7 @@ offer_confirm(qg_stream *st)
 	j->seg = s;
 	j->rec.row = s->row;
 	j->rec.ready_wall_ms = qg_clock_wall_ms();
+	j->rec.hops = s->hops;
 	s->phase = QG_SEG_STORING;
 	qg_committer_submit(st->core->committer, &j->job);
 }
@@ -238,7 +239,7 @@ offer_send(qg_stream *st)
 	s->pins++;
 	s->epoch->pins++;
 	st->offer_flight = true;
-	qg_err err = ch->ops->send(ch, st->neighbour->id, QG_KMS_NEW_KEY_BATCH, s->message, s->message_len,
+	qg_err err = ch->ops->send(ch, st->neighbour->id, QG_KMS_NEW_KEY_BATCH, s->message, s->message_len, 0,
 				   offer_done, s);
 	if (err == QG_OK)
 		return;

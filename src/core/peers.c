@@ -45,7 +45,7 @@ tell_closed(qg_stream *st, qg_epoch *e)
 	qg_channel *ch = st->core->part.channel;
 	e->telling = true;
 	e->pins++;
-	if (ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, closed_sent, e) !=
+	if (ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, 0, closed_sent, e) !=
 	    QG_OK) {
 		e->telling = false;
 		e->pins--;
@@ -107,7 +107,7 @@ disown_epoch(qg_stream *st, const uint8_t id[16])
 	size_t len = 0;
 	qg_channel *ch = st->core->part.channel;
 	if (qg_kms_closed_encode(&m, text, sizeof text, &len) != QG_OK ||
-	    ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, disowned, NULL) !=
+	    ch->ops->send(ch, st->neighbour->id, QG_KMS_KEY_STREAM_CLOSED, text, len, 0, disowned, NULL) !=
 		    QG_OK)
 		qg_log(QG_LOG_WARN, "stream", "event=epoch_not_disowned stream=%s", st->cfg->name);
 }
@@ -290,7 +290,7 @@ qg_status_step(struct qg_core *core, uint64_t now_ms)
 			q->index = i;
 		}
 		if (q != NULL && ch->ops->send(ch, id, QG_KMS_GET_STATUS, empty_object,
-					       sizeof empty_object - 1, status_answered, q) == QG_OK)
+					       sizeof empty_object - 1, 0, status_answered, q) == QG_OK)
 			continue;
 		free(q);
 		neighbour_checked(core, id, NULL);

@@ -162,6 +162,7 @@ restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment *s)
 	s->ready_wall_ms = rec->ready_wall_ms;
 	s->issue_s = rec->issue_s;
 	s->fetch_s = rec->fetch_s;
+	s->hops = rec->hops;
 	memcpy(s->tag, rec->tag, sizeof s->tag);
 	s->message = malloc(rec->message_len);
 	if (s->message == NULL)

@@ -100,7 +100,7 @@ outgoing_done(void *ctx, qg_err err, int status, const char *body, size_t len)
 
 static qg_err
 send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
-	     qg_channel_done *done, void *ctx)
+	     unsigned timeout_ms, qg_channel_done *done, void *ctx)
 {
 	qg_kms *k = (qg_kms *)ch;
 	const qg_config_neighbour *n = neighbour_of(k->cfg, neighbour);
@@ -122,7 +122,7 @@ send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char
 		.type = JSON_TYPE,
 		.body = body,
 		.len = len,
-		.timeout_ms = k->cfg->kms_timeout_ms,
+		.timeout_ms = timeout_ms > 0 ? timeout_ms : k->cfg->kms_timeout_ms,
 		.answer_limit = QG_KMS_MSG_MAX,
 		.server = &n->match,
 		.done = outgoing_done,

@@ -125,7 +125,7 @@ qg_err qg_store_epoch_update(qg_store *s, const qg_epoch_rec *rec) QG_CHECKED;
 qg_err qg_store_epoch_mark(qg_store *s, int64_t row, uint64_t mark) QG_CHECKED;
 qg_err qg_store_epoch_delete(qg_store *s, int64_t row) QG_CHECKED;
 qg_err qg_store_segment_put(qg_store *s, qg_segment_rec *rec) QG_CHECKED;
-qg_err qg_store_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms) QG_CHECKED;
+qg_err qg_store_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms, uint32_t hops) QG_CHECKED;
 qg_err qg_store_segment_sent(qg_store *s, int64_t row, uint64_t born_ms) QG_CHECKED;
 qg_err qg_store_segment_used(qg_store *s, int64_t row, uint8_t *out, size_t len) QG_CHECKED;
 qg_err qg_store_segment_use(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len)

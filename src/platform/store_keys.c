@@ -83,10 +83,10 @@ qg_store_segment_put(qg_store *s, qg_segment_rec *rec)
 }
 
 qg_err
-qg_store_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms)
+qg_store_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms, uint32_t hops)
 {
-	return qg_sql_change(
-		s, QG_SQL_SEGMENT_CONFIRM, QG_ARGS(qg_arg_i64(row), qg_arg_i64(ready_wall_ms)), QG_E_STATE);
+	return qg_sql_change(s, QG_SQL_SEGMENT_CONFIRM,
+		QG_ARGS(qg_arg_i64(row), qg_arg_i64(ready_wall_ms), qg_arg_u64(hops)), QG_E_STATE);
 }
 
 qg_err
@@ -221,6 +221,7 @@ segment_row(qg_sql_row *r, void *ctx)
 		.ready_wall_ms = qg_row_i64(r, 14),
 		.issue_s = qg_row_u32(r, 15),
 		.fetch_s = qg_row_u32(r, 16),
+		.hops = qg_row_u32(r, 17),
 	};
 	if (r->bad || rec.used == NULL || !used_fits(rec.count, used_len))
 		return QG_E_CORRUPT;

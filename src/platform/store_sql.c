@@ -28,7 +28,8 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
 	[QG_SQL_SEGMENT_PUT_BLOB] = "INSERT INTO segment_blob (row, sealed, message) VALUES (?1, ?2, ?3)",
 	[QG_SQL_SEGMENT_PUT_USED] = "INSERT INTO segment_used (row, used) VALUES (?1, ?2)",
-	[QG_SQL_SEGMENT_CONFIRM] = "UPDATE segment SET state = 2, ready_wall_ms = ?2 WHERE row = ?1 AND state = 1",
+	[QG_SQL_SEGMENT_CONFIRM] = "UPDATE segment SET state = 2, ready_wall_ms = ?2, hops = ?3"
+				 " WHERE row = ?1 AND state = 1",
 	[QG_SQL_SEGMENT_SENT] = "UPDATE segment SET born_ms = ?2 WHERE row = ?1 AND ours = 1",
 	[QG_SQL_SEGMENT_USE] = "UPDATE segment_used SET used = ?3 WHERE row = ?1 AND used = ?2",
 	[QG_SQL_SEGMENT_USED] = "SELECT used FROM segment_used WHERE row = ?1",
@@ -36,7 +37,8 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_SEGMENT_DELETE] = "DELETE FROM segment WHERE row = ?1",
 	[QG_SQL_SEGMENT_LOAD] =
 		"SELECT s.row, s.epoch_row, s.number, s.ours, s.use, s.state, s.first_index, s.count, s.root,"
-		" b.sealed, u.used, b.message, s.tag, s.born_ms, s.ready_wall_ms, s.issue_s, s.fetch_s"
+		" b.sealed, u.used, b.message, s.tag, s.born_ms, s.ready_wall_ms, s.issue_s, s.fetch_s,"
+		" s.hops"
 		" FROM segment s LEFT JOIN segment_blob b ON b.row = s.row"
 		" LEFT JOIN segment_used u ON u.row = s.row ORDER BY s.epoch_row, s.number",
 

@@ -33,6 +33,10 @@ static const char *const kind_names[QG_KMS_KINDS] = {
 	[QG_KMS_NEW_KEY_BATCH] = "new_key_batch",
 	[QG_KMS_KEY_STREAM_CLOSED] = "key_stream_closed",
 	[QG_KMS_GET_STATUS] = "get_status",
+	[QG_KMS_FORWARD_KEYS] = "forward_keys",
+	[QG_KMS_MAKE_KEYS_EXTERNAL] = "make_keys_external",
+	[QG_KMS_DELETE_KEYS] = "delete_keys",
+	[QG_KMS_POST_STATUS] = "post_status",
 };
 
 static const char *const owners[] = {"opener", "peer", "alternating"};

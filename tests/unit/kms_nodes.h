@@ -311,7 +311,7 @@ send_to(node *from, const char *to, qg_kms_kind kind, const char *body, outcome 
 {
 	qg_channel *ch = qg_kms_channel(from->kms);
 
-	return ch->ops->send(ch, to, kind, body, strlen(body), on_done, o);
+	return ch->ops->send(ch, to, kind, body, strlen(body), 0, on_done, o);
 }
 
 static void

@@ -408,7 +408,7 @@ test_unlisten_under_load(void **state)
 		assert_works(p);
 		for (int i = 0; i < 40; i++) {
 			assert_int_equal(ch->ops->send(ch, "KME-B", QG_KMS_NEW_KEY_BATCH, i % 2 ? "late" : "{}",
-						       i % 2 ? 4 : 2, count_done, &t), QG_OK);
+						       i % 2 ? 4 : 2, 0, count_done, &t), QG_OK);
 			started++;
 		}
 		usleep(5000u * (unsigned)(round + 1));

@@ -450,7 +450,7 @@ segment_refusals(void **state)
 	bad.first_index = UINT64_MAX;
 	assert_int_equal(db->ops->segment_put(db, &bad), QG_E_RANGE);
 	assert_int_equal(db->ops->segment_sent(db, row + 99, 5), QG_E_NOTFOUND);
-	assert_int_equal(db->ops->segment_confirm(db, row + 99, 5), QG_E_STATE);
+	assert_int_equal(db->ops->segment_confirm(db, row + 99, 5, 0), QG_E_STATE);
 	assert_int_equal(db->ops->segment_reseal(db, row + 99, sealed, 5), QG_E_NOTFOUND);
 	assert_int_equal(db->ops->segment_delete(db, row + 99), QG_E_NOTFOUND);
 	commit();
@@ -468,16 +468,18 @@ segment_is_sent_and_confirmed_once(void **state)
 	begin();
 	assert_int_equal(db->ops->segment_put(db, &theirs), QG_OK);
 	assert_int_equal(db->ops->segment_sent(db, row, 4711), QG_OK);
-	assert_int_equal(db->ops->segment_confirm(db, row, 1767225600001), QG_OK);
-	assert_int_equal(db->ops->segment_confirm(db, row, 1767225600002), QG_E_STATE);
+	assert_int_equal(db->ops->segment_confirm(db, row, 1767225600001, 3), QG_OK);
+	assert_int_equal(db->ops->segment_confirm(db, row, 1767225600002, 4), QG_E_STATE);
 	assert_int_equal(db->ops->segment_sent(db, theirs.row, 9), QG_E_NOTFOUND);
-	assert_int_equal(db->ops->segment_confirm(db, theirs.row, 9), QG_E_STATE);
+	assert_int_equal(db->ops->segment_confirm(db, theirs.row, 9, 0), QG_E_STATE);
 	commit();
 	reopen();
 	seen s = load_segments();
 	assert_int_equal(s.segment[0].born_ms, 4711);
 	assert_int_equal(s.segment[0].state, QG_SEGMENT_CONFIRMED);
 	assert_int_equal(s.segment[0].ready_wall_ms, 1767225600001);
+	assert_int_equal(s.segment[0].hops, 3);
+	assert_int_equal(s.segment[1].hops, 0);
 	assert_false(s.segment[1].ours);
 	assert_int_equal(s.segment[1].born_ms, 11);
 }

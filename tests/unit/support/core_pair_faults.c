@@ -6,8 +6,9 @@
 /* --- the channel ------------------------------------------------------------------- */
 
 static qg_err channel_send(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
-			   qg_channel_done *done, void *ctx)
+			   unsigned timeout_ms, qg_channel_done *done, void *ctx)
 {
+	(void)timeout_ms;
 	core_end *e = (core_end *)((char *)ch - offsetof(core_end, channel));
 	if (strcmp(neighbour, e->neighbour.id) != 0)
 		return QG_E_NOTFOUND;

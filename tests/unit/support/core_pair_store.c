@@ -57,12 +57,16 @@ PASS1(epoch_update, const qg_epoch_rec *)
 PASS_ROW(epoch_mark, uint64_t)
 PASS0(epoch_delete)
 PASS1(segment_put, qg_segment_rec *)
-PASS_ROW(segment_confirm, int64_t)
 PASS_ROW(segment_sent, uint64_t)
 PASS0(segment_delete)
 PASS1(transfer_put, qg_transfer_rec *)
 PASS0(transfer_unseal)
 PASS0(transfer_delete)
+
+static qg_err f_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms, uint32_t hops)
+{
+	return inner(s)->ops->segment_confirm(inner(s), row, ready_wall_ms, hops);
+}
 
 static qg_err f_segment_use(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len)
 {

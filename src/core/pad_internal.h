@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_PAD_INTERNAL_H
+#define QKDGATE_PAD_INTERNAL_H
+
+#include "core_internal.h"
+
+/* Node key of a stream (SOUNDNESS 6, 16): pads and one-time MAC keys, taken
+ * byte by byte from segments whose authenticated use is "node".
+ *
+ * A node segment rests sealed in the store until its first byte is wanted. Then
+ * it is *opened*: deleted from the store, with the anchor synced, and only then
+ * used, from memory alone. So no crash, copy or old database can bring a used
+ * byte back: what was open at a crash is lost, at most a segment or two, and
+ * counted. The owner of the segment opens it to send, the far end to receive.
+ * Every byte is used in at most one message and wiped with its use.
+ *
+ * All functions but _step: under the stream's lock, without waiting. */
+
+typedef struct qg_pads qg_pads;
+
+qg_err qg_pads_new(qg_stream *st) QG_CHECKED; /* sets st->pads; without a lock, at start */
+void qg_pads_free(qg_stream *st);
+
+/* --- as owner ------------------------------------------------------------- */
+
+/* What the next complete segment of ours is to be: node key while less than
+ * node_chunks is ready or coming and the applications' pool is full, or by
+ * node_percent in turns with it while both are short. The first segment of a
+ * direction brings the key-ID root and is for applications. */
+qg_segment_use qg_pads_choose_use(qg_stream *st, const qg_epoch *e);
+
+/* Whether intake should go on although the applications' pool is full. */
+bool qg_pads_want(const qg_stream *st);
+
+/* A node segment of ours was confirmed, or one was restored: it counts from now on. */
+void qg_pads_confirmed(qg_segment *s);
+
+/* Opens what will soon be wanted. Called by the conductor and after takes. */
+void qg_pads_step(qg_stream *st);
+
+/* Bytes that can be taken now; and with those in segments not yet open. */
+uint64_t qg_pads_open_bytes(const qg_stream *st);
+uint64_t qg_pads_ready_bytes(const qg_stream *st);
+
+/* What a message was masked with. */
+typedef struct qg_pad_use {
+	size_t n;
+	qg_kms_pad pad[QG_KMS_PADS_MAX];
+	uint32_t oldest; /* as of qg_kms_masked */
+} qg_pad_use;
+
+/* Takes n bytes in order; they are appended to *out (a new secret of n bytes)
+ * and wiped here. QG_E_EMPTY: not so much is open (more is being opened where
+ * there is any; w, if not NULL, is then called once something changed, without
+ * locks). QG_E_RANGE: it would take more ranges than a message has. */
+qg_err qg_pads_take(qg_stream *st, size_t n, qg_pad_use *use, qg_secret **out, qg_waiter *w) QG_CHECKED;
+
+/* The message was answered, or failed: its segments need not stay named for it. */
+void qg_pads_settle(qg_stream *st, const qg_pad_use *use);
+
+/* The far end has no such node key: the segments named are given up. */
+void qg_pads_disown(qg_stream *st, const qg_pad_use *use);
+
+/* --- as far end ------------------------------------------------------------ */
+
+/* Copies the bytes that pad[] names into a new secret; consumes nothing.
+ * QG_E_NOTFOUND: no such node segment of the neighbour here (any more);
+ * QG_E_CONSUMED: one of the bytes was used before; QG_E_INVAL: a range beyond
+ * its segment, an empty one, or one given twice. */
+qg_err qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **out) QG_CHECKED;
+
+/* After the MAC verified. QG_OK: all segments named are open. QG_E_AGAIN: they
+ * are being opened, and w is called afterwards, without locks, with the
+ * outcome. */
+qg_err qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_waiter *w) QG_CHECKED;
+
+/* Uses them up: wiped, never accepted again; and destroys what the sender names
+ * as spent (oldest). QG_E_CONSUMED when one of them was used meanwhile: then
+ * nothing changed. */
+qg_err qg_pads_spend(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t oldest) QG_CHECKED;
+
+/* The epoch of these segments is destroyed, or they expired (flush.c). */
+void qg_pads_forget_epoch(qg_stream *st, const uint8_t epoch[16]);
+void qg_pads_expire(qg_stream *st);
+
+/* --- accounts ---------------------------------------------------------------- */
+
+/* To the byte, since the start. Of what was opened: used in messages, given up
+ * (tails, crashes of the far end, expiry), still open. */
+typedef struct qg_pad_account {
+	uint64_t opened, used, given_up, open;
+	uint64_t data;     /* of used: masked key */
+	uint64_t overhead; /* of used: one-time MAC keys */
+	uint64_t messages;
+} qg_pad_account;
+
+void qg_pads_account(const qg_stream *st, bool ours, qg_pad_account *out);
+
+/* Logs both accounts when they changed (event=pads), at most every 10 s, and at
+ * the end of the stream. */
+void qg_pads_tell(qg_stream *st, uint64_t now_ms, bool at_end);
+
+#endif
