@@ -11,7 +11,7 @@ static const qg_kms_new_app_answer new_app_answer = {
 static const qg_kms_new_app_answer new_app_refusal = {.result = QG_KMS_APP_UNKNOWN_STREAM};
 static const qg_kms_batch batch = {
 	.stream = "a-to-b", .ksid = KSID, .epoch = SIXTEEN, .segment = 7, .first_index = 1792, .count = 256,
-	.use = QG_USE_NODE, .root = true, .issue_s = 3600, .fetch_s = 86400, .mark = 4294967296u, .mac = MAC,
+	.use = QG_USE_PAD, .root = true, .issue_s = 3600, .fetch_s = 86400, .mark = 4294967296u, .mac = MAC,
 };
 static const qg_kms_batch_answer confirmed = {.result = QG_KMS_BATCH_CONFIRMED, .mac = MAC};
 static const qg_kms_batch_answer pending = {.result = QG_KMS_BATCH_PENDING};
@@ -55,7 +55,7 @@ const sample samples[] = {
 	 "\"segment_chunks\":0,\"inbound_chunks\":0}"},
 	{"new_key_batch", batch_encode, batch_decode, &batch, sizeof batch,
 	 "{\"version\":1,\"stream\":\"a-to-b\",\"ksid\":" KSID_TEXT ",\"epoch\":" SIXTEEN_TEXT
-	 ",\"segment\":7,\"first_index\":1792,\"count\":256,\"use\":\"node\",\"root\":true,\"issue_s\":3600,"
+	 ",\"segment\":7,\"first_index\":1792,\"count\":256,\"use\":\"pad\",\"root\":true,\"issue_s\":3600,"
 	 "\"fetch_s\":86400,\"mark\":4294967296,\"mac\":" MAC_TEXT "}"},
 	{"new_key_batch confirmed", batch_answer_encode, batch_answer_decode, &confirmed, sizeof confirmed,
 	 "{\"version\":1,\"result\":\"confirmed\",\"mac\":" MAC_TEXT "}"},
@@ -127,8 +127,8 @@ test_limits(void **state)
 		{3, "\"count\":256", "\"count\":0", false},
 		{3, "\"count\":256", "\"count\":4294967295", false},
 		{3, "4294967296", "4294967297", false},
-		{3, "\"node\"", "\"application\"", true},
-		{3, "\"node\"", "\"\"", false},
+		{3, "\"pad\"", "\"application\"", true},
+		{3, "\"pad\"", "\"\"", false},
 		{3, "true", "false", true},
 		{3, "true", "1", false},
 		{4, "confirmed", "pending", false}, /* a MAC that none may have */
