@@ -12,15 +12,17 @@
 	"00000003" "00000004" "00000002" "00000008" "01" "02" \
 	"03" "0005" "4b4d452d41" "0005" "4b4d452d42" "0005" "4b4d452d5a" "01" "00001388" \
 	"0006" "622d746f2d7a" \
-	"02" "f0e1d2c3b4a5968778695a4b3c2d1e0f" "00000009" "00000020" "00000030" \
-	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "0000000a" "00000000" "00000020" "00000009"
+	"03" "f0e1d2c3b4a5968778695a4b3c2d1e0f" "00000009" "00000020" "00000030" \
+	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "0000000c" "00000000" "00000010" \
+	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "0000000a" "00000008" "00000010" "00000009" "0000000a"
 #define MAKE_CANONICAL \
 	"001a" "716b6467617465206d616b655f6b6579735f65787465726e616c" /* qkdgate make_keys_external */ \
 	"01" "0005" "4b4d452d41" "0005" "4b4d452d43" "0009" "7361652d616c696365" \
 	"02" "0007" "7361652d626f62" "0009" "7361652d6361726f6c" "00000e10" \
 	"02" "46c8a68c21214f92a7c927ef9fb6f9f6" "0000000b" "bc490d838de884e59f8b5a9e01020304" "00000005" \
 	"0006" "612d746f2d63" \
-	"01" "000102030405060708090a0b0c0d0eff" "00000000" "00000000" "00000050" "00000000"
+	"02" "000102030405060708090a0b0c0d0eff" "00000001" "00000000" "00000040" \
+	"000102030405060708090a0b0c0d0eff" "00000002" "00000000" "00000010" "00000001" "00000000"
 #define FORWARD_ANSWER_CANONICAL \
 	"001b" "716b646761746520666f72776172645f6b65797320616e73776572" /* qkdgate forward_keys answer */ \
 	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "00" "0005" "4b4d452d5a"
@@ -117,7 +119,8 @@ test_soundness_16_all_members(void **state)
 		{FORWARD, "\"offset\":32", "\"offset\":33", true},
 		{FORWARD, "\"len\":48},{", "\"len\":40},{\"epoch\":" SIXTEEN_TEXT
 			  ",\"segment\":1,\"offset\":2,\"len\":8},{", true},
-		{FORWARD, "\"oldest\":9", "\"oldest\":8", true},
+		{FORWARD, "\"oldest_mac\":9", "\"oldest_mac\":8", true},
+		{FORWARD, "\"oldest_mac\":9,\"oldest_pad\":10", "\"oldest_mac\":10,\"oldest_pad\":9", true},
 		{FORWARD, "\"mac\":\"f0", "\"mac\":\"f1", false},
 		{FORWARD, "++++", "++//", false},
 		{MAKE, "KME-A", "KME-B", true},
@@ -133,9 +136,10 @@ test_soundness_16_all_members(void **state)
 		{MAKE, "\"size\":11},{\"id\":" OTHER_TEXT ",\"size\":5", "\"size\":16", true},
 		{MAKE, "a-to-c", "a-to-d", true},
 		{MAKE, "0c0d0eff", "0c0d0efe", true},
-		{MAKE, "\"segment\":0", "\"segment\":1", true},
+		{MAKE, "\"segment\":1", "\"segment\":3", true},
 		{MAKE, "\"offset\":0", "\"offset\":1", true},
-		{MAKE, "\"oldest\":0", "\"oldest\":1", true},
+		{MAKE, "\"oldest_mac\":1", "\"oldest_mac\":2", true},
+		{MAKE, "\"oldest_pad\":0", "\"oldest_pad\":1", true},
 		{MAKE, "\"mac\":\"f0", "\"mac\":\"f1", false},
 		{MAKE, "AAEC", "AAED", false},
 	};

@@ -53,20 +53,29 @@ test_limits(void **state)
 		{FORWARD, "\"timeout_ms\":5000", "\"timeout_ms\":4294967295", true},
 		{FORWARD, "\"timeout_ms\":5000", "\"timeout_ms\":4294967296", false},
 		{FORWARD, "\"b-to-z\"", "\"\"", false},
-		{FORWARD, "\"oldest\":9", "\"oldest\":4294967296", false},
-		{FORWARD, "\"oldest\":9", "\"oldest\":10", true},          /* what it means is not for here */
+		{FORWARD, "\"oldest_mac\":9", "\"oldest_mac\":4294967296", false},
+		{FORWARD, "\"oldest_pad\":10", "\"oldest_pad\":4294967296", false},
+		{FORWARD, "\"oldest_mac\":9", "\"oldest_mac\":10", true},  /* what it means is not for here */
 		{FORWARD, "\"len\":48", "\"len\":47", false},
 		{FORWARD, "\"len\":48", "\"len\":49", false},
 		{FORWARD, "\"len\":48", "\"len\":0", false},
 		{FORWARD, "\"len\":48", "\"len\":16449", false},
-		{FORWARD, "\"len\":48},{", "\"len\":80},{", false},
+		{FORWARD, "\"len\":48", "\"len\":4294967280", false},
 		{FORWARD, "\"offset\":32", "\"offset\":4294967247", true},
 		{FORWARD, "\"offset\":32", "\"offset\":4294967248", false}, /* its end is beyond 32 bits */
-		{FORWARD, "\"segment\":10,\"offset\":0", "\"segment\":9,\"offset\":0", true},
-		{FORWARD, "\"segment\":10,\"offset\":0", "\"segment\":9,\"offset\":1", false}, /* one byte twice */
-		{FORWARD, "\"segment\":10,\"offset\":0", "\"segment\":9,\"offset\":32", false},
-		{FORWARD, "\"segment\":10,\"offset\":0", "\"segment\":9,\"offset\":79", false},
-		{FORWARD, "\"segment\":10,\"offset\":0", "\"segment\":9,\"offset\":80", true},
+		{FORWARD, "\"segment\":12,\"offset\":0", "\"segment\":9,\"offset\":16", true},
+		{FORWARD, "\"segment\":12,\"offset\":0", "\"segment\":9,\"offset\":17", false}, /* one byte twice */
+		{FORWARD, "\"segment\":12,\"offset\":0", "\"segment\":9,\"offset\":32", false},
+		{FORWARD, "\"segment\":12,\"offset\":0", "\"segment\":9,\"offset\":79", false},
+		{FORWARD, "\"segment\":12,\"offset\":0", "\"segment\":9,\"offset\":80", true},
+		/* A range from the MAC keys into the pads; the same in two. */
+		{FORWARD, "\"len\":16},{\"epoch\":" MAC_TEXT ",\"segment\":10,\"offset\":8,\"len\":16", "\"len\":32", false},
+		{FORWARD, "\"len\":16},{", "\"len\":17},{", false},
+		{FORWARD, "\"len\":16},{\"epoch\":" MAC_TEXT ",\"segment\":10,\"offset\":8,\"len\":16",
+			  "\"len\":15},{\"epoch\":" MAC_TEXT ",\"segment\":10,\"offset\":8,\"len\":17", false},
+		{MAKE, "\"len\":64},{\"epoch\":" SIXTEEN_TEXT ",\"segment\":2,\"offset\":0,\"len\":16", "\"len\":80", false},
+		{MAKE, "\"len\":64},{\"epoch\":" SIXTEEN_TEXT ",\"segment\":2,\"offset\":0,\"len\":16",
+		       "\"len\":16},{\"epoch\":" SIXTEEN_TEXT ",\"segment\":2,\"offset\":0,\"len\":64", false},
 		{FORWARD, "++++", "+++", false},
 		{FORWARD, "++++", "++++++++", false},                      /* more than has pads */
 		{FORWARD, "++++////", "++++", false},                      /* and less */
@@ -97,8 +106,8 @@ test_limits(void **state)
 		{MAKE, "\"size\":11},{\"id\":" OTHER_TEXT ",\"size\":5", "\"size\":16", true},
 		{MAKE, OTHER_TEXT, KSID_TEXT, false},
 		{MAKE, OTHER_TEXT, "\"46C8A68C-2121-4F92-A7C9-27EF9FB6F9F6\"", false}, /* the same, in capitals */
-		{MAKE, "\"len\":80", "\"len\":79", false},
-		{MAKE, "\"len\":80", "\"len\":16", false},
+		{MAKE, "\"len\":64", "\"len\":63", false},
+		{MAKE, "\"len\":16}]", "\"len\":15}]", false},
 		{HELD, "held", "exists", true},
 		{REFUSED, "refused", "no_pad", true},
 		{DELETE, OTHER_TEXT, KSID_TEXT, false},
@@ -207,12 +216,17 @@ test_encode_refuses_forward(void **state)
 	not_sent(FORWARD, f);
 	f->masked.n_pads = 0;
 	not_sent(FORWARD, f);
+	f->masked.n_pads = 2;
+	not_sent(FORWARD, f);
 	f->masked.n_pads = QG_KMS_PADS_MAX + 1;
 	not_sent(FORWARD, f);
 	f->masked.pad[1].len = 0;
 	not_sent(FORWARD, f);
 	f->masked.pad[1].segment = 9;
 	f->masked.pad[1].offset = 40;
+	not_sent(FORWARD, f);
+	f->masked.pad[1].len--;
+	f->masked.pad[2].len++;
 	not_sent(FORWARD, f);
 	a.result = (qg_kms_forward_result)9;
 	not_sent(DELIVERED, &a);
@@ -295,10 +309,10 @@ most_masked(qg_kms_masked *m, size_t data_len)
 
 		memset(p->epoch, 0xff, sizeof p->epoch);
 		p->segment = UINT32_MAX - (uint32_t)i;
-		p->len = i == 0 ? (uint32_t)(QG_KMS_MAC_OVERHEAD + data_len - 15u * 1000u) : 1000;
+		p->len = i == 0 ? QG_KMS_MAC_OVERHEAD : i == 1 ? (uint32_t)data_len - 14u * 1000u : 1000;
 		p->offset = UINT32_MAX - p->len;
 	}
-	m->oldest = UINT32_MAX;
+	m->oldest_mac = m->oldest_pad = UINT32_MAX;
 	memset(m->mac, 0xee, sizeof m->mac);
 	m->data_len = data_len;
 	qg_random(m->data, data_len);
@@ -330,9 +344,10 @@ set_data(json_t *root, size_t n)
 	assert_non_null(text);
 	qg_base64_encode(data, n, text);
 	json_object_set_new(root, "data", json_stringn(text, QG_BASE64_LEN(n)));
-	while (json_array_size(pads) > 1)
-		json_array_remove(pads, 1);
-	json_object_set_new(json_array_get(pads, 0), "len", json_integer((json_int_t)(n + QG_KMS_MAC_OVERHEAD)));
+	while (json_array_size(pads) > 2)
+		json_array_remove(pads, 2);
+	json_object_set_new(json_array_get(pads, 0), "len", json_integer(QG_KMS_MAC_OVERHEAD));
+	json_object_set_new(json_array_get(pads, 1), "len", json_integer((json_int_t)n));
 	free(text);
 	free(data);
 }
@@ -528,24 +543,25 @@ test_one_too_many(void **state)
 	}
 }
 
-/* As many pads as there may be, each of a few bytes; and one more. */
+/* As many ranges as there may be, of a byte each but for the first two; and one
+ * more. */
 static void
 test_most_pads(void **state)
 {
 	(void)state;
-	for (size_t n = 1; n <= QG_KMS_PADS_MAX + 1; n++) {
+	for (size_t n = 2; n <= QG_KMS_PADS_MAX + 1; n++) {
 		json_t *root = json_loads(samples[MAKE].json, 0, NULL);
 		json_t *pads = json_object_get(root, "pads");
-		json_t *first = json_array_get(pads, 0);
+		json_t *second = json_array_get(pads, 1);
 
-		for (size_t i = 1; i < n; i++) {
-			json_t *pad = json_deep_copy(first);
+		for (size_t i = 2; i < n; i++) {
+			json_t *pad = json_deep_copy(second);
 
 			json_object_set_new(pad, "offset", json_integer((json_int_t)(200 - i)));
 			json_object_set_new(pad, "len", json_integer(1));
 			json_array_append_new(pads, pad);
 		}
-		json_object_set_new(first, "len", json_integer((json_int_t)(80 - (n - 1))));
+		json_object_set_new(second, "len", json_integer((json_int_t)(16 - (n - 2))));
 		if (n > QG_KMS_PADS_MAX) {
 			refused_json(&samples[MAKE], root);
 		} else {
