@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
 from between import Middleman  # noqa: E402
-from network import Network, build_folder, make_pki  # noqa: E402
+from network import Network, build_folder, complete_pki, make_pki  # noqa: E402
 from source004 import Source  # noqa: E402
 from topology import pair  # noqa: E402
 
@@ -40,22 +40,26 @@ class Maker:
         self._pki = pki
         self._networks = []
 
-    def __call__(self, topology=None, tweak=None, start=True, pool=None, stock=1, **options):
-        """A network of pair() by default, started, with `stock` keys ready in both directions."""
+    def __call__(self, topology=None, tweak=None, start=True, pool=None, stock=1, kind=Network,
+                 between=("alice", "bob"), **options):
+        """A network of pair() by default, started, with `stock` keys ready in both directions
+        between two SAEs."""
         def small(name, config):
             config["pool"] = dict(pool or SMALL_POOL)
             if tweak:
                 tweak(name, config)
 
         folder = self._folder / str(len(self._networks))
-        network = Network(topology or pair(), folder, pki=self._pki, tweak=small, **options)
+        topology = topology or pair()
+        complete_pki(self._pki, topology)
+        network = kind(topology, folder, pki=self._pki, tweak=small, **options)
         self._networks.append(network)
         network.prepare()
         if start:
             network.start()
             if stock:
-                network.wait_stock("alice", "bob", stock)
-                network.wait_stock("bob", "alice", stock)
+                network.wait_stock(*between, stock)
+                network.wait_stock(*reversed(between), stock)
         return network
 
     def end(self):
