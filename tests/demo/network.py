@@ -155,6 +155,11 @@ class Network:
             tweak(config)
         self.config_file(node_name).write_text(to_yaml(config) + "\n")
 
+    def put_between(self, node_name, neighbour_name, url):
+        """From its next start the gateway calls that neighbour at `url`."""
+        self._neighbour_urls[(node_name, self.topology.node(neighbour_name).id)] = url
+        self.write_config(node_name)
+
     def prepare(self):
         """PKI, master keys, folders, configurations."""
         complete_pki(self.pki, self.topology)

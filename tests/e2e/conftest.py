@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
-from between import Middleman  # noqa: E402
+from between import Middleman, Recorder  # noqa: E402
 from network import Network, build_folder, complete_pki, make_pki  # noqa: E402
 from source004 import Source  # noqa: E402
 from topology import pair  # noqa: E402
@@ -113,6 +113,22 @@ def make_middleman(pki):
     yield make
     for middleman in made:
         middleman.end()
+
+
+@pytest.fixture
+def make_recorder(pki):
+    """Puts a recorder between two gateways of a network that was not started; it ends with the test."""
+    made = []
+
+    def make(network, caller, server):
+        recorder = Recorder(pki, network.endpoints[f"{server}/kms"], server, caller)
+        made.append(recorder)
+        network.put_between(caller, server, recorder.url)
+        return recorder
+
+    yield make
+    for recorder in made:
+        recorder.end()
 
 
 @pytest.fixture(scope="module")
