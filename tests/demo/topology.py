@@ -86,6 +86,7 @@ class Relay:
     random: str = None
     chunk_size: int = 32
     segment_chunks: int = 256
+    node_chunks: int = 512  # for keys with IDs of their own
 
     @property
     def name(self):
@@ -96,8 +97,9 @@ class Relay:
 
 
 def both_ways(a, b, **options):
-    """The two virtual streams between two nodes."""
-    return Relay(a, b, **options), Relay(b, a, **options)
+    """The two virtual streams between two nodes; static routes are given from a to b."""
+    back = tuple(tuple(reversed(route)) for route in options.get("routes", ()))
+    return Relay(a, b, **options), Relay(b, a, **{**options, "routes": back})
 
 
 def short(node_name):
@@ -278,14 +280,16 @@ def _streams(topology, node, endpoints):
 
 def _virtual(topology, node, relay):
     here = relay.source == node.name
-    return {
+    stream = {
         "name": relay.name,
         "neighbour": topology.node(relay.other(node.name)).id,
         "direction": "outbound" if here else "inbound",
         "chunk_size": relay.chunk_size,
         "segment_chunks": relay.segment_chunks,
-        "relay": _drawn(topology, relay) if here else {},
     }
+    if here and relay.node_chunks:
+        stream["node_chunks"] = relay.node_chunks
+    return {**stream, "relay": _drawn(topology, relay) if here else {}}
 
 
 def _drawn(topology, relay):
