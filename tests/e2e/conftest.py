@@ -132,11 +132,17 @@ def make_recorder(pki):
 
 
 @pytest.fixture(scope="module")
-def network(request, e2e_folder, pki):
-    """A running pair that the tests of a module share; they leave it running and stocked."""
+def make_shared(request, e2e_folder, pki):
+    """A maker of networks that the tests of a module share."""
     maker = _maker(request.module.__name__, e2e_folder, pki)
-    yield maker(pool={"ready_chunks": 16384, "inbound_chunks": 262144}, stock=2000)
+    yield maker
     maker.end()
+
+
+@pytest.fixture(scope="module")
+def network(make_shared):
+    """A running pair that the tests of a module share; they leave it running and stocked."""
+    return make_shared(pool={"ready_chunks": 16384, "inbound_chunks": 262144}, stock=2000)
 
 
 @pytest.fixture

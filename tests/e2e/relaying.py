@@ -96,13 +96,10 @@ def accounts(net):
     for node, gateway in net.gateways.items():
         for line in gateway.lines("event=pads "):
             words = dict(re.findall(r"(\w+)=(\S+)", line))
-            if words["side"] == _side(net, node, words["stream"]):
+            owner, _ = owners(net)[words["stream"]]
+            if words["side"] == ("owner" if node == owner else "far_end"):
                 found[(words["stream"], node)] = Account(*(int(words[n]) for n in Account.__dataclass_fields__))
     return found
-
-
-def _side(net, node, stream):
-    return "owner" if node in owners(net)[stream][:1] else "far"
 
 
 def owners(net):

@@ -34,12 +34,9 @@ def make_relaying(make_network):
 
 
 @pytest.fixture(scope="module")
-def shared(request, e2e_folder, pki):
-    """A chain that tests share which leave it running and stocked; frank lives at KME-C too."""
-    from conftest import _maker
-    maker = _maker(request.module.__name__, e2e_folder, pki)
-    yield maker(chain({"erin": "kme-c"}), pool=POOL, between=ENDS, stock=500)
-    maker.end()
+def shared(make_shared):
+    """A chain that tests share which leave it running and stocked; erin lives at KME-C too."""
+    return make_shared(chain({"erin": "kme-c"}), pool=POOL, between=ENDS, stock=500)
 
 
 # --- keys ------------------------------------------------------------------------------------
