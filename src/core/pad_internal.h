@@ -32,11 +32,26 @@ qg_segment_use qg_pads_choose_use(qg_stream *st, const qg_epoch *e);
 /* Whether intake should go on although the applications' pool is full. */
 bool qg_pads_want(const qg_stream *st);
 
-/* A node segment of ours was confirmed, or one was restored: it counts from now on. */
+/* A node segment, of ours or of theirs, was confirmed or restored: it counts
+ * from now on. And: it left its epoch (qg_epoch_remove). */
 void qg_pads_confirmed(qg_segment *s);
+void qg_pads_left(qg_segment *s);
 
-/* Opens what will soon be wanted. Called by the conductor and after takes. */
+/* The far end said that it has no room for the node segment on offer. True: it
+ * said so long enough, the segment is to be given up, and for a while none is
+ * made, so that the applications' segments go on. */
+bool qg_pads_far_full(qg_stream *st);
+
+/* The neighbour answered get_status: what was restored may be used. Before, a
+ * store that was put back together with its anchor would not be noticed. */
+void qg_pads_agreed(qg_stream *st);
+
+/* Opens what will soon be wanted. Called by the conductor, without the lock. */
 void qg_pads_step(qg_stream *st);
+
+/* The gateway stops: who waits in qg_pads_take is to be told QG_E_CLOSED by the
+ * caller, without locks. */
+qg_waiter *qg_pads_stop(qg_stream *st) QG_CHECKED;
 
 /* Bytes that can be taken now; and with those in segments not yet open. */
 uint64_t qg_pads_open_bytes(const qg_stream *st);
@@ -71,16 +86,20 @@ qg_err qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **
 
 /* After the MAC verified. QG_OK: all segments named are open. QG_E_AGAIN: they
  * are being opened, and w is called afterwards, without locks, with the
- * outcome. */
+ * outcome. QG_E_NOTFOUND as above. */
 qg_err qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_waiter *w) QG_CHECKED;
 
 /* Uses them up: wiped, never accepted again; and destroys what the sender names
- * as spent (oldest). QG_E_CONSUMED when one of them was used meanwhile: then
- * nothing changed. */
+ * as spent (oldest). QG_E_CONSUMED when one of them was used meanwhile,
+ * QG_E_NOTFOUND when one was given up or is not open: then nothing changed. */
 qg_err qg_pads_spend(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t oldest) QG_CHECKED;
 
-/* The epoch of these segments is destroyed, or they expired (flush.c). */
-void qg_pads_forget_epoch(qg_stream *st, const uint8_t epoch[16]);
+/* Chunks of the neighbour's node segments held here, opened ones included. */
+uint64_t qg_pads_held(const qg_stream *st);
+
+/* The epoch of these segments is destroyed (NULL: all are), or they expired
+ * (flush.c). Stored ones are deleted, too. */
+void qg_pads_forget_epoch(qg_stream *st, const uint8_t *epoch);
 void qg_pads_expire(qg_stream *st);
 
 /* --- accounts ---------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -108,6 +109,12 @@ restore_ours(qg_segment *s, const qg_segment_rec *rec)
 		return;
 	}
 	s->phase = QG_SEG_CONFIRMED;
+	if (s->use == QG_USE_NODE) {
+		/* Had a byte of it been used, it would not be here: the mark says
+		 * nothing of it. */
+		qg_pads_confirmed(s);
+		return;
+	}
 	uint64_t above = e->mark > s->first_index ? e->mark - s->first_index : 0;
 	s->cursor = above < s->lo ? s->lo : above > s->hi ? s->hi : (uint32_t)above;
 	qg_segment_wipe(s, 0, s->cursor);
@@ -132,7 +139,10 @@ restore_theirs(qg_segment *s, const qg_segment_rec *rec)
 		else
 			s->left++;
 	}
-	e->stream->held += s->left;
+	if (s->use == QG_USE_NODE)
+		qg_pads_confirmed(s);
+	else
+		e->stream->held += s->left;
 	if (e->last_in <= s->number)
 		e->last_in = s->number + 1;
 	if (s->left == 0)
