@@ -122,7 +122,7 @@ accept_done(qg_job *job, qg_err err)
 		s->row = j->rec.row;
 		s->phase = QG_SEG_CONFIRMED;
 		s->ready_wall_ms = j->rec.ready_wall_ms;
-		if (s->use == QG_USE_NODE)
+		if (s->use != QG_USE_APPLICATION)
 			qg_pads_confirmed(s);
 		else
 			st->held += s->left;
@@ -223,7 +223,7 @@ verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, v
 static uint64_t
 held_of(const qg_stream *st, qg_segment_use use)
 {
-	return use == QG_USE_NODE ? qg_pads_held(st) : st->held;
+	return use != QG_USE_APPLICATION ? qg_pads_held(st) : st->held;
 }
 
 static void

@@ -143,7 +143,7 @@ qg_epoch_remove(qg_epoch *e, qg_segment *s)
 	uint32_t slot = s->number - e->base;
 	assert(slot < e->n_seg && e->seg[slot] == s);
 	e->seg[slot] = NULL;
-	if (s->phase == QG_SEG_CONFIRMED && s->use == QG_USE_NODE)
+	if (s->phase == QG_SEG_CONFIRMED && s->use != QG_USE_APPLICATION)
 		qg_pads_left(s);
 	else if (s->phase == QG_SEG_CONFIRMED && s->ours)
 		e->stream->ready -= s->hi - s->cursor;

@@ -126,7 +126,7 @@ confirm_done(qg_job *job, qg_err err)
 		s->phase = QG_SEG_CONFIRMED;
 		s->ready_wall_ms = j->rec.ready_wall_ms;
 		qg_segment_wipe_reserved(s);
-		if (s->use == QG_USE_NODE)
+		if (s->use != QG_USE_APPLICATION)
 			qg_pads_confirmed(s);
 		else
 			st->ready += s->hi - s->cursor;
@@ -191,7 +191,7 @@ offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 	case QG_KMS_BATCH_FULL:
 		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name,
 		       st->offer->number);
-		if (st->offer->use == QG_USE_NODE && qg_pads_far_full(st))
+		if (st->offer->use != QG_USE_APPLICATION && qg_pads_far_full(st))
 			offer_drop(st, false, "the far end has no room for node key");
 		else
 			offer_again(st, FULL_MS, FULL_MAX_MS);

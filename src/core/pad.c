@@ -10,6 +10,7 @@
 /* Node key of a stream: which segments become it, and what both sides of its
  * use have in common (pad_out.c, pad_in.c). */
 
+#define MAC_PART 8             /* of the node key one in so many chunks is for MACs */
 #define FAR_FULL_MS 60000     /* no new node key after the far end had no room */
 #define FAR_FULL_AFTER_MS 4000 /* between two asks: then the one on offer is given up */
 
@@ -19,9 +20,17 @@ qg_pads_new(qg_stream *st)
 	qg_pads *q = calloc(1, sizeof *q);
 	if (q == NULL)
 		return QG_E_NOMEM;
-	q->out_end = &q->out;
+	for (int i = 0; i < PAD_KINDS; i++)
+		q->stock[i].out_end = &q->stock[i].out;
 	st->pads = q;
 	return QG_OK;
+}
+
+pad_stock *
+qg_pads_stock(const qg_stream *st, qg_segment_use use)
+{
+	assert(use == QG_USE_PAD || use == QG_USE_MAC);
+	return &st->pads->stock[use == QG_USE_MAC];
 }
 
 static void
@@ -40,7 +49,8 @@ qg_pads_free(qg_stream *st)
 	qg_pads *q = st->pads;
 	if (q == NULL)
 		return;
-	free_list(&q->out);
+	for (int i = 0; i < PAD_KINDS; i++)
+		free_list(&q->stock[i].out);
 	free_list(&q->opening);
 	free_list(&q->in);
 	free(q);
@@ -53,22 +63,33 @@ qg_pads_free(qg_stream *st)
  * not chosen yet. */
 typedef struct pool_room {
 	uint64_t application, node, undecided;
+	uint64_t mac_chunks; /* ready or coming */
 } pool_room;
 
+/* At least a segment for either kind: none is of use without the other. */
 static uint64_t
-node_wish(const qg_stream *st)
+node_wish(const qg_stream *st, const qg_epoch *e)
 {
-	uint64_t wish = st->cfg->node_chunks;
+	uint64_t wish = st->cfg->node_chunks, least = 2 * (uint64_t)e->segment_chunks;
+	wish = wish > least ? wish : least;
 	if (qg_clock_elapsed_ms() < st->pads->far_full_ms)
 		return 0;
 	return st->peer_inbound != 0 && st->peer_inbound < wish ? st->peer_inbound : wish;
 }
 
+static uint64_t
+bytes_of(const pad_stock *k)
+{
+	return k->stored_bytes + k->opening_bytes + k->open_bytes;
+}
+
 static void
 count_room(const qg_stream *st, const qg_epoch *e, pool_room *r)
 {
-	uint64_t application = st->ready, node = qg_pads_ready_bytes(st) / e->chunk_size;
-	uint64_t most = st->core->part.cfg->ready_chunks, wish = node_wish(st);
+	uint64_t application = st->ready;
+	uint64_t pad = bytes_of(qg_pads_stock(st, QG_USE_PAD)) / e->chunk_size;
+	uint64_t mac = bytes_of(qg_pads_stock(st, QG_USE_MAC)) / e->chunk_size;
+	uint64_t most = st->core->part.cfg->ready_chunks, wish = node_wish(st, e);
 	r->undecided = 0;
 	for (uint32_t i = e->n_seg; i-- > 0;) {
 		const qg_segment *s = e->seg[i];
@@ -78,13 +99,20 @@ count_room(const qg_stream *st, const qg_epoch *e, pool_room *r)
 			break;
 		if (s->phase == QG_SEG_FILLING || s->phase == QG_SEG_FULL)
 			r->undecided++;
-		else if (s->use == QG_USE_NODE)
-			node += s->count;
 		else
-			application += s->count;
+			*(s->use == QG_USE_APPLICATION ? &application : s->use == QG_USE_MAC ? &mac : &pad) += s->count;
 	}
+	uint64_t node = pad + mac;
+	r->mac_chunks = mac;
 	r->application = most > application ? (most - application) / e->segment_chunks : 0;
 	r->node = wish > node ? (wish - node + e->segment_chunks - 1) / e->segment_chunks : 0;
+}
+
+static qg_segment_use
+kind_wanted(const qg_stream *st, const qg_epoch *e, const pool_room *r)
+{
+	uint32_t segment = e->segment_chunks - 2 * qg_segment_key_chunks(e->chunk_size);
+	return r->mac_chunks < segment || r->mac_chunks < st->cfg->node_chunks / MAC_PART ? QG_USE_MAC : QG_USE_PAD;
 }
 
 qg_segment_use
@@ -97,14 +125,14 @@ qg_pads_choose_use(qg_stream *st, const qg_epoch *e)
 	if (r.node == 0)
 		return QG_USE_APPLICATION;
 	if (r.application == 0)
-		return QG_USE_NODE;
+		return kind_wanted(st, e, &r);
 	/* Both are short: what is due to node key adds up over the segments, so
 	 * that over many of them the share is exact. */
 	st->pads->share += st->cfg->node_percent;
 	if (st->pads->share < 100)
 		return QG_USE_APPLICATION;
 	st->pads->share -= 100;
-	return QG_USE_NODE;
+	return kind_wanted(st, e, &r);
 }
 
 bool
@@ -140,7 +168,7 @@ qg_pads_confirmed(qg_segment *s)
 {
 	qg_pads *q = s->epoch->stream->pads;
 	if (s->ours)
-		q->stored_bytes += usable_bytes(s);
+		qg_pads_stock(s->epoch->stream, s->use)->stored_bytes += usable_bytes(s);
 	else
 		q->in_chunks += s->hi - s->lo;
 }
@@ -150,7 +178,7 @@ qg_pads_left(qg_segment *s)
 {
 	qg_pads *q = s->epoch->stream->pads;
 	if (s->ours)
-		q->stored_bytes -= usable_bytes(s);
+		qg_pads_stock(s->epoch->stream, s->use)->stored_bytes -= usable_bytes(s);
 	else
 		q->in_chunks -= s->hi - s->lo;
 }
@@ -158,13 +186,15 @@ qg_pads_left(qg_segment *s)
 uint64_t
 qg_pads_open_bytes(const qg_stream *st)
 {
-	return st->pads->open_bytes;
+	bool signs = qg_pads_stock(st, QG_USE_MAC)->open_bytes >= QG_KMS_MAC_OVERHEAD;
+	return signs ? qg_pads_stock(st, QG_USE_PAD)->open_bytes : 0;
 }
 
 uint64_t
 qg_pads_ready_bytes(const qg_stream *st)
 {
-	return st->pads->stored_bytes + st->pads->opening_bytes + st->pads->open_bytes;
+	bool signs = bytes_of(qg_pads_stock(st, QG_USE_MAC)) >= QG_KMS_MAC_OVERHEAD;
+	return signs ? bytes_of(qg_pads_stock(st, QG_USE_PAD)) : 0;
 }
 
 uint64_t
@@ -190,6 +220,7 @@ qg_pads_detach(qg_segment *s)
 	if (p == NULL)
 		return NULL;
 	memcpy(p->epoch, e->id, sizeof p->epoch);
+	p->use = s->use;
 	p->number = s->number;
 	p->chunks = s->hi - s->lo;
 	p->len = p->left = usable_bytes(s);
@@ -238,7 +269,7 @@ delete_stored(qg_epoch *e)
 	/* By number: the array may move with every one that goes. */
 	for (uint32_t n = e->base, end = e->base + e->n_seg; n < end; n++) {
 		qg_segment *s = qg_epoch_segment(e, n);
-		if (s != NULL && s->phase == QG_SEG_CONFIRMED && s->use == QG_USE_NODE)
+		if (s != NULL && s->phase == QG_SEG_CONFIRMED && s->use != QG_USE_APPLICATION)
 			qg_flush_delete(s);
 	}
 }

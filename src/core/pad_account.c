@@ -8,12 +8,11 @@
 #define TELL_MS 10000
 
 void
-qg_pads_count_message(qg_pad_account *a, size_t n)
+qg_pads_count_message(qg_pad_account *a, size_t data_len)
 {
-	size_t overhead = n < QG_KMS_MAC_OVERHEAD ? n : QG_KMS_MAC_OVERHEAD;
-	a->used += n;
-	a->overhead += overhead;
-	a->data += n - overhead;
+	a->used += QG_KMS_MAC_OVERHEAD + data_len;
+	a->overhead += QG_KMS_MAC_OVERHEAD;
+	a->data += data_len;
 	a->messages++;
 }
 

@@ -29,7 +29,7 @@ find_stored(qg_stream *st, const qg_kms_pad *pad)
 {
 	const qg_epoch *e = qg_epoch_find(st, pad->epoch);
 	qg_segment *s = e != NULL ? qg_epoch_segment(e, pad->segment) : NULL;
-	if (s == NULL || s->ours || s->use != QG_USE_NODE || s->phase != QG_SEG_CONFIRMED || s->row == 0 ||
+	if (s == NULL || s->ours || s->use == QG_USE_APPLICATION || s->phase != QG_SEG_CONFIRMED || s->row == 0 ||
 	    s->data == NULL || qg_segment_expired(s))
 		return NULL;
 	return s;
@@ -42,10 +42,11 @@ overlap(const qg_kms_pad *a, const qg_kms_pad *b)
 	       a->offset < b->offset + b->len && b->offset < a->offset + a->len;
 }
 
-/* Whether the ranges can stand in one message; each lies in its segment as far
- * as that is looked up by others. */
+/* Whether the ranges can stand in one message, and for what each is: MAC keys
+ * first, and none reaches into the pads. That each lies in its segment is for
+ * others to look up. */
 static qg_err
-check_ranges(const qg_kms_pad *pad, size_t n, size_t *bytes)
+check_ranges(const qg_kms_pad *pad, size_t n, qg_segment_use use[QG_KMS_PADS_MAX], size_t *data_len)
 {
 	size_t sum = 0;
 	if (n == 0 || n > QG_KMS_PADS_MAX)
@@ -57,21 +58,24 @@ check_ranges(const qg_kms_pad *pad, size_t n, size_t *bytes)
 		for (size_t j = 0; j < i; j++)
 			if (overlap(&pad[i], &pad[j]))
 				return QG_E_INVAL;
+		use[i] = sum < QG_KMS_MAC_OVERHEAD ? QG_USE_MAC : QG_USE_PAD;
 		sum += pad[i].len;
+		if (use[i] == QG_USE_MAC && sum > QG_KMS_MAC_OVERHEAD)
+			return QG_E_INVAL;
 	}
-	if (sum > QG_KMS_DATA_MAX + QG_KMS_MAC_OVERHEAD)
+	if (sum < QG_KMS_MAC_OVERHEAD || sum > QG_KMS_DATA_MAX + QG_KMS_MAC_OVERHEAD)
 		return QG_E_INVAL;
-	*bytes = sum;
+	*data_len = sum - QG_KMS_MAC_OVERHEAD;
 	return QG_OK;
 }
 
 /* Where the bytes of one range stand, for looking only. */
 static qg_err
-look_up(qg_stream *st, const qg_kms_pad *pad, const uint8_t **at)
+look_up(qg_stream *st, const qg_kms_pad *pad, qg_segment_use use, const uint8_t **at)
 {
 	const pad_segment *p = find_in(st, pad);
 	if (p != NULL) {
-		if (pad->offset + pad->len > p->len)
+		if (p->use != use || pad->offset + pad->len > p->len)
 			return QG_E_INVAL;
 		if (p->data == NULL)
 			return p->lost ? QG_E_NOTFOUND : QG_E_CONSUMED;
@@ -83,7 +87,7 @@ look_up(qg_stream *st, const qg_kms_pad *pad, const uint8_t **at)
 	const qg_segment *s = find_stored(st, pad);
 	if (s == NULL)
 		return QG_E_NOTFOUND;
-	if (pad->offset + pad->len > (s->hi - s->lo) * s->epoch->chunk_size)
+	if (s->use != use || pad->offset + pad->len > (s->hi - s->lo) * s->epoch->chunk_size)
 		return QG_E_INVAL;
 	*at = qg_segment_chunk(s, s->lo) + pad->offset;
 	return QG_OK;
@@ -93,14 +97,15 @@ qg_err
 qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **out)
 {
 	const uint8_t *at[QG_KMS_PADS_MAX];
-	size_t bytes = 0;
+	qg_segment_use use[QG_KMS_PADS_MAX];
+	size_t data_len = 0;
 	qg_pads_expire_in(st);
-	qg_err err = check_ranges(pad, n, &bytes);
+	qg_err err = check_ranges(pad, n, use, &data_len);
 	for (size_t i = 0; i < n && err == QG_OK; i++)
-		err = look_up(st, &pad[i], &at[i]);
+		err = look_up(st, &pad[i], use[i], &at[i]);
 	QG_SECRET_AUTO *copy = NULL;
 	if (err == QG_OK)
-		err = qg_secret_new(bytes, &copy);
+		err = qg_secret_new(QG_KMS_MAC_OVERHEAD + data_len, &copy);
 	for (size_t i = 0; i < n && err == QG_OK; i++)
 		err = qg_secret_append(copy, at[i], pad[i].len);
 	if (err != QG_OK)
@@ -271,14 +276,15 @@ qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_waiter *w)
 /* --- using up ------------------------------------------------------------------ */
 
 static qg_err
-check_spend(const qg_stream *st, const qg_kms_pad *pad, size_t n, size_t *bytes)
+check_spend(const qg_stream *st, const qg_kms_pad *pad, size_t n, size_t *data_len)
 {
-	qg_err err = check_ranges(pad, n, bytes);
+	qg_segment_use use[QG_KMS_PADS_MAX];
+	qg_err err = check_ranges(pad, n, use, data_len);
 	for (size_t i = 0; i < n && err == QG_OK; i++) {
 		const pad_segment *p = find_in(st, &pad[i]);
 		if (p == NULL || !p->open)
 			err = QG_E_NOTFOUND;
-		else if (pad[i].offset + pad[i].len > p->len)
+		else if (p->use != use[i] || pad[i].offset + pad[i].len > p->len)
 			err = QG_E_INVAL;
 		else if (p->data == NULL || qg_bits_any(p->used, pad[i].offset, pad[i].len))
 			err = QG_E_CONSUMED;
@@ -317,11 +323,11 @@ spend_range(qg_stream *st, const qg_kms_pad *pad)
 
 /* The owner will not name them any more. */
 static void
-destroy_below(qg_stream *st, const uint8_t epoch[16], uint32_t oldest)
+destroy_below(qg_stream *st, qg_segment_use use, const uint8_t epoch[16], uint32_t oldest)
 {
 	for (pad_segment *p = st->pads->in, *next; p != NULL; p = next) {
 		next = p->next;
-		if (p->number < oldest && memcmp(p->epoch, epoch, sizeof p->epoch) == 0)
+		if (p->use == use && p->number < oldest && memcmp(p->epoch, epoch, sizeof p->epoch) == 0)
 			give_up(st, p);
 	}
 	qg_epoch *e = qg_epoch_find(st, epoch);
@@ -330,22 +336,23 @@ destroy_below(qg_stream *st, const uint8_t epoch[16], uint32_t oldest)
 	uint32_t end = e->base + e->n_seg;
 	for (uint32_t n = e->base; n < oldest && n < end; n++) {
 		qg_segment *s = qg_epoch_segment(e, n);
-		if (s != NULL && !s->ours && s->use == QG_USE_NODE && s->phase == QG_SEG_CONFIRMED)
+		if (s != NULL && !s->ours && s->use == use && s->phase == QG_SEG_CONFIRMED)
 			qg_flush_delete(s);
 	}
 }
 
 qg_err
-qg_pads_spend(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t oldest)
+qg_pads_spend(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t oldest_mac, uint32_t oldest_pad)
 {
-	size_t bytes = 0;
-	qg_err err = check_spend(st, pad, n, &bytes);
+	size_t data_len = 0;
+	qg_err err = check_spend(st, pad, n, &data_len);
 	if (err != QG_OK)
 		return err;
 	for (size_t i = 0; i < n; i++)
 		spend_range(st, &pad[i]);
-	qg_pads_count_message(&st->pads->account[false], bytes);
-	destroy_below(st, pad[0].epoch, oldest);
+	qg_pads_count_message(&st->pads->account[false], data_len);
+	destroy_below(st, QG_USE_MAC, pad[0].epoch, oldest_mac);
+	destroy_below(st, QG_USE_PAD, pad[n - 1].epoch, oldest_pad);
 	return QG_OK;
 }
 

@@ -13,7 +13,9 @@
  * sure is never used, and nothing after it is opened before it is deleted: so
  * whatever the store holds of ours lies above all that was ever used. */
 
-#define AHEAD_BYTES 16384
+/* Open ahead of use: at least this, or what a segment holds. */
+#define AHEAD_PAD 16384
+#define AHEAD_MAC 2048
 #define OPEN_AT_ONCE 16
 #define AGAIN_MS 1000
 #define AGAIN_MAX_MS 60000
@@ -49,8 +51,10 @@ qg_pads_lose(qg_stream *st, bool ours, pad_segment *p)
 	if (!p->open && !p->lost)
 		a->opened += p->len; /* as good as: it cannot be used any more */
 	a->given_up += p->left;
-	if (ours && !p->lost)
-		*(p->open ? &q->open_bytes : &q->opening_bytes) -= p->left;
+	if (ours && !p->lost) {
+		pad_stock *k = qg_pads_stock(st, p->use);
+		*(p->open ? &k->open_bytes : &k->opening_bytes) -= p->left;
+	}
 	p->lost = true;
 	p->left = 0;
 	qg_secret_free(&p->data);
@@ -72,10 +76,11 @@ opened(qg_stream *st)
 		p->open = true;
 		q->open_backoff_ms = 0;
 		q->account[true].opened += p->len;
-		q->opening_bytes -= p->left;
-		q->open_bytes += p->left;
-		*q->out_end = p;
-		q->out_end = &p->next;
+		pad_stock *k = qg_pads_stock(st, p->use);
+		k->opening_bytes -= p->left;
+		k->open_bytes += p->left;
+		*k->out_end = p;
+		k->out_end = &p->next;
 	}
 }
 
@@ -115,22 +120,22 @@ open_done(qg_job *job, qg_err err)
 }
 
 static bool
-may_open(const qg_segment *s)
+may_open(const qg_segment *s, qg_segment_use use)
 {
-	return s != NULL && s->ours && s->use == QG_USE_NODE && s->phase == QG_SEG_CONFIRMED && s->row != 0 &&
+	return s != NULL && s->ours && s->use == use && s->phase == QG_SEG_CONFIRMED && s->row != 0 &&
 	       s->data != NULL && !qg_segment_expired(s);
 }
 
 /* The first of the oldest epoch. */
 static qg_segment *
-next_stored(const qg_stream *st)
+next_stored(const qg_stream *st, qg_segment_use use)
 {
 	qg_segment *found = NULL;
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older) {
 		if (e->state == QG_EPOCH_DRAINING || (e->restored && !st->pads->agreed))
 			continue;
 		for (uint32_t i = 0; i < e->n_seg; i++)
-			if (may_open(e->seg[i])) {
+			if (may_open(e->seg[i], use)) {
 				found = e->seg[i];
 				break;
 			}
@@ -138,30 +143,37 @@ next_stored(const qg_stream *st)
 	return found;
 }
 
-static uint64_t
-bytes_ahead(const qg_stream *st)
+static bool
+runs_short(const qg_stream *st, qg_segment_use use)
 {
-	uint64_t ahead = (uint64_t)st->cfg->segment_chunks * st->cfg->chunk_size;
-	if (ahead < AHEAD_BYTES)
-		ahead = AHEAD_BYTES;
-	return st->pads->wanted > ahead ? st->pads->wanted : ahead;
+	const pad_stock *k = qg_pads_stock(st, use);
+	uint64_t ahead = use == QG_USE_MAC ? AHEAD_MAC : AHEAD_PAD;
+	uint64_t segment = (uint64_t)st->cfg->segment_chunks * st->cfg->chunk_size;
+	if (use == QG_USE_PAD && segment > ahead)
+		ahead = segment;
+	if (k->wanted > ahead)
+		ahead = k->wanted;
+	return k->stored_bytes > 0 && k->open_bytes + k->opening_bytes < ahead;
 }
 
-static void
-choose_segments(qg_stream *st)
+/* Adds up to `room` segments of one use to the list that is being opened. */
+static size_t
+choose_segments(qg_stream *st, qg_segment_use use, size_t room)
 {
-	qg_pads *q = st->pads;
-	uint64_t ahead = bytes_ahead(st);
-	pad_segment **end = &q->opening;
-	for (int n = 0; n < OPEN_AT_ONCE && q->stored_bytes > 0 && q->open_bytes + q->opening_bytes < ahead; n++) {
-		qg_segment *s = next_stored(st);
+	size_t n = 0;
+	pad_segment **end = &st->pads->opening;
+	while (*end != NULL)
+		end = &(*end)->next;
+	for (; n < room && runs_short(st, use); n++) {
+		qg_segment *s = next_stored(st, use);
 		pad_segment *p = s != NULL ? qg_pads_detach(s) : NULL;
 		if (p == NULL)
 			break;
-		q->opening_bytes += p->left;
+		qg_pads_stock(st, use)->opening_bytes += p->left;
 		*end = p;
 		end = &p->next;
 	}
+	return n;
 }
 
 void
@@ -170,12 +182,16 @@ qg_pads_refill(qg_stream *st)
 	qg_pads *q = st->pads;
 	if (q->job || st->stopping || qg_clock_elapsed_ms() < q->open_at_ms)
 		return;
+	if (q->opening == NULL && !runs_short(st, QG_USE_MAC) && !runs_short(st, QG_USE_PAD))
+		return;
 	open_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
 		return;
 	j->again = q->opening != NULL;
-	if (q->opening == NULL)
-		choose_segments(st);
+	if (q->opening == NULL) {
+		size_t n = choose_segments(st, QG_USE_MAC, OPEN_AT_ONCE / 2);
+		choose_segments(st, QG_USE_PAD, OPEN_AT_ONCE - n);
+	}
 	for (const pad_segment *p = q->opening; p != NULL; p = p->next)
 		j->row[j->n++] = p->row;
 	if (j->n == 0) {
@@ -195,8 +211,7 @@ qg_pads_step(qg_stream *st)
 	if (st->cfg->direction == QG_DIRECTION_INBOUND)
 		return;
 	pthread_mutex_lock(&st->lock);
-	if (st->pads->opening != NULL || st->pads->open_bytes < bytes_ahead(st))
-		qg_pads_refill(st);
+	qg_pads_refill(st);
 	pthread_mutex_unlock(&st->lock);
 }
 
@@ -210,11 +225,10 @@ qg_pads_stop(qg_stream *st)
 
 /* --- taking -------------------------------------------------------------------- */
 
-void
-qg_pads_collect_out(qg_stream *st)
+static void
+collect(pad_stock *k)
 {
-	qg_pads *q = st->pads;
-	pad_segment **at = &q->out;
+	pad_segment **at = &k->out;
 	while (*at != NULL) {
 		pad_segment *p = *at;
 		if (p->left > 0 || p->named > 0) {
@@ -224,28 +238,39 @@ qg_pads_collect_out(qg_stream *st)
 		*at = p->next;
 		qg_pads_segment_free(&p);
 	}
-	q->out_end = at;
+	k->out_end = at;
+}
+
+void
+qg_pads_collect_out(qg_stream *st)
+{
+	for (int i = 0; i < PAD_KINDS; i++)
+		collect(&st->pads->stock[i]);
 }
 
 static size_t
-ranges_of(const qg_pads *q, size_t n)
+ranges_of(const pad_stock *k, size_t n)
 {
 	size_t ranges = 0;
-	for (const pad_segment *p = q->out; p != NULL && n > 0; p = p->next) {
+	for (const pad_segment *p = k->out; p != NULL && n > 0; p = p->next) {
 		ranges += p->left > 0;
 		n -= p->left < n ? p->left : n;
 	}
 	return ranges;
 }
 
-/* What the far end may destroy: nothing of ours below is wanted any more. */
+/* What the far end may destroy: nothing of ours below is wanted any more. 0
+ * destroys nothing. */
 static uint32_t
-oldest_of(const qg_pads *q, const uint8_t epoch[16])
+oldest_of(const pad_stock *k, const uint8_t epoch[16])
 {
-	uint32_t oldest = UINT32_MAX;
-	for (const pad_segment *p = q->out; p != NULL; p = p->next)
-		if (memcmp(p->epoch, epoch, sizeof p->epoch) == 0 && p->number < oldest)
+	bool any = false;
+	uint32_t oldest = 0;
+	for (const pad_segment *p = k->out; p != NULL; p = p->next)
+		if (memcmp(p->epoch, epoch, sizeof p->epoch) == 0 && (!any || p->number < oldest)) {
 			oldest = p->number;
+			any = true;
+		}
 	return oldest;
 }
 
@@ -267,12 +292,35 @@ take_from(pad_segment *p, uint32_t n, qg_pad_use *use, qg_secret *to)
 		qg_secret_free(&p->data);
 }
 
+/* n bytes in order from the segments of one use. */
 static void
-wait_for_more(qg_stream *st, size_t n, qg_waiter *w)
+take_bytes(pad_stock *k, size_t n, qg_pad_use *use, qg_secret *to)
+{
+	k->open_bytes -= n;
+	k->wanted = 0;
+	for (pad_segment *p = k->out; p != NULL && n > 0; p = p->next) {
+		uint32_t here = p->left < n ? p->left : (uint32_t)n;
+		if (here > 0)
+			take_from(p, here, use, to);
+		n -= here;
+	}
+	assert(n == 0);
+}
+
+static bool
+has_bytes(pad_stock *k, size_t n)
+{
+	if (k->open_bytes >= n)
+		return true;
+	if (k->wanted < n)
+		k->wanted = n;
+	return false;
+}
+
+static void
+wait_for_more(qg_stream *st, qg_waiter *w)
 {
 	qg_pads *q = st->pads;
-	if (q->wanted < n)
-		q->wanted = n;
 	qg_pads_refill(st);
 	if (w == NULL)
 		return;
@@ -291,35 +339,32 @@ wake_intake(qg_stream *st)
 }
 
 qg_err
-qg_pads_take(qg_stream *st, size_t n, qg_pad_use *use, qg_secret **out, qg_waiter *w)
+qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out, qg_waiter *w)
 {
-	qg_pads *q = st->pads;
-	if (n == 0 || n > QG_KMS_DATA_MAX + QG_KMS_MAC_OVERHEAD)
+	pad_stock *mac = qg_pads_stock(st, QG_USE_MAC), *pad = qg_pads_stock(st, QG_USE_PAD);
+	if (data_len > QG_KMS_DATA_MAX)
 		return QG_E_INVAL;
 	if (st->stopping)
 		return QG_E_CLOSED;
 	qg_pads_expire_out(st);
-	if (q->open_bytes < n) {
-		wait_for_more(st, n, w);
+	bool enough = has_bytes(mac, QG_KMS_MAC_OVERHEAD);
+	if (!has_bytes(pad, data_len) || !enough) {
+		wait_for_more(st, w);
 		return QG_E_EMPTY;
 	}
-	if (ranges_of(q, n) > QG_KMS_PADS_MAX)
+	if (ranges_of(mac, QG_KMS_MAC_OVERHEAD) + ranges_of(pad, data_len) > QG_KMS_PADS_MAX)
 		return QG_E_RANGE;
 	qg_secret *to = NULL;
-	qg_err err = qg_secret_new(n, &to);
+	qg_err err = qg_secret_new(QG_KMS_MAC_OVERHEAD + data_len, &to);
 	if (err != QG_OK)
 		return err;
 	use->n = 0;
-	for (pad_segment *p = q->out; p != NULL && to->len < n; p = p->next)
-		if (p->left > 0)
-			take_from(p, p->left < n - to->len ? p->left : (uint32_t)(n - to->len), use, to);
-	assert(to->len == n);
-	use->oldest = oldest_of(q, use->pad[0].epoch);
-	q->open_bytes -= n;
-	q->wanted = 0;
-	qg_pads_count_message(&q->account[true], n);
-	if (q->open_bytes + q->opening_bytes < bytes_ahead(st))
-		qg_pads_refill(st);
+	take_bytes(mac, QG_KMS_MAC_OVERHEAD, use, to);
+	take_bytes(pad, data_len, use, to);
+	use->oldest_mac = oldest_of(mac, use->pad[0].epoch);
+	use->oldest_pad = oldest_of(pad, use->pad[use->n - 1].epoch);
+	qg_pads_count_message(&st->pads->account[true], data_len);
+	qg_pads_refill(st);
 	wake_intake(st);
 	*out = to;
 	return QG_OK;
@@ -328,9 +373,10 @@ qg_pads_take(qg_stream *st, size_t n, qg_pad_use *use, qg_secret **out, qg_waite
 static pad_segment *
 find_out(const qg_pads *q, const qg_kms_pad *pad)
 {
-	for (pad_segment *p = q->out; p != NULL; p = p->next)
-		if (qg_pads_is(p, pad->epoch, pad->segment))
-			return p;
+	for (int i = 0; i < PAD_KINDS; i++)
+		for (pad_segment *p = q->stock[i].out; p != NULL; p = p->next)
+			if (qg_pads_is(p, pad->epoch, pad->segment))
+				return p;
 	return NULL;
 }
 
@@ -365,16 +411,22 @@ qg_pads_disown(qg_stream *st, const qg_pad_use *use)
 void
 qg_pads_expire_out(qg_stream *st)
 {
-	qg_pads *q = st->pads;
 	bool any = false;
-	uint64_t now_ms = q->out != NULL ? qg_lifetime_owner_ms(&st->core->life) : 0;
-	for (pad_segment *p = q->out; p != NULL; p = p->next)
-		if (p->left > 0 && now_ms >= p->end_ms) {
-			qg_pads_lose(st, true, p);
-			any = true;
-		}
+	uint64_t now_ms = qg_lifetime_owner_ms(&st->core->life);
+	for (int i = 0; i < PAD_KINDS; i++)
+		for (pad_segment *p = st->pads->stock[i].out; p != NULL; p = p->next)
+			if (p->left > 0 && now_ms >= p->end_ms) {
+				qg_pads_lose(st, true, p);
+				any = true;
+			}
 	if (any)
 		qg_pads_collect_out(st);
+}
+
+static bool
+of_epoch(const pad_segment *p, const uint8_t *epoch)
+{
+	return epoch == NULL || memcmp(p->epoch, epoch, sizeof p->epoch) == 0;
 }
 
 void
@@ -382,13 +434,14 @@ qg_pads_forget_out(qg_stream *st, const uint8_t *epoch)
 {
 	qg_pads *q = st->pads;
 	for (pad_segment *p = q->opening; p != NULL; p = p->next)
-		if (!p->lost && (epoch == NULL || memcmp(p->epoch, epoch, sizeof p->epoch) == 0))
+		if (!p->lost && of_epoch(p, epoch))
 			qg_pads_lose(st, true, p);
-	for (pad_segment *p = q->out; p != NULL; p = p->next)
-		if (epoch == NULL || memcmp(p->epoch, epoch, sizeof p->epoch) == 0) {
-			if (p->left > 0)
-				qg_pads_lose(st, true, p);
-			p->named = 0;
-		}
+	for (int i = 0; i < PAD_KINDS; i++)
+		for (pad_segment *p = q->stock[i].out; p != NULL; p = p->next)
+			if (of_epoch(p, epoch)) {
+				if (p->left > 0)
+					qg_pads_lose(st, true, p);
+				p->named = 0;
+			}
 	qg_pads_collect_out(st);
 }

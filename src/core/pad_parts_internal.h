@@ -11,6 +11,7 @@
 typedef struct pad_segment {
 	struct pad_segment *next;
 	uint8_t epoch[16];
+	qg_segment_use use;
 	uint32_t number;
 	uint32_t chunks;
 	uint32_t len;       /* bytes */
@@ -27,17 +28,24 @@ typedef struct pad_segment {
 	uint8_t *used;      /* theirs: bit for each byte; NULL when nothing is left */
 } pad_segment;
 
+/* Node key of ours of one use. */
+typedef struct pad_stock {
+	pad_segment *out, **out_end; /* open, or used up and still named; in order */
+	uint64_t stored_bytes;       /* confirmed, not opened */
+	uint64_t opening_bytes, open_bytes;
+	size_t wanted;               /* the largest take that failed */
+} pad_stock;
+
+#define PAD_KINDS 2
+
 struct qg_pads {
 	/* ours */
-	pad_segment *out, **out_end; /* open or used up and still named, in order */
+	pad_stock stock[PAD_KINDS];
 	pad_segment *opening;        /* of the one job under way, or to be tried again */
 	bool job;
 	uint64_t open_at_ms;         /* not before, after a failure */
 	unsigned open_backoff_ms;
 	bool agreed;                 /* the neighbour was asked what it saw, and answered */
-	size_t wanted;               /* the largest take that failed */
-	uint64_t stored_bytes;       /* confirmed, not opened */
-	uint64_t opening_bytes, open_bytes;
 	qg_waiter *waiters;
 	uint32_t share;              /* percent that node key is due while both pools are short */
 	uint64_t far_full_ms;        /* until then the far end has no room for node key */
@@ -51,6 +59,8 @@ struct qg_pads {
 	uint64_t told[2], told_ms;
 };
 
+/* Of the two kinds of node key. */
+pad_stock *qg_pads_stock(const qg_stream *st, qg_segment_use use);
 /* Takes a stored segment out of its epoch; NULL when there is no memory. Its
  * row is still in the store. */
 pad_segment *qg_pads_detach(qg_segment *s);
@@ -62,7 +72,7 @@ bool qg_pads_is(const pad_segment *p, const uint8_t epoch[16], uint32_t number);
 void qg_pads_collect_out(qg_stream *st);
 /* Opens what will soon be wanted; under the stream's lock. */
 void qg_pads_refill(qg_stream *st);
-void qg_pads_count_message(qg_pad_account *a, size_t n);
+void qg_pads_count_message(qg_pad_account *a, size_t data_len);
 /* One side of qg_pads_expire and qg_pads_forget_epoch; epoch NULL: of all. */
 void qg_pads_expire_out(qg_stream *st);
 void qg_pads_expire_in(qg_stream *st);

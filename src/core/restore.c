@@ -109,7 +109,7 @@ restore_ours(qg_segment *s, const qg_segment_rec *rec)
 		return;
 	}
 	s->phase = QG_SEG_CONFIRMED;
-	if (s->use == QG_USE_NODE) {
+	if (s->use != QG_USE_APPLICATION) {
 		/* Had a byte of it been used, it would not be here: the mark says
 		 * nothing of it. */
 		qg_pads_confirmed(s);
@@ -139,7 +139,7 @@ restore_theirs(qg_segment *s, const qg_segment_rec *rec)
 		else
 			s->left++;
 	}
-	if (s->use == QG_USE_NODE)
+	if (s->use != QG_USE_APPLICATION)
 		qg_pads_confirmed(s);
 	else
 		e->stream->held += s->left;
@@ -163,7 +163,9 @@ restore_data(qg_segment *s, const qg_segment_rec *rec)
 static qg_err
 restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment *s)
 {
-	if (rec->count != e->segment_chunks || rec->message_len == 0)
+	bool node = rec->use == QG_USE_PAD || rec->use == QG_USE_MAC;
+	if (rec->count != e->segment_chunks || rec->message_len == 0 ||
+	    (!node && rec->use != QG_USE_APPLICATION) || (node && rec->root))
 		return QG_E_CORRUPT;
 	s->row = rec->row;
 	s->use = (qg_segment_use)rec->use;
