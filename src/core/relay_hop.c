@@ -233,7 +233,7 @@ pass_on(forward_in *in)
 	else if (in->link == NULL)
 		result = QG_KMS_FORWARD_DOWN;
 	else
-		result = judge_link(in, QG_KMS_MAC_OVERHEAD + n);
+		result = judge_link(in, n);
 	if (result == QG_KMS_FORWARD_DELIVERED)
 		result = mask_again(in);
 	if (result != QG_KMS_FORWARD_DELIVERED) {

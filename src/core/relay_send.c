@@ -10,12 +10,6 @@
 /* A forward_keys of the source: masked under fresh node key of the link to the
  * first hop, sent, and what its answer means. */
 
-static const char *
-own_id(const qg_relay_send *t)
-{
-	return t->stream->core->part.cfg->kme_id;
-}
-
 /* --- answers -------------------------------------------------------------------- */
 
 /* The link from node `at` of the route to the next one has a fault. */
@@ -154,7 +148,7 @@ fit_link(qg_relay_send *t)
 	pthread_mutex_lock(&t->link->lock);
 	uint64_t open = qg_pads_open_bytes(t->link);
 	pthread_mutex_unlock(&t->link->lock);
-	uint64_t n = open > QG_KMS_MAC_OVERHEAD ? (open - QG_KMS_MAC_OVERHEAD) / cs : 0;
+	uint64_t n = open / cs;
 	if (n >= t->count)
 		return;
 	pthread_mutex_lock(&t->stream->lock);
