@@ -137,6 +137,7 @@ qg_relay_out_give_up(qg_stream *st, bool mismatch, const char *why)
 	qg_epoch *e = st->offer->epoch;
 	bool over = ++st->relay->given_up >= GIVEN_UP_MAX;
 	qg_offer_give_up(st, mismatch, why);
+	qg_conductor_kick(st->core);
 	if (mismatch || over) {
 		st->relay->given_up = 0;
 		qg_epoch_end(e, mismatch ? QG_KMS_CLOSE_MISMATCH : QG_KMS_CLOSE_SOURCE, true);
