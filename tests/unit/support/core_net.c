@@ -5,6 +5,7 @@
 #include "core_net_channel.c"
 #include "core_net_plan.c"
 #include "core_net_look.c"
+#include "core_net_forge.c"
 
 /* --- a node ------------------------------------------------------------------------- */
 

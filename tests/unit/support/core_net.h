@@ -229,6 +229,24 @@ bool net_pad_bytes(core_net *n, const qg_kms_pad *pad, size_t n_pads, uint8_t *o
 /* The plaintext of a forward_keys; false as above. */
 bool net_unmask(core_net *n, const qg_kms_masked *m, uint8_t *out);
 
+/* --- forging ---------------------------------------------------------------------------- */
+
+bool net_forward_of(const net_record *r, qg_kms_forward *out);
+/* The first forward_keys of a pair of nodes from record i on. */
+bool net_forward_get(core_net *n, unsigned from, unsigned to, size_t i, qg_kms_forward *out);
+/* The MAC that the link's key gives for the message as it stands; and the data
+ * masked besides. */
+void net_mac(core_net *n, qg_kms_forward *m);
+void net_seal(core_net *n, qg_kms_forward *m, const uint8_t *plain);
+/* Names key of that use that `to` holds of the link and nobody used. */
+bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use use, size_t data_len, qg_kms_masked *out);
+/* Delivers it as the neighbour `from`; the result of the answer. */
+qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const qg_kms_forward *m, int *status);
+bool net_answer_verifies(core_net *n, const qg_kms_forward *m, const qg_kms_forward_answer *a);
+/* No two messages recorded, lost ones included, name the same byte of node key,
+ * and no masked block occurs twice. */
+bool net_all_fresh(core_net *n, size_t *messages);
+
 /* --- keys ------------------------------------------------------------------------------- */
 
 qg_err net_issue(core_net *n, unsigned from, const char *master, const char *slave, uint32_t number, uint32_t size,
