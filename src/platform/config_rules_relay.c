@@ -63,7 +63,7 @@ check_virtual(cfg_rules *r, const cfg_node *stream)
 {
 	static const char *const of_outbound[] = {"random", "routes"};
 	const cfg_node *const relay = qg_cfg_find(stream, "relay");
-	if (relay == NULL || relay->kind != CFG_MAP)
+	if (relay == NULL || relay->bad || relay->kind != CFG_MAP)
 		return;
 	if (is(stream, "direction", "shared"))
 		qg_cfg_problem(r->report, qg_cfg_find(stream, "direction"),

@@ -52,7 +52,8 @@ static const qg_kms_field pad_fields[] = {
 #define MASKED(type) \
 	MEMBER_AS("link", type, masked.link, QG_KMS_FORM_NAME, .min = 0), \
 	LIST("pads", type, masked.pad, masked.n_pads, 1, QG_KMS_PADS_MAX, pad_fields, .distinct = false), \
-	MEMBER_AS("oldest", type, masked.oldest, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
+	MEMBER_AS("oldest_mac", type, masked.oldest_mac, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
+	MEMBER_AS("oldest_pad", type, masked.oldest_pad, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
 	MEMBER_AS("mac", type, masked.mac, QG_KMS_FORM_BYTES, .min = 0), \
 	MEMBER_AS("data", type, masked.data, QG_KMS_FORM_DATA, .min = 1, .max = QG_KMS_DATA_MAX, \
 		  .count_at = offsetof(type, masked.data_len))
@@ -158,7 +159,8 @@ put_masked(qg_writer *w, const qg_kms_masked *m)
 		qg_put_u32(w, m->pad[i].offset);
 		qg_put_u32(w, m->pad[i].len);
 	}
-	qg_put_u32(w, m->oldest);
+	qg_put_u32(w, m->oldest_mac);
+	qg_put_u32(w, m->oldest_pad);
 }
 
 /* --- forward_keys ---------------------------------------------------------- */
