@@ -238,8 +238,10 @@ bool net_forward_get(core_net *n, unsigned from, unsigned to, size_t i, qg_kms_f
  * masked besides. */
 void net_mac(core_net *n, qg_kms_forward *m);
 void net_seal(core_net *n, qg_kms_forward *m, const uint8_t *plain);
-/* Names key of that use that `to` holds of the link and nobody used. */
-bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use use, size_t data_len, qg_kms_masked *out);
+/* Names key of these uses that `to` holds of the link and nobody opened: for
+ * the MACs and for the data. */
+bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use mac, qg_segment_use pad, size_t data_len,
+		 qg_kms_masked *out);
 /* Delivers it as the neighbour `from`; the result of the answer. */
 qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const qg_kms_forward *m, int *status);
 bool net_answer_verifies(core_net *n, const qg_kms_forward *m, const qg_kms_forward_answer *a);

@@ -56,26 +56,37 @@ static const qg_segment *last_of(const qg_epoch *e, qg_segment_use use)
 	return NULL;
 }
 
-bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use use, size_t data_len, qg_kms_masked *out)
+/* A range at the start of such a segment. */
+static bool range_of(qg_stream *st, qg_segment_use use, size_t len, qg_kms_pad *out)
 {
-	qg_stream *st = net_stream(n, from, to, to);
-	const qg_segment *s = NULL;
-	memset(out, 0, sizeof *out);
+	bool found = false;
 	pthread_mutex_lock(&st->lock);
-	for (const qg_epoch *e = st->newest; e != NULL && s == NULL; e = e->older) {
-		s = last_of(e, use);
+	for (const qg_epoch *e = st->newest; e != NULL && !found; e = e->older) {
+		const qg_segment *s = last_of(e, use);
 		if (s == NULL)
 			continue;
-		uint32_t room = (s->hi - s->lo) * e->chunk_size;
-		must(QG_KMS_MAC_OVERHEAD + data_len <= room, "a segment is too small");
-		out->n_pads = 1;
-		out->pad[0] = (qg_kms_pad){ .segment = s->number, .len = (uint32_t)(QG_KMS_MAC_OVERHEAD + data_len) };
-		memcpy(out->pad[0].epoch, e->id, sizeof e->id);
+		must(len <= (size_t)(s->hi - s->lo) * e->chunk_size, "a segment is too small");
+		*out = (qg_kms_pad){ .segment = s->number, .len = (uint32_t)len };
+		memcpy(out->epoch, e->id, sizeof e->id);
+		found = true;
 	}
 	pthread_mutex_unlock(&st->lock);
-	memcpy(out->link, st->cfg->name, strlen(st->cfg->name) + 1);
+	return found;
+}
+
+bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use mac, qg_segment_use pad, size_t data_len,
+		 qg_kms_masked *out)
+{
+	qg_stream *st = net_stream(n, from, to, to);
+	memset(out, 0, sizeof *out);
+	out->n_pads = 2;
 	out->data_len = data_len;
-	return s != NULL;
+	memcpy(out->link, st->cfg->name, strlen(st->cfg->name) + 1);
+	if (!range_of(st, mac, QG_KMS_MAC_OVERHEAD, &out->pad[0]) || !range_of(st, pad, data_len, &out->pad[1]))
+		return false;
+	if (mac == pad)
+		out->pad[1].offset = QG_KMS_MAC_OVERHEAD;
+	return true;
 }
 
 qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const qg_kms_forward *m, int *status)
