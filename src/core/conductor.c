@@ -32,7 +32,9 @@ earlier(uint64_t *due_ms, uint64_t at_ms, uint64_t now_ms)
 static void
 conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 {
+	qg_pads_step(st);
 	pthread_mutex_lock(&st->lock);
+	qg_pads_tell(st, now_ms, false);
 	qg_app_step(st, now_ms);
 	qg_offer_step(st, now_ms);
 	qg_closed_step(st, now_ms);
