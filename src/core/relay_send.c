@@ -16,16 +16,17 @@
 static void
 failed(qg_relay_send *t, size_t at, qg_route_fault fault)
 {
-	struct qg_core *core = t->stream->core;
+	qg_stream *st = t->stream;
+	struct qg_core *core = st->core;
 	uint64_t now_ms = qg_clock_elapsed_ms();
 	/* A wrong answer marks its link only when there were several. */
 	if (fault != QG_ROUTE_WRONG)
 		qg_routes_fault(core->routes, t->route.node[at], t->route.node[at + 1], fault, now_ms);
-	pthread_mutex_lock(&t->stream->lock);
+	pthread_mutex_lock(&st->lock);
 	if (qg_relay_out_landed(t, false))
 		qg_relay_out_fault(t, at, fault, now_ms);
 	qg_relay_send_free(t);
-	pthread_mutex_unlock(&t->stream->lock);
+	pthread_mutex_unlock(&st->lock);
 	qg_conductor_kick(core);
 }
 
