@@ -323,6 +323,9 @@ void qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *
 /* Under the stream's lock: offers the next complete segment of ours if one
  * waits and none is on offer. */
 void qg_offer_step(qg_stream *st, uint64_t now_ms);
+/* Under the stream's lock: gives up the segment on offer, which is not being
+ * stored and whose message is not under way. */
+void qg_offer_give_up(qg_stream *st, bool mismatch, const char *why);
 /* new_key_batch as the far end. */
 void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
 		     void *ctx);
