@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -128,7 +129,8 @@ compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_st
 		disown_epoch(st, s->epoch);
 	/* Epochs that ended for this very reason stay behind, and prove nothing new. */
 	bool old = e != NULL && e->row > core->rollback_row &&
-		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out ||
+		    qg_pads_rolled_back(e, s->seen_mac, s->seen_pad));
 	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name,
 		       neighbour);
@@ -215,6 +217,8 @@ neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_stat
 		pthread_mutex_lock(&st->lock);
 		if (status != NULL)
 			end_unknown_epoch(st, status);
+		if (status != NULL)
+			qg_pads_agreed(st);
 		st->checked = true;
 		qg_stream_kick(st);
 		pthread_mutex_unlock(&st->lock);
@@ -313,6 +317,8 @@ status_add(qg_kms_status *status, qg_stream *st, bool filling)
 		s->state = (uint8_t)e->state;
 		s->seen_mark = e->seen_mark;
 		s->seen_segments = e->last_in;
+		s->seen_mac = e->seen_mac;
+		s->seen_pad = e->seen_pad;
 	}
 	pthread_mutex_unlock(&st->lock);
 }
@@ -370,6 +376,7 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_NEW_KEY_BATCH] = qg_accept_batch,
 		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
 		[QG_KMS_GET_STATUS] = receive_status,
+		[QG_KMS_FORWARD_KEYS] = qg_forward_receive,
 	};
 	if (receivers[kind] == NULL)
 		answer(ctx, 404, NULL, 0);
