@@ -85,6 +85,7 @@ typedef enum qg_target_state {
 typedef struct qg_target_rec {
 	const char *sae;
 	qg_target_state state;
+	const char *home;        /* KME that keeps the key for it; NULL: this node */
 } qg_target_rec;
 
 /* A key with an ID of its own (DESIGN, idea 5). */
@@ -93,7 +94,7 @@ typedef struct qg_transfer_rec {
 	const char *initiator;   /* SAE ID of the master */
 	qg_uuid key_id;
 	qg_transfer_state state;
-	const char *origin;      /* "local": issued at this node */
+	const char *origin;      /* "local": issued at this node; else the KME that brought it */
 	const uint8_t *sealed;   /* NULL once no target is left */
 	size_t sealed_len;
 	uint32_t size_bytes;

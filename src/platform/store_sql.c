@@ -51,10 +51,11 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_TRANSFER_LOAD] =
 		"SELECT row, initiator, key_id, state, origin, sealed, size_bytes, expiry_ms"
 		" FROM transfer ORDER BY row",
-	[QG_SQL_TARGET_PUT] = "INSERT INTO target (transfer_row, sae, state) VALUES (?1, ?2, ?3)",
+	[QG_SQL_TARGET_PUT] = 
+		"INSERT INTO target (transfer_row, sae, state, home) VALUES (?1, ?2, ?3, ?4)",
 	[QG_SQL_TARGET_STATE] =
 		"UPDATE target SET state = ?4 WHERE transfer_row = ?1 AND sae = ?2 AND state = ?3",
-	[QG_SQL_TARGET_LOAD] = "SELECT sae, state FROM target WHERE transfer_row = ?1 ORDER BY sae",
+	[QG_SQL_TARGET_LOAD] = "SELECT sae, state, home FROM target WHERE transfer_row = ?1 ORDER BY sae",
 
 	[QG_SQL_NUMBER_PUT] =
 		"INSERT INTO number (name, value) VALUES (?1, ?2)"

@@ -18,7 +18,8 @@ qg_store_transfer_put(qg_store *s, qg_transfer_rec *rec)
 	for (size_t i = 0; err == QG_OK && i < rec->n_targets; i++)
 		err = qg_sql_change(s, QG_SQL_TARGET_PUT,
 			QG_ARGS(qg_arg_i64(row), qg_arg_text(rec->target[i].sae),
-				qg_arg_i64(rec->target[i].state)),
+				qg_arg_i64(rec->target[i].state),
+				qg_arg_text(rec->target[i].home != NULL ? rec->target[i].home : "")),
 			QG_E_IO);
 	if (err == QG_OK)
 		rec->row = row;
@@ -54,7 +55,7 @@ qg_store_transfer_delete(qg_store *s, int64_t row)
 /* The targets of one transfer while it is handed on. */
 typedef struct targets {
 	qg_target_rec *target;
-	char **name; /* owns what target[].sae shows */
+	char **name; /* owns what target[].sae and .home show: one block each */
 	size_t n, room;
 } targets;
 
@@ -97,15 +98,21 @@ target_row(qg_sql_row *r, void *ctx)
 	targets *t = ctx;
 	const char *sae = qg_row_text(r, 0);
 	qg_target_state state = (qg_target_state)qg_row_small(r, 1, QG_TARGET_VOIDED);
+	const char *home = qg_row_text(r, 2);
 	if (r->bad)
 		return QG_E_CORRUPT;
 	qg_err err = targets_reserve(t);
 	if (err != QG_OK)
 		return err;
-	t->name[t->n] = strdup(sae);
-	if (t->name[t->n] == NULL)
+	const size_t sae_room = strlen(sae) + 1, home_room = strlen(home) + 1;
+	char *name = malloc(sae_room + home_room);
+	if (name == NULL)
 		return QG_E_NOMEM;
-	t->target[t->n] = (qg_target_rec){.sae = t->name[t->n], .state = state};
+	memcpy(name, sae, sae_room);
+	memcpy(name + sae_room, home, home_room);
+	t->name[t->n] = name;
+	t->target[t->n] = (qg_target_rec){
+		.sae = name, .state = state, .home = home[0] != '\0' ? name + sae_room : NULL};
 	t->n++;
 	return QG_OK;
 }

@@ -105,7 +105,8 @@ segment_rec(int64_t epoch_row, uint32_t number)
 }
 
 static const qg_target_rec three_targets[] = {
-	{"sae-a", QG_TARGET_PENDING}, {"sae-b", QG_TARGET_RELAYED}, {"sae-c", QG_TARGET_DELIVERED}};
+	{"sae-a", QG_TARGET_PENDING, NULL}, {"sae-b", QG_TARGET_RELAYED, "KME-B"},
+	{"sae-c", QG_TARGET_DELIVERED, NULL}};
 
 static qg_transfer_rec
 transfer_rec(const char *initiator, uint8_t id)
@@ -199,7 +200,8 @@ see_transfer(const qg_transfer_rec *rec, void *ctx)
 	text[0] = '\0';
 	size_t len = 0;
 	for (size_t i = 0; i < rec->n_targets; i++) {
-		int n = snprintf(text + len, sizeof s->target[0] - len, "%s=%d ", rec->target[i].sae,
+		int n = snprintf(text + len, sizeof s->target[0] - len, "%s%s%s=%d ", rec->target[i].sae,
+			rec->target[i].home != NULL ? "@" : "", rec->target[i].home != NULL ? rec->target[i].home : "",
 			(int)rec->target[i].state);
 		assert_true(n > 0 && (size_t)n < sizeof s->target[0] - len);
 		len += (size_t)n;
@@ -582,9 +584,9 @@ transfer_comes_back_whole(void **state)
 	assert_int_equal(s.transfer[0].sealed_len, 149);
 	assert_int_equal(s.transfer[0].size_bytes, 32);
 	assert_int_equal(s.transfer[0].expiry_ms, 5000);
-	assert_string_equal(s.target[0], "sae-a=1 sae-b=2 sae-c=3 ");
+	assert_string_equal(s.target[0], "sae-a=1 sae-b@KME-B=2 sae-c=3 ");
 	assert_int_equal(s.transfer[1].row, other);
-	assert_string_equal(s.target[1], "sae-a=1 sae-b=2 sae-c=3 ");
+	assert_string_equal(s.target[1], "sae-a=1 sae-b@KME-B=2 sae-c=3 ");
 	assert_null(s.transfer[2].sealed);
 	assert_string_equal(s.target[2], "");
 }
@@ -613,14 +615,14 @@ soundness_18_first_change_of_a_transfer_wins(void **state)
 	reopen();
 	seen s = load_transfers();
 	assert_int_equal(s.transfer[0].state, QG_TRANSFER_RELEASED);
-	assert_string_equal(s.target[0], "sae-a=3 sae-b=2 sae-c=3 ");
+	assert_string_equal(s.target[0], "sae-a=3 sae-b@KME-B=2 sae-c=3 ");
 }
 
 static void
 transfer_refusals(void **state)
 {
 	(void)state;
-	static const qg_target_rec twice[] = {{"sae-a", QG_TARGET_PENDING}, {"sae-a", QG_TARGET_PENDING}};
+	static const qg_target_rec twice[] = {{"sae-a", QG_TARGET_PENDING, NULL}, {"sae-a", QG_TARGET_PENDING, NULL}};
 	int64_t row = put_transfer("alice", 1);
 	qg_transfer_rec t = transfer_rec("alice", 1);
 	begin();
@@ -650,7 +652,7 @@ transfer_forgets_and_goes(void **state)
 	commit();
 	seen s = load_transfers();
 	assert_null(s.transfer[0].sealed);
-	assert_string_equal(s.target[0], "sae-a=1 sae-b=2 sae-c=3 ");
+	assert_string_equal(s.target[0], "sae-a=1 sae-b@KME-B=2 sae-c=3 ");
 	begin();
 	assert_int_equal(db->ops->transfer_delete(db, row), QG_OK);
 	commit();

@@ -106,6 +106,17 @@ poke_u32(off_t at, uint32_t v)
 	poke(at, b, sizeof b);
 }
 
+static uint32_t
+peek_u32(off_t at)
+{
+	uint8_t b[4];
+	int fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, b, sizeof b, at), (ssize_t)sizeof b);
+	close(fd);
+	return (uint32_t)b[0] << 24 | (uint32_t)b[1] << 16 | (uint32_t)b[2] << 8 | b[3];
+}
+
 static bool
 file_has(const char *name, const void *bytes, size_t n)
 {
@@ -267,11 +278,12 @@ newer_schema_is_refused(void **state)
 	(void)state;
 	open_db();
 	close_db();
+	const uint32_t ours = peek_u32(VERSION_AT);
 	poke_u32(VERSION_AT, 0x7fffffff);
 	expect_refused(QG_E_UNSUPPORTED);
 	poke_u32(VERSION_AT, UINT32_MAX); /* -1 */
 	expect_refused(QG_E_UNSUPPORTED);
-	poke_u32(VERSION_AT, 1);
+	poke_u32(VERSION_AT, ours);
 	open_db();
 }
 
