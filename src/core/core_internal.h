@@ -99,6 +99,7 @@ struct qg_epoch {
 	int64_t created_ms;
 	uint64_t end_ms;         /* lifetime clock */
 	unsigned bad_in_row;
+	uint32_t seen_mac, seen_pad; /* of their node segments used: highest number + 1 */
 	uint32_t last_in;        /* number of their last confirmed segment + 1, else 0 */
 	qg_secret *root_out, *root_in;
 	qg_key_id_keys *keys_out, *keys_in;

@@ -129,7 +129,8 @@ compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_st
 		disown_epoch(st, s->epoch);
 	/* Epochs that ended for this very reason stay behind, and prove nothing new. */
 	bool old = e != NULL && e->row > core->rollback_row &&
-		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out ||
+		    qg_pads_rolled_back(e, s->seen_mac, s->seen_pad));
 	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name,
 		       neighbour);
@@ -316,6 +317,8 @@ status_add(qg_kms_status *status, qg_stream *st, bool filling)
 		s->state = (uint8_t)e->state;
 		s->seen_mark = e->seen_mark;
 		s->seen_segments = e->last_in;
+		s->seen_mac = e->seen_mac;
+		s->seen_pad = e->seen_pad;
 	}
 	pthread_mutex_unlock(&st->lock);
 }
