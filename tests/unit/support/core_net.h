@@ -95,7 +95,7 @@ typedef struct net_wire {
  * the core. It must not wait for the network. */
 typedef void net_hook(void *ctx, net_wire *w);
 
-/* A message as its sender meant it, and the first answer as the receiver gave it. */
+/* A message as its sender meant it, and the answer as the receiver gave it. */
 typedef struct net_record {
 	unsigned from, to;
 	qg_kms_kind kind;
