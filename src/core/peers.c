@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -215,6 +216,8 @@ neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_stat
 		pthread_mutex_lock(&st->lock);
 		if (status != NULL)
 			end_unknown_epoch(st, status);
+		if (status != NULL)
+			qg_pads_agreed(st);
 		st->checked = true;
 		qg_stream_kick(st);
 		pthread_mutex_unlock(&st->lock);
@@ -370,6 +373,7 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_NEW_KEY_BATCH] = qg_accept_batch,
 		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
 		[QG_KMS_GET_STATUS] = receive_status,
+		[QG_KMS_FORWARD_KEYS] = qg_forward_receive,
 	};
 	if (receivers[kind] == NULL)
 		answer(ctx, 404, NULL, 0);
