@@ -10,7 +10,6 @@
 #include <cmocka.h>
 
 #include "support/core_net.c"
-#include "support/core_net_account.c"
 
 enum { A, B, C, D, E };
 

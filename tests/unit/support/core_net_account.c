@@ -71,8 +71,6 @@ static bool link_adds_up(core_net *n, unsigned from, unsigned to, FILE *out)
 	return good;
 }
 
-/* Every link in both directions: what was used is what the messages carried and
- * 64 bytes for each, to the byte, at both ends. Nothing may be under way. */
 bool net_accounts_add_up(core_net *n, FILE *out)
 {
 	bool good = true;
