@@ -16,16 +16,17 @@
 static void
 failed(qg_relay_send *t, size_t at, qg_route_fault fault)
 {
-	struct qg_core *core = t->stream->core;
+	qg_stream *st = t->stream;
+	struct qg_core *core = st->core;
 	uint64_t now_ms = qg_clock_elapsed_ms();
 	/* A wrong answer marks its link only when there were several. */
 	if (fault != QG_ROUTE_WRONG)
 		qg_routes_fault(core->routes, t->route.node[at], t->route.node[at + 1], fault, now_ms);
-	pthread_mutex_lock(&t->stream->lock);
+	pthread_mutex_lock(&st->lock);
 	if (qg_relay_out_landed(t, false))
 		qg_relay_out_fault(t, at, fault, now_ms);
 	qg_relay_send_free(t);
-	pthread_mutex_unlock(&t->stream->lock);
+	pthread_mutex_unlock(&st->lock);
 	qg_conductor_kick(core);
 }
 
@@ -138,6 +139,26 @@ relay_answered(void *ctx, qg_err err, int http_status, const char *body, size_t 
 		judge(t, &a);
 }
 
+/* Nothing open to mask with. */
+static void
+starving(qg_relay_send *t)
+{
+	qg_stream *st = t->stream;
+	bool soon = false;
+	pthread_mutex_lock(&t->link->lock);
+	bool more = qg_pads_ready_bytes(t->link) > qg_pads_open_bytes(t->link);
+	pthread_mutex_unlock(&t->link->lock);
+	pthread_mutex_lock(&st->lock);
+	if (more && qg_relay_out_opening(st, qg_clock_elapsed_ms())) {
+		(void)qg_relay_out_landed(t, false);
+		qg_relay_send_free(t);
+		soon = true;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (!soon)
+		failed(t, 0, QG_ROUTE_STARVING);
+}
+
 /* --- sending ------------------------------------------------------------------------ */
 
 /* As many chunks as the node key that is open masks, but at least one. */
@@ -217,8 +238,10 @@ qg_relay_send_go(qg_relay_send *t)
 		if (err != QG_OK)
 			settle(t, false);
 	}
-	if (err != QG_OK)
-		failed(t, 0, err == QG_E_EMPTY || err == QG_E_RANGE ? QG_ROUTE_STARVING : QG_ROUTE_DOWN);
+	if (err == QG_E_EMPTY || err == QG_E_RANGE)
+		starving(t);
+	else if (err != QG_OK)
+		failed(t, 0, QG_ROUTE_DOWN);
 	free(text);
 	free(m);
 }
