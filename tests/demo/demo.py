@@ -83,13 +83,13 @@ def show_chain(network):
     """A key over KME-B, one over KME-D while KME-B is stopped, and KME-B again."""
     middle = network.gateways["kme-b"]
     print("\nalice at KME-A and carol at KME-C share no link.")
+    wait_way(network, "KME-B")
     if not one_key(network, "alice", "carol"):
         return False
     tell_way(network)
     print(f"\nStopping kme-b, pid {middle.pid}.")
     middle.stop()
-    old = take_what_went_over(network, "KME-B")
-    print(f"{old} keys that had gone over KME-B were still in stock: alice takes them first.")
+    wait_way(network, "KME-D")
     if not one_key(network, "alice", "carol"):
         return False
     tell_way(network)
@@ -100,19 +100,26 @@ def show_chain(network):
 
 
 def ways(network):
-    """The ways that keys from alice to carol went, in their order: a list of KME IDs each."""
+    """The ways that keys from alice to carol went, each time that it changed: lists of KME IDs."""
     lines = network.gateways["kme-a"].lines("event=relay_path ", f"stream={network.topology.relays[0].name} ")
     return [re.search(r" path=(\S+)", line).group(1).split(",") for line in lines]
 
 
 def tell_way(network):
-    print(f"The log of kme-a says which way such keys go: {' - '.join(ways(network)[-1])}")
+    print(f"The log of kme-a says which way it went: {' - '.join(ways(network)[-1])}")
 
 
-def take_what_went_over(network, kme):
-    """Keys are handed out in the order in which they were relayed: once some went another way, what
-    is in stock by then is older, or as old."""
-    wait_for(f"a way around {kme}", lambda: kme not in ways(network)[-1], 30, 0.1)
+def wait_way(network, kme):
+    """Until keys go over that KME, and none is left that went another way: keys are handed out in the
+    order in which they were relayed, so that what is in stock by now is taken first."""
+    wait_for(f"keys over {kme}", lambda: kme in ways(network)[-1], 30, 0.1)
+    if len(ways(network)) > 1:
+        print(f"Keys go over {kme} now; alice takes {take_all(network)} that went another way before.")
+    network.wait_stock("alice", "carol")
+
+
+def take_all(network):
+    """How many were in stock; all those are taken."""
     old, taken = network.stock("alice", "carol"), 0
     end = time.monotonic() + 30
     with network.client("alice") as alice:
@@ -122,7 +129,6 @@ def take_what_went_over(network, kme):
                 taken += len(answer.keys())
             else:
                 time.sleep(0.1)
-    network.wait_stock("alice", "carol")
     return taken
 
 
