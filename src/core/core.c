@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -28,13 +29,17 @@ stream_init(struct qg_core *core, unsigned index)
 	st->opener =
 		st->cfg->direction == QG_DIRECTION_OUTBOUND ||
 		(st->cfg->direction == QG_DIRECTION_SHARED && strcmp(cfg->kme_id, st->neighbour->id) < 0);
+	qg_err err = qg_pads_new(st);
+	if (err != QG_OK)
+		return err;
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_cond_init(&st->wake, &attr);
 	pthread_condattr_destroy(&attr);
-	return QG_OK;
+	bool source = st->cfg->relayed && st->cfg->direction == QG_DIRECTION_OUTBOUND;
+	return source ? qg_relay_out_new(st) : QG_OK;
 }
 
 static qg_err
@@ -68,6 +73,10 @@ core_new(const qg_core_parts *parts, qg_core **out)
 				    &core->pair_window);
 	if (err == QG_OK)
 		err = qg_limits_new(UNKNOWN_PER_S, UNKNOWN_PER_S, &core->unknown_limit);
+	if (err == QG_OK)
+		err = qg_routes_new(parts->cfg, &core->routes);
+	if (err == QG_OK)
+		err = qg_relay_new(core);
 	if (err != QG_OK) {
 		qg_core_stop(&core);
 		return err;
@@ -163,7 +172,9 @@ stop_stream(qg_stream *st)
 		qg_stream_close_ksid(st, &st->ksid);
 	st->phase = QG_STREAM_IDLE;
 	pthread_cond_broadcast(&st->wake);
+	qg_waiter *waiters = qg_pads_stop(st);
 	pthread_mutex_unlock(&st->lock);
+	qg_stream_run_waiters(waiters, QG_E_CLOSED);
 }
 
 static bool
@@ -211,6 +222,9 @@ stream_fini(qg_stream *st)
 		st->newest = e->older;
 		qg_epoch_free(&e);
 	}
+	qg_relay_out_free(st);
+	qg_pads_tell(st, qg_clock_elapsed_ms(), true);
+	qg_pads_free(st);
 	pthread_mutex_destroy(&st->lock);
 	pthread_cond_destroy(&st->wake);
 }
@@ -265,6 +279,8 @@ qg_core_stop(qg_core **corep)
 	qg_anchor_close(&core->anchor);
 	qg_window_free(&core->pair_window);
 	qg_limits_free(&core->unknown_limit);
+	qg_relay_free(core);
+	qg_routes_free(&core->routes);
 	qg_wipe(core->probe_key, sizeof core->probe_key);
 	pthread_mutex_destroy(&core->lock);
 	pthread_mutex_destroy(&core->fetch_lock);

@@ -99,6 +99,7 @@ struct qg_epoch {
 	int64_t created_ms;
 	uint64_t end_ms;         /* lifetime clock */
 	unsigned bad_in_row;
+	uint32_t seen_mac, seen_pad; /* of their node segments used: highest number + 1 */
 	uint32_t last_in;        /* number of their last confirmed segment + 1, else 0 */
 	qg_secret *root_out, *root_in;
 	qg_key_id_keys *keys_out, *keys_in;
@@ -166,8 +167,8 @@ struct qg_stream {
 	qg_kms_new_app_answer app_answer; /* what the last one received got */
 	bool app_valid;          /* app is to be sent again as it is, or was received */
 	qg_epoch *newest;        /* linked newest to oldest */
-	uint64_t ready;          /* chunks issuable now */
-	uint64_t held;           /* their confirmed chunks not consumed */
+	uint64_t ready;          /* chunks issuable now; node segments do not count */
+	uint64_t held;           /* their confirmed chunks not consumed; likewise */
 	struct qg_pads *pads;    /* node key: what is ready, opened and spent */
 	struct qg_relay_out *relay; /* ours, virtual: the segment on its way; else NULL */
 	uint32_t peer_inbound;   /* what the neighbour can hold */
@@ -322,6 +323,9 @@ void qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *
 /* Under the stream's lock: offers the next complete segment of ours if one
  * waits and none is on offer. */
 void qg_offer_step(qg_stream *st, uint64_t now_ms);
+/* Under the stream's lock: gives up the segment on offer, which is not being
+ * stored and whose message is not under way. */
+void qg_offer_give_up(qg_stream *st, bool mismatch, const char *why);
 /* new_key_batch as the far end. */
 void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
 		     void *ctx);
@@ -358,6 +362,8 @@ void qg_fetch_settled(struct qg_core *core);
 /* Writes what changed in segments and deletes what is spent (flush.c). Tells
  * how many it wrote; the rest waits for the next pass. */
 unsigned qg_flush_stream(qg_stream *st);
+/* Under the stream's lock: takes a segment out and deletes it from the store. */
+void qg_flush_delete(qg_segment *s);
 /* Destroys every confirmed segment: the store is an old one (SOUNDNESS 9). */
 void qg_flush_destroy(qg_stream *st);
 /* Under the stream's lock: the segment's window has passed. */

@@ -4,10 +4,12 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
 #define WAIT_MS 1000
+#define DRAWN_AHEAD 2                /* complete segments of a virtual stream before the one on offer */
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
 #define OPEN_TRIES 2
@@ -29,7 +31,7 @@ segment_decided(const qg_epoch *e, uint32_t number)
 	return number < (qg_epoch_is_ours(e, number) ? e->decided_out : e->decided_in);
 }
 
-/* Chunks of ours that are ready or on their way to it. */
+/* Chunks of ours that are ready for applications or on their way to it. */
 static uint64_t
 chunks_coming(const qg_stream *st, const qg_epoch *e)
 {
@@ -40,7 +42,8 @@ chunks_coming(const qg_stream *st, const qg_epoch *e)
 			continue;
 		if (s->phase == QG_SEG_CONFIRMED)
 			break;
-		n += s->count;
+		if (s->use == QG_USE_APPLICATION)
+			n += s->count;
 	}
 	return n;
 }
@@ -59,10 +62,24 @@ segments_waiting(const qg_epoch *e)
 	return n;
 }
 
+/* Of a virtual stream no more is drawn than will soon be relayed. */
+static bool
+drawn_ahead(const qg_stream *st, const qg_epoch *e)
+{
+	unsigned n = 0;
+	if (!st->cfg->relayed)
+		return false;
+	for (uint32_t i = 0; i < e->n_seg; i++)
+		n += e->seg[i] != NULL && e->seg[i]->ours && e->seg[i]->phase == QG_SEG_FULL;
+	return n >= DRAWN_AHEAD;
+}
+
 static bool
 pool_has_room(const qg_stream *st, const qg_epoch *e)
 {
-	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks;
+	if (drawn_ahead(st, e))
+		return false;
+	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks || qg_pads_want(st);
 }
 
 /* The neighbour passes its segments over while its pool is full and says
@@ -120,7 +137,8 @@ static bool
 order_get(qg_stream *st, qg_intake_order *order)
 {
 	qg_epoch *e = qg_epoch_filling(st);
-	if (e == NULL)
+	/* What the far end of a virtual stream has, the owner relayed. */
+	if (e == NULL || (st->cfg->relayed && st->cfg->direction == QG_DIRECTION_INBOUND))
 		return false;
 	if (st->next_index % e->segment_chunks == 0 && !next_segment_wanted(st, e)) {
 		st->wants_room = true;
@@ -204,6 +222,11 @@ qg_intake_next(qg_intake *in, qg_intake_order *order)
 static void
 resume_epoch(qg_stream *st, qg_epoch *e)
 {
+	if (st->cfg->relayed && st->cfg->direction == QG_DIRECTION_INBOUND) {
+		/* Of what is being filled, chunks may have been acknowledged. */
+		qg_stream_go(st, QG_STREAM_RUN);
+		return;
+	}
 	uint64_t next = (uint64_t)qg_epoch_next_segment(e) * e->segment_chunks;
 	for (uint32_t i = e->n_seg; i-- > 0;) {
 		qg_segment *s = i < e->n_seg ? e->seg[i] : NULL;
@@ -214,7 +237,8 @@ resume_epoch(qg_stream *st, qg_epoch *e)
 	}
 	st->next_index = next;
 	st->probe_fails = 0;
-	qg_stream_go(st, e->has_probe ? QG_STREAM_PROBE : QG_STREAM_RUN);
+	/* What is drawn cannot be read twice; nor does anyone else hold it. */
+	qg_stream_go(st, e->has_probe && !st->cfg->relayed ? QG_STREAM_PROBE : QG_STREAM_RUN);
 }
 
 void

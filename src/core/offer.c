@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -25,6 +26,8 @@ static void
 offer_release(qg_stream *st)
 {
 	qg_segment *s = st->offer;
+	if (st->relay != NULL)
+		qg_relay_out_end(st, false);
 	st->offer = NULL;
 	st->offer_flight = false;
 	st->offer_at_ms = 0;
@@ -88,12 +91,21 @@ offer_drop(qg_stream *st, bool mismatch, const char *why)
 	} else {
 		free(j);
 	}
+	if (st->relay != NULL)
+		qg_relay_out_end(st, mismatch);
 	s->phase = QG_SEG_DEAD;
 	if (!s->removed)
 		qg_epoch_remove(e, s);
 	offer_release(st);
 	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
+}
+
+void
+qg_offer_give_up(qg_stream *st, bool mismatch, const char *why)
+{
+	assert(st->offer->phase == QG_SEG_OFFERED && !st->offer_flight);
+	offer_drop(st, mismatch, why);
 }
 
 /* --- confirmed --------------------------------------------------------------- */
@@ -125,7 +137,10 @@ confirm_done(qg_job *job, qg_err err)
 		s->phase = QG_SEG_CONFIRMED;
 		s->ready_wall_ms = j->rec.ready_wall_ms;
 		qg_segment_wipe_reserved(s);
-		st->ready += s->hi - s->cursor;
+		if (s->use != QG_USE_APPLICATION)
+			qg_pads_confirmed(s);
+		else
+			st->ready += s->hi - s->cursor;
 		e->bad_in_row = 0;
 		offer_release(st);
 		qg_lease_step(e, 0);
@@ -140,6 +155,8 @@ static void
 offer_confirm(qg_stream *st)
 {
 	qg_segment *s = st->offer;
+	if (st->relay != NULL)
+		s->hops = qg_relay_out_hops(st);
 	qg_segment_job *j = calloc(1, sizeof *j);
 	qg_err err = j == NULL ? QG_E_NOMEM : qg_segment_take_root(s);
 	if (err == QG_OK && s->root)
@@ -175,6 +192,15 @@ answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
 }
 
 static void
+answer_pending(qg_stream *st)
+{
+	if (st->relay != NULL)
+		qg_relay_out_again(st, qg_clock_elapsed_ms());
+	if (st->offer != NULL)
+		offer_again(st, PENDING_MS, PENDING_MAX_MS);
+}
+
+static void
 offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 {
 	switch (a->result) {
@@ -182,12 +208,15 @@ offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 		answer_confirmed(st, a);
 		return;
 	case QG_KMS_BATCH_PENDING:
-		offer_again(st, PENDING_MS, PENDING_MAX_MS);
+		answer_pending(st);
 		return;
 	case QG_KMS_BATCH_FULL:
 		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name,
 		       st->offer->number);
-		offer_again(st, FULL_MS, FULL_MAX_MS);
+		if (st->offer->use != QG_USE_APPLICATION && qg_pads_far_full(st))
+			offer_drop(st, false, "the far end has no room for node key");
+		else
+			offer_again(st, FULL_MS, FULL_MAX_MS);
 		return;
 	case QG_KMS_BATCH_MISMATCH:
 		offer_drop(st, true, "the far end holds another segment");
@@ -249,6 +278,16 @@ offer_send(qg_stream *st)
 	offer_again(st, LINK_MS, LINK_MAX_MS);
 }
 
+/* Sends what is due: of a virtual stream the key first. */
+static void
+offer_go(qg_stream *st)
+{
+	if (st->relay == NULL || qg_relay_out_step(st, qg_clock_elapsed_ms()))
+		offer_send(st);
+	else
+		qg_conductor_kick(st->core); /* which sends it */
+}
+
 /* --- storing ----------------------------------------------------------------- */
 
 static void
@@ -264,7 +303,7 @@ store_done(qg_job *job, qg_err err)
 	} else {
 		s->row = j->rec.row;
 		s->phase = QG_SEG_OFFERED;
-		offer_send(st);
+		offer_go(st);
 	}
 	pthread_mutex_unlock(&st->lock);
 	qg_segment_job_free(j);
@@ -350,6 +389,7 @@ offer_begin(qg_stream *st, qg_segment *s)
 	qg_epoch *e = s->epoch;
 	qg_segment_job *j = NULL;
 	uint32_t decided = e->decided_out;
+	s->use = qg_pads_choose_use(st, e);
 	if (e->decided_out <= s->number)
 		e->decided_out = s->number + 1;
 	qg_err err = offer_job_new(s, &j);
@@ -363,6 +403,8 @@ offer_begin(qg_stream *st, qg_segment *s)
 	}
 	s->phase = QG_SEG_STORING;
 	offer_attach(st, s);
+	if (st->relay != NULL)
+		qg_relay_out_begin(st);
 	qg_committer_submit(st->core->committer, &j->job);
 }
 
@@ -371,7 +413,7 @@ qg_offer_step(qg_stream *st, uint64_t now_ms)
 {
 	if (st->offer != NULL) {
 		if (st->offer->phase == QG_SEG_OFFERED && !st->offer_flight && now_ms >= st->offer_at_ms)
-			offer_send(st);
+			offer_go(st);
 		return;
 	}
 	if (st->stopping)
@@ -379,7 +421,7 @@ qg_offer_step(qg_stream *st, uint64_t now_ms)
 	qg_segment *s = stored_offer(st);
 	if (s != NULL) {
 		offer_attach(st, s);
-		offer_send(st);
+		offer_go(st);
 		return;
 	}
 	qg_epoch *e = qg_epoch_filling(st);

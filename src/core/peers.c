@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -128,7 +129,8 @@ compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_st
 		disown_epoch(st, s->epoch);
 	/* Epochs that ended for this very reason stay behind, and prove nothing new. */
 	bool old = e != NULL && e->row > core->rollback_row &&
-		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out ||
+		    qg_pads_rolled_back(e, s->seen_mac, s->seen_pad));
 	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name,
 		       neighbour);
@@ -215,6 +217,8 @@ neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_stat
 		pthread_mutex_lock(&st->lock);
 		if (status != NULL)
 			end_unknown_epoch(st, status);
+		if (status != NULL)
+			qg_pads_agreed(st);
 		st->checked = true;
 		qg_stream_kick(st);
 		pthread_mutex_unlock(&st->lock);
@@ -249,13 +253,15 @@ status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t
 	if (err == QG_OK)
 		err = status == NULL ? QG_E_NOMEM : qg_kms_status_decode(body, len, status);
 	bool old = false;
-	if (err == QG_OK)
+	if (err == QG_OK) {
+		qg_directory_learn(core->part.directory, neighbour, &status->saes);
 		for (size_t i = 0; i < status->n; i++)
 			old |= compare_epoch(core, neighbour, &status->epoch[i]);
-	else
+	} else {
 		/* Why stands in the log already, once a minute. */
 		qg_log(QG_LOG_DEBUG, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"",
 		       neighbour, qg_err_text(err));
+	}
 	if (old)
 		end_old_store(core);
 	neighbour_checked(core, neighbour, err == QG_OK ? status : NULL);
@@ -311,6 +317,8 @@ status_add(qg_kms_status *status, qg_stream *st, bool filling)
 		s->state = (uint8_t)e->state;
 		s->seen_mark = e->seen_mark;
 		s->seen_segments = e->last_in;
+		s->seen_mac = e->seen_mac;
+		s->seen_pad = e->seen_pad;
 	}
 	pthread_mutex_unlock(&st->lock);
 }
@@ -335,6 +343,7 @@ qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *a
 	if (err == QG_OK) {
 		status_add_all(core, neighbour, true, status);
 		status_add_all(core, neighbour, false, status);
+		qg_directory_tell(core->part.directory, &status->saes);
 		err = qg_kms_status_encode(status, text, QG_KMS_MSG_MAX, &len);
 	}
 	if (err == QG_OK)
@@ -367,6 +376,7 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_NEW_KEY_BATCH] = qg_accept_batch,
 		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
 		[QG_KMS_GET_STATUS] = receive_status,
+		[QG_KMS_FORWARD_KEYS] = qg_forward_receive,
 	};
 	if (receivers[kind] == NULL)
 		answer(ctx, 404, NULL, 0);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -108,6 +109,12 @@ restore_ours(qg_segment *s, const qg_segment_rec *rec)
 		return;
 	}
 	s->phase = QG_SEG_CONFIRMED;
+	if (s->use != QG_USE_APPLICATION) {
+		/* Had a byte of it been used, it would not be here: the mark says
+		 * nothing of it. */
+		qg_pads_confirmed(s);
+		return;
+	}
 	uint64_t above = e->mark > s->first_index ? e->mark - s->first_index : 0;
 	s->cursor = above < s->lo ? s->lo : above > s->hi ? s->hi : (uint32_t)above;
 	qg_segment_wipe(s, 0, s->cursor);
@@ -132,7 +139,10 @@ restore_theirs(qg_segment *s, const qg_segment_rec *rec)
 		else
 			s->left++;
 	}
-	e->stream->held += s->left;
+	if (s->use != QG_USE_APPLICATION)
+		qg_pads_confirmed(s);
+	else
+		e->stream->held += s->left;
 	if (e->last_in <= s->number)
 		e->last_in = s->number + 1;
 	if (s->left == 0)
@@ -153,7 +163,9 @@ restore_data(qg_segment *s, const qg_segment_rec *rec)
 static qg_err
 restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment *s)
 {
-	if (rec->count != e->segment_chunks || rec->message_len == 0)
+	bool node = rec->use == QG_USE_PAD || rec->use == QG_USE_MAC;
+	if (rec->count != e->segment_chunks || rec->message_len == 0 ||
+	    (!node && rec->use != QG_USE_APPLICATION) || (node && rec->root))
 		return QG_E_CORRUPT;
 	s->row = rec->row;
 	s->use = (qg_segment_use)rec->use;
@@ -358,6 +370,16 @@ end_all(struct qg_core *core, uint64_t commits)
 	return err;
 }
 
+static qg_err
+load_seen(struct qg_core *core)
+{
+	qg_err err = QG_OK;
+	for (size_t i = 0; i < core->n_streams; i++)
+		for (qg_epoch *e = core->stream[i].newest; e != NULL && err == QG_OK; e = e->older)
+			err = qg_pads_load_seen(e, core->part.store);
+	return err;
+}
+
 /* --- all of it -------------------------------------------------------------------- */
 
 static qg_err
@@ -438,6 +460,8 @@ qg_restore_all(struct qg_core *core, bool reset, char *why, size_t why_room)
 	qg_err err = restore_life(core);
 	if (err == QG_OK)
 		err = core->part.store->ops->load_epochs(core->part.store, load_epoch, &r);
+	if (err == QG_OK)
+		err = load_seen(core);
 	if (err != QG_OK)
 		snprintf(why, why_room, "database %s: %s", core->part.cfg->database, qg_err_text(err));
 	else
