@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 sys.dont_write_bytecode = True  # leave no __pycache__ behind
 
@@ -111,25 +110,26 @@ def tell_way(network):
 
 def wait_way(network, kme):
     """Until keys go over that KME, and none is left that went another way: keys are handed out in the
-    order in which they were relayed, so that what is in stock by now is taken first."""
-    wait_for(f"keys over {kme}", lambda: kme in ways(network)[-1], 30, 0.1)
-    if len(ways(network)) > 1:
-        print(f"Keys go over {kme} now; alice takes {take_all(network)} that went another way before.")
+    order in which they were relayed, so that what is in stock by then is taken first."""
+    changes, taken = len(ways(network)), 0
+    with network.client("alice") as alice:
+        while kme not in ways(network)[-1]:
+            taken += take(alice)  # makes room for more
+        if taken or changes > 1:
+            left = network.stock("alice", "carol")
+            while left > 0:
+                left -= (n := take(alice, min(64, left)))
+                taken += n
+            print(f"Keys go over {kme} now; alice took the {taken} in stock from before.")
     network.wait_stock("alice", "carol")
 
 
-def take_all(network):
-    """How many were in stock; all those are taken."""
-    old, taken = network.stock("alice", "carol"), 0
-    end = time.monotonic() + 30
-    with network.client("alice") as alice:
-        while taken < old and time.monotonic() < end:
-            answer = alice.enc("sae-carol", number=min(64, old - taken))
-            if answer.status == 200:
-                taken += len(answer.keys())
-            else:
-                time.sleep(0.1)
-    return taken
+def take(client, number=64, timeout_s=30):
+    """Takes keys for carol: how many."""
+    def ask():
+        answer = client.enc("sae-carol", number=number)
+        return answer.keys() if answer.status == 200 else None
+    return len(wait_for("keys for carol", ask, timeout_s, 0.1))
 
 
 STORIES = {"pair": ((("alice", "bob"),), show_pair),
