@@ -78,6 +78,8 @@ core_new(const qg_core_parts *parts, qg_core **out)
 		err = qg_routes_new(parts->cfg, &core->routes);
 	if (err == QG_OK)
 		err = qg_relay_new(core);
+	if (err == QG_OK)
+		err = qg_link_state_new(core);
 	if (err != QG_OK) {
 		qg_core_stop(&core);
 		return err;
@@ -280,6 +282,7 @@ qg_core_stop(qg_core **corep)
 	qg_anchor_close(&core->anchor);
 	qg_window_free(&core->pair_window);
 	qg_limits_free(&core->unknown_limit);
+	qg_link_state_free(core);
 	qg_relay_free(core);
 	qg_routes_free(&core->routes);
 	qg_wipe(core->probe_key, sizeof core->probe_key);

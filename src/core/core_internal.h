@@ -208,6 +208,7 @@ struct qg_core {
 	size_t n_streams;
 	qg_neighbour_check *check; /* one for each neighbour of the configuration */
 	struct qg_routes *routes;
+	struct qg_link_state *link_state; /* what is told of links (link_state.c) */
 	struct qg_relay *relay;    /* quotas, wrong answers, relaying for others */
 	/* requests that wait for the outcome of another for the same key */
 	pthread_mutex_t fetch_lock;

@@ -139,6 +139,26 @@ relay_answered(void *ctx, qg_err err, int http_status, const char *body, size_t 
 		judge(t, &a);
 }
 
+/* Nothing open to mask with. */
+static void
+starving(qg_relay_send *t)
+{
+	qg_stream *st = t->stream;
+	bool soon = false;
+	pthread_mutex_lock(&t->link->lock);
+	bool more = qg_pads_ready_bytes(t->link) > qg_pads_open_bytes(t->link);
+	pthread_mutex_unlock(&t->link->lock);
+	pthread_mutex_lock(&st->lock);
+	if (more && qg_relay_out_opening(st, qg_clock_elapsed_ms())) {
+		(void)qg_relay_out_landed(t, false);
+		qg_relay_send_free(t);
+		soon = true;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (!soon)
+		failed(t, 0, QG_ROUTE_STARVING);
+}
+
 /* --- sending ------------------------------------------------------------------------ */
 
 /* As many chunks as the node key that is open masks, but at least one. */
@@ -218,8 +238,10 @@ qg_relay_send_go(qg_relay_send *t)
 		if (err != QG_OK)
 			settle(t, false);
 	}
-	if (err != QG_OK)
-		failed(t, 0, err == QG_E_EMPTY || err == QG_E_RANGE ? QG_ROUTE_STARVING : QG_ROUTE_DOWN);
+	if (err == QG_E_EMPTY || err == QG_E_RANGE)
+		starving(t);
+	else if (err != QG_OK)
+		failed(t, 0, QG_ROUTE_DOWN);
 	free(text);
 	free(m);
 }

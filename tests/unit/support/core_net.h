@@ -4,6 +4,8 @@
 
 #include "core_common.h"
 
+#include <stdio.h>
+
 #include "../../../src/core/relay_internal.h"
 
 /* A network of gateways' cores in one process, KME-A, KME-B, ... (SAEs sae-a
@@ -95,7 +97,7 @@ typedef struct net_wire {
  * the core. It must not wait for the network. */
 typedef void net_hook(void *ctx, net_wire *w);
 
-/* A message as its sender meant it, and the first answer as the receiver gave it. */
+/* A message as its sender meant it, and the answer as the receiver gave it. */
 typedef struct net_record {
 	unsigned from, to;
 	qg_kms_kind kind;
@@ -248,6 +250,16 @@ bool net_answer_verifies(core_net *n, const qg_kms_forward *m, const qg_kms_forw
 /* No two messages recorded, lost ones included, name the same byte of node key,
  * and no masked block occurs twice. */
 bool net_all_fresh(core_net *n, size_t *messages);
+
+/* --- accounts ----------------------------------------------------------------------------- */
+
+/* The pads' account of the stream that `from` owns towards `to`: at `from`, as
+ * its owner, or at `to`. */
+qg_pad_account net_account(core_net *n, unsigned from, unsigned to, unsigned at);
+/* Every link in both directions: what was used is what the messages carried and
+ * 64 bytes for each, to the byte, at both ends; printed as a table. Nothing may
+ * be under way. */
+bool net_accounts_add_up(core_net *n, FILE *out);
 
 /* --- keys ------------------------------------------------------------------------------- */
 
