@@ -2,7 +2,7 @@
 #include <time.h>
 
 #include "core_internal.h"
-#include "pad_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 
 /* The conductor: one thread that does what is due, stream by stream: hand-overs,
@@ -38,6 +38,10 @@ conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 	qg_app_step(st, now_ms);
 	qg_offer_step(st, now_ms);
 	qg_closed_step(st, now_ms);
+	pthread_mutex_unlock(&st->lock);
+	qg_relay_out_pump(st);
+	pthread_mutex_lock(&st->lock);
+	earlier(due_ms, qg_relay_out_due_ms(st), now_ms);
 	earlier(due_ms, st->retry_at_ms, now_ms);
 	earlier(due_ms, st->offer_at_ms, now_ms);
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older)
@@ -98,6 +102,7 @@ qg_conductor_run(void *arg)
 		for (size_t i = 0; i < core->n_streams; i++)
 			conduct_stream(&core->stream[i], now_ms, &due_ms);
 		qg_status_step(core, now_ms);
+		qg_link_state_step(core, now_ms);
 		conduct_time(core, now_ms);
 		earlier(&due_ms, core->flush_at_ms, now_ms);
 		wait_ms = due_ms - now_ms;

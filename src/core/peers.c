@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "core_internal.h"
-#include "pad_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -376,6 +376,8 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_NEW_KEY_BATCH] = qg_accept_batch,
 		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
 		[QG_KMS_GET_STATUS] = receive_status,
+		[QG_KMS_FORWARD_KEYS] = qg_forward_receive,
+		[QG_KMS_POST_STATUS] = qg_report_receive,
 	};
 	if (receivers[kind] == NULL)
 		answer(ctx, 404, NULL, 0);
