@@ -127,6 +127,8 @@ qg_kms_forward_result qg_relay_take(struct qg_core *core, const qg_kms_forward *
 void qg_relay_part_free(qg_segment *s);
 void qg_report_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
 		       qg_peer_answer *answer, void *ctx); /* link_state.c */
+qg_err qg_link_state_new(struct qg_core *core) QG_CHECKED; /* sets core->link_state */
+void qg_link_state_free(struct qg_core *core);
 /* Tells the neighbours how our links are, when it changed or is due. */
 void qg_link_state_step(struct qg_core *core, uint64_t now_ms);
 

@@ -69,7 +69,7 @@ flow_init(flow *f, const qg_graph *g, uint32_t s, uint32_t t, uint64_t charge)
 	f->head = calloc(f->n_vertices, sizeof *f->head);
 	f->dist = calloc(f->n_vertices, sizeof *f->dist);
 	f->via = calloc(f->n_vertices, sizeof *f->via);
-	f->queue = calloc(f->n_vertices, sizeof *f->queue);
+	f->queue = calloc(f->n_vertices + 1, sizeof *f->queue);
 	f->queued = calloc(f->n_vertices, sizeof *f->queued);
 	if (f->arc == NULL || f->head == NULL || f->dist == NULL || f->via == NULL || f->queue == NULL ||
 	    f->queued == NULL) {
@@ -97,7 +97,7 @@ relax(flow *f, uint32_t v, size_t *end)
 		if (!f->queued[a->to]) {
 			f->queued[a->to] = true;
 			f->queue[*end] = a->to;
-			*end = (*end + 1) % f->n_vertices;
+			*end = (*end + 1) % (f->n_vertices + 1);
 		}
 	}
 }
@@ -110,13 +110,13 @@ augment(flow *f)
 	for (size_t v = 0; v < f->n_vertices; v++)
 		f->dist[v] = FAR;
 	f->dist[f->s] = 0;
-	size_t begin = 0, end = 1 % f->n_vertices;
+	size_t begin = 0, end = 1;
 	f->queue[0] = f->s;
 	f->queued[f->s] = true;
-	/* A vertex stands in the queue at most once, so there is always room. */
+	/* A vertex stands in the queue at most once, so it never fills up. */
 	do {
 		uint32_t v = f->queue[begin];
-		begin = (begin + 1) % f->n_vertices;
+		begin = (begin + 1) % (f->n_vertices + 1);
 		f->queued[v] = false;
 		relax(f, v, &end);
 	} while (begin != end);
