@@ -21,6 +21,7 @@ stream_init(struct qg_core *core, unsigned index)
 	st->core = core;
 	st->cfg = &cfg->streams[index];
 	st->index = index;
+	qg_hops_range(cfg, st->cfg, &st->hops_least, &st->hops_most);
 	for (size_t i = 0; i < cfg->n_neighbours; i++)
 		if (strcmp(cfg->neighbours[i].id, st->cfg->neighbour) == 0)
 			st->neighbour = &cfg->neighbours[i];

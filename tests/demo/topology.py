@@ -341,6 +341,7 @@ def node_config(topology, node, endpoints):
     }
     if topology.relays:
         config["topology"] = {"links": _links(topology)}
+        config["relay"] = {"penalty_s": 1}
     return config
 
 
