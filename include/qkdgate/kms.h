@@ -10,7 +10,7 @@
 #include "qkdgate/peers.h"
 
 /* The neighbours' interface over HTTPS: a listener of its own and an outgoing
- * client, POST /api/v1/kms/{new_app,new_key_batch,key_stream_closed,get_status}.
+ * client, POST /api/v1/kms/NAME with the names of qg_kms_kind_name.
  * A caller is the neighbour whose certificate it shows; others get 401. Counts
  * messages sent and received per kind and logs them at level debug. */
 

@@ -368,5 +368,8 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
 		[QG_KMS_GET_STATUS] = receive_status,
 	};
-	receivers[kind](p->core, neighbour, body, len, answer, ctx);
+	if (receivers[kind] == NULL)
+		answer(ctx, 404, NULL, 0);
+	else
+		receivers[kind](p->core, neighbour, body, len, answer, ctx);
 }

@@ -22,8 +22,38 @@
  * masked.c: what all of them and make_keys_external share: masking a message
  * with node key of a stream, verifying and unmasking, answers' MACs. */
 
+/* --- relay.c: what the node keeps besides: quotas, who answers wrongly, counts --- */
+
 qg_err qg_relay_new(struct qg_core *core) QG_CHECKED; /* sets core->relay */
 void qg_relay_free(struct qg_core *core);
+
+/* Whether n bytes may be relayed for this neighbour and this virtual stream now. */
+bool qg_relay_quota(struct qg_core *core, const char *neighbour, const char *source, const char *stream, size_t n);
+
+/* A message of a neighbour is taken for forged, replayed or misdirected: counted,
+ * logged (within limits) and audited. */
+void qg_relay_refused(struct qg_core *core, const char *neighbour, const char *stream, const char *why);
+
+/* A neighbour's answer was verified, or could not be. The third wrong one in a
+ * row isolates it: its link is marked (SOUNDNESS 17). */
+void qg_relay_right(struct qg_core *core, const char *neighbour);
+void qg_relay_wrong(struct qg_core *core, const char *neighbour, const char *why);
+
+/* Keyed hash of a relayed chunk, to know it again (SOUNDNESS 16). */
+#define QG_RELAY_DIGEST 16
+void qg_relay_digest(struct qg_core *core, const uint8_t *chunk, size_t n, uint8_t out[QG_RELAY_DIGEST]);
+
+/* Messages since the start, as a whole. */
+typedef struct qg_relay_counts {
+	uint64_t sent, delivered;          /* as source */
+	uint64_t forwarded, forwarded_bytes; /* as hop: answered "delivered" */
+	uint64_t taken, repeated;          /* as target: of which known before */
+	uint64_t refused, wrong;           /* messages; answers of neighbours */
+} qg_relay_counts;
+
+void qg_relay_count(struct qg_core *core, size_t member, uint64_t n);
+#define QG_RELAY_COUNT(core, member, n) qg_relay_count((core), offsetof(qg_relay_counts, member), (n))
+void qg_relay_counts_get(struct qg_core *core, qg_relay_counts *out);
 
 /* --- masked.c ---------------------------------------------------------------- */
 
@@ -51,25 +81,35 @@ qg_err qg_masked_seal(qg_stream *link, void *message, qg_kms_masked *masked, qg_
 qg_err qg_masked_open(struct qg_core *core, const char *neighbour, const void *message, const qg_kms_masked *masked,
 		      qg_masked_canonical *canonical, qg_waiter *w, qg_secret **keys) QG_CHECKED;
 
+/* The MAC of an answer to forward_keys under its one-time key. */
+void qg_masked_forward_mac(const uint8_t key[QG_MAC_KEY_BYTES], const uint8_t request_mac[QG_MAC_BYTES],
+			   const qg_kms_forward_answer *a, uint8_t mac[QG_MAC_BYTES]);
+void qg_masked_forward_canonical(const void *message, qg_writer *w);
+
 /* --- relay_source.c: under the lock of an outbound virtual stream --------------- */
 
 qg_err qg_relay_out_new(qg_stream *st) QG_CHECKED;
 void qg_relay_out_free(qg_stream *st);
-/* Sends what is due of the segment on offer. True: all of it is at the far end
+/* A new segment was put on offer: it is to be relayed. One that a start found
+ * stored is first offered as it is, since the far end may hold it. */
+void qg_relay_out_begin(qg_stream *st);
+/* What is due of the segment on offer is sent by the conductor. True: all of it is at the far end
  * (or there is nothing to relay), so that new_key_batch may be sent. */
 bool qg_relay_out_step(qg_stream *st, uint64_t now_ms);
 /* The far end says "pending": what it had is lost; all is sent again. */
 void qg_relay_out_again(qg_stream *st, uint64_t now_ms);
 /* The segment on offer was confirmed or given up. */
 void qg_relay_out_end(qg_stream *st, bool mismatch);
-/* When a step is due next; 0: not by time. */
+/* When a message is due next; 0: not by time. */
 uint64_t qg_relay_out_due_ms(const qg_stream *st);
+/* Sends what is due, on the conductor's thread, without locks: masking takes
+ * the lock of the link's stream. */
+void qg_relay_out_pump(qg_stream *st);
 
 /* --- messages of neighbours, without locks ---------------------------------------- */
 
 void qg_forward_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
 			qg_peer_answer *answer, void *ctx); /* relay_hop.c; hands what is for us to the target */
-typedef struct qg_forward_in qg_forward_in; /* a message under way in this node */
 /* relay_target.c: takes the unmasked chunks in. The result for the answer. */
 qg_kms_forward_result qg_relay_take(struct qg_core *core, const qg_kms_forward *m, const qg_secret *data, size_t at);
 void qg_relay_part_free(qg_segment *s);

@@ -156,14 +156,25 @@ error_body(int status, const char *text, char *buf, size_t room)
 	return len <= room ? len : 0;
 }
 
+static const struct {
+	int status;
+	const char *text;
+} error_texts[] = {
+	{400, "not the message that it should be"},
+	{404, "no such message is understood here"},
+	{0, "not now, try again later"},
+};
+
 /* An error that the streams give no text for. */
 static void
 answer_error(qg_http_request *req, int status)
 {
-	const char *text = status == 400 ? "not the message that it should be" : "not now, try again later";
 	char body[128];
-	size_t len = error_body(status, text, body, sizeof body);
+	size_t i = 0, len;
 
+	while (error_texts[i].status != status && error_texts[i].status != 0)
+		i++;
+	len = error_body(status, error_texts[i].text, body, sizeof body);
 	qg_http_answer(req, status, JSON_TYPE, body, len);
 }
 
@@ -194,12 +205,13 @@ static void
 receive_message(qg_http_request *req, qg_kms *k, qg_kms_kind kind)
 {
 	const qg_config_neighbour *n = qg_http_peer(req);
-	char body[QG_KMS_MSG_MAX];
 	size_t len;
 	const char *view = qg_http_body(req, &len);
+	char *body = malloc(len + 1);
 	incoming *in = malloc(sizeof *in);
 
-	if (!in || len > sizeof body) { /* the route's limit is the same */
+	if (!in || !body) {
+		free(body);
 		free(in);
 		answer_error(req, 503);
 		return;
@@ -209,42 +221,41 @@ receive_message(qg_http_request *req, qg_kms *k, qg_kms_kind kind)
 	       qg_log_safe(n->id), len);
 	*in = (incoming){.req = req, .neighbour = n->id, .kind = kind};
 	/* The answer may come from another thread while the streams still read,
-	 * and takes the request's views with it. */
+	 * and takes the request's views with it. What of it is key is masked. */
 	if (len > 0)
 		memcpy(body, view, len);
 	qg_http_defer(req);
 	qg_peers_receive(k->peers, n->id, kind, body, len, answer_message, in);
+	free(body);
 }
 
-static void
-on_new_app(qg_http_request *req, void *ctx)
-{
-	receive_message(req, ctx, QG_KMS_NEW_APP);
-}
+#define ON(name, kind) \
+	static void on_##name(qg_http_request *req, void *ctx) \
+	{ \
+		receive_message(req, ctx, (kind)); \
+	}
+ON(new_app, QG_KMS_NEW_APP)
+ON(new_key_batch, QG_KMS_NEW_KEY_BATCH)
+ON(key_stream_closed, QG_KMS_KEY_STREAM_CLOSED)
+ON(get_status, QG_KMS_GET_STATUS)
+ON(forward_keys, QG_KMS_FORWARD_KEYS)
+ON(make_keys_external, QG_KMS_MAKE_KEYS_EXTERNAL)
+ON(delete_keys, QG_KMS_DELETE_KEYS)
+ON(post_status, QG_KMS_POST_STATUS)
 
-static void
-on_new_key_batch(qg_http_request *req, void *ctx)
-{
-	receive_message(req, ctx, QG_KMS_NEW_KEY_BATCH);
-}
-
-static void
-on_key_stream_closed(qg_http_request *req, void *ctx)
-{
-	receive_message(req, ctx, QG_KMS_KEY_STREAM_CLOSED);
-}
-
-static void
-on_get_status(qg_http_request *req, void *ctx)
-{
-	receive_message(req, ctx, QG_KMS_GET_STATUS);
-}
+/* Bytes of a body: of a few members; of a list of names; with masked key. */
+#define BODY_SMALL 4096
+#define BODY_LIST 32768
 
 static const qg_http_route routes[] = {
-	{"POST", PATH "new_app", on_new_app, QG_KMS_MSG_MAX},
-	{"POST", PATH "new_key_batch", on_new_key_batch, QG_KMS_MSG_MAX},
-	{"POST", PATH "key_stream_closed", on_key_stream_closed, QG_KMS_MSG_MAX},
-	{"POST", PATH "get_status", on_get_status, QG_KMS_MSG_MAX},
+	{"POST", PATH "new_app", on_new_app, BODY_LIST},
+	{"POST", PATH "new_key_batch", on_new_key_batch, BODY_SMALL},
+	{"POST", PATH "key_stream_closed", on_key_stream_closed, BODY_SMALL},
+	{"POST", PATH "get_status", on_get_status, BODY_SMALL},
+	{"POST", PATH "forward_keys", on_forward_keys, QG_KMS_MSG_MAX},
+	{"POST", PATH "make_keys_external", on_make_keys_external, QG_KMS_MSG_MAX},
+	{"POST", PATH "delete_keys", on_delete_keys, BODY_LIST},
+	{"POST", PATH "post_status", on_post_status, BODY_LIST},
 };
 
 static bool

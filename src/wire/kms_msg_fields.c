@@ -2,9 +2,11 @@
 #include "kms_msg_internal.h"
 
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "qkdgate/encode.h"
+#include "qkdgate/kms_msg.h"
 #include "qkdgate/uuid.h"
 
 #define BYTES_MAX 32 /* of a QG_KMS_FORM_BYTES member */
@@ -44,6 +46,57 @@ number_store(uint8_t *at, size_t size, uint64_t v)
 		memcpy(at, &v, sizeof v);
 		break;
 	}
+}
+
+/* Of the field whose value is at `at`: it counts itself elsewhere in the struct. */
+static size_t
+count_load(const qg_kms_field *f, const uint8_t *at)
+{
+	size_t n;
+
+	memcpy(&n, at - f->at + f->count_at, sizeof n);
+	return n;
+}
+
+static void
+count_store(const qg_kms_field *f, uint8_t *at, size_t n)
+{
+	memcpy(at - f->at + f->count_at, &n, sizeof n);
+}
+
+/* Whether the object has that member, as far as the struct says. */
+static bool
+present(const qg_kms_field *table, const qg_kms_field *f, const uint8_t *m)
+{
+	uint64_t first;
+
+	if (f->only_with == 0)
+		return true;
+	first = number_load(m + table->at, table->size);
+	return first < 32 && (f->only_with >> first & 1) != 0;
+}
+
+static bool
+same_value(const qg_kms_field *f, const uint8_t *a, const uint8_t *b)
+{
+	if (f->form == QG_KMS_FORM_NAME)
+		return strncmp((const char *)a, (const char *)b, f->size) == 0;
+	return memcmp(a, b, f->size) == 0;
+}
+
+/* Lists are of 128 at most. */
+static bool
+has_repeated(const qg_kms_field *f, const uint8_t *at, size_t n)
+{
+	const uint8_t *first = at + f->item->at;
+
+	for (size_t i = 1; f->distinct && i < n; i++) {
+		for (size_t j = 0; j < i; j++) {
+			if (same_value(f->item, first + i * f->stride, first + j * f->stride))
+				return true;
+		}
+	}
+	return false;
 }
 
 static bool
@@ -129,6 +182,67 @@ flag_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
 	return json_boolean(*at != 0);
 }
 
+static json_t *
+data_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+{
+	size_t n = count_load(f, at), len = QG_BASE64_LEN(n);
+	json_t *value;
+	char *text;
+
+	if (n < f->min || n > f->max) {
+		*err = QG_E_INVAL;
+		return NULL;
+	}
+	text = malloc(len + 1);
+	if (!text)
+		return NULL;
+	qg_base64_encode(at, n, text);
+	value = json_stringn_nocheck(text, len);
+	free(text);
+	return value;
+}
+
+static json_t *value_put(const qg_kms_field *f, const uint8_t *at, qg_err *err);
+
+static json_t *
+item_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+{
+	json_t *object;
+	qg_err put;
+
+	if (!f->item->name)
+		return value_put(f->item, at + f->item->at, err);
+	object = json_object();
+	put = object ? qg_kms_fields_put(object, f->item, f->n_items, at) : QG_E_NOMEM;
+	if (put == QG_OK)
+		return object;
+	*err = put;
+	json_decref(object);
+	return NULL;
+}
+
+static json_t *
+list_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+{
+	size_t n = count_load(f, at);
+	json_t *list;
+
+	if (n < f->min || n > f->max || has_repeated(f, at, n)) {
+		*err = QG_E_INVAL;
+		return NULL;
+	}
+	list = json_array();
+	for (size_t i = 0; list && i < n; i++) {
+		json_t *item = item_put(f, at + i * f->stride, err);
+
+		if (!item || json_array_append_new(list, item) != 0) { /* takes it, also when it fails */
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
 /* --- decoding ------------------------------------------------------------ */
 
 static bool
@@ -202,6 +316,45 @@ flag_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
 	return true;
 }
 
+static bool
+data_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+{
+	const char *s = json_string_value(value);
+	size_t n;
+
+	if (!s || qg_base64_decode(s, json_string_length(value), at, f->size, &n) != QG_OK)
+		return false;
+	if (n < f->min || n > f->max)
+		return false;
+	count_store(f, at, n);
+	return true;
+}
+
+static bool value_get(const qg_kms_field *f, const json_t *value, uint8_t *at);
+
+static bool
+item_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+{
+	if (!f->item->name)
+		return value_get(f->item, value, at + f->item->at);
+	return qg_kms_fields_get(value, f->item, f->n_items, 0, at) == QG_OK;
+}
+
+static bool
+list_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+{
+	size_t n = json_array_size(value);
+
+	if (!json_is_array(value) || n < f->min || n > f->max)
+		return false;
+	for (size_t i = 0; i < n; i++) {
+		if (!item_get(f, json_array_get(value, i), at + i * f->stride))
+			return false;
+	}
+	count_store(f, at, n);
+	return !has_repeated(f, at, n);
+}
+
 static const struct {
 	json_t *(*put)(const qg_kms_field *f, const uint8_t *at, qg_err *err); /* NULL: *err, else no memory */
 	bool (*get)(const qg_kms_field *f, const json_t *value, uint8_t *at);
@@ -209,7 +362,20 @@ static const struct {
 	[QG_KMS_FORM_NAME] = {name_put, name_get},       [QG_KMS_FORM_UUID] = {uuid_put, uuid_get},
 	[QG_KMS_FORM_BYTES] = {bytes_put, bytes_get},    [QG_KMS_FORM_NUMBER] = {number_put, number_get},
 	[QG_KMS_FORM_WORD] = {word_put, word_get},       [QG_KMS_FORM_FLAG] = {flag_put, flag_get},
+	[QG_KMS_FORM_DATA] = {data_put, data_get},       [QG_KMS_FORM_LIST] = {list_put, list_get},
 };
+
+static json_t *
+value_put(const qg_kms_field *f, const uint8_t *at, qg_err *err)
+{
+	return forms[f->form].put(f, at, err);
+}
+
+static bool
+value_get(const qg_kms_field *f, const json_t *value, uint8_t *at)
+{
+	return value && forms[f->form].get(f, value, at);
+}
 
 qg_err
 qg_kms_fields_put(json_t *object, const qg_kms_field *f, size_t n, const void *m)
@@ -217,9 +383,13 @@ qg_kms_fields_put(json_t *object, const qg_kms_field *f, size_t n, const void *m
 	const uint8_t *from = m;
 
 	for (size_t i = 0; i < n; i++) {
+		const uint8_t *at = from + f[i].at;
 		qg_err err = QG_E_NOMEM;
-		json_t *value = forms[f[i].form].put(&f[i], from + f[i].at, &err);
+		json_t *value;
 
+		if (!present(f, &f[i], from) || (f[i].optional && count_load(&f[i], at) == 0))
+			continue;
+		value = value_put(&f[i], at, &err);
 		if (!value)
 			return err;
 		if (json_object_set_new(object, f[i].name, value) != 0)
@@ -229,15 +399,103 @@ qg_kms_fields_put(json_t *object, const qg_kms_field *f, size_t n, const void *m
 }
 
 qg_err
-qg_kms_fields_get(const json_t *object, const qg_kms_field *f, size_t n, void *m)
+qg_kms_fields_get(const json_t *object, const qg_kms_field *f, size_t n, size_t n_others, void *m)
 {
 	uint8_t *to = m;
+	size_t found = n_others;
 
 	for (size_t i = 0; i < n; i++) {
 		const json_t *value = json_object_get(object, f[i].name);
 
-		if (!value || !forms[f[i].form].get(&f[i], value, to + f[i].at))
+		if (!present(f, &f[i], to) || (f[i].optional && !value))
+			continue;
+		if (!value_get(&f[i], value, to + f[i].at))
 			return QG_E_PARSE;
+		found++;
 	}
+	return json_object_size(object) == found ? QG_OK : QG_E_PARSE;
+}
+
+/* --- messages -------------------------------------------------------------- */
+
+static void
+json_unref(json_t **j)
+{
+	json_decref(*j);
+}
+#define JSON_AUTO __attribute__((cleanup(json_unref))) json_t
+
+/* A message with its version, still without members. */
+static json_t *
+message_new(void)
+{
+	json_t *object = json_object();
+
+	if (object && json_object_set_new(object, "version", json_integer(QG_KMS_VERSION)) == 0)
+		return object;
+	json_decref(object);
+	return NULL;
+}
+
+static qg_err
+message_write(const json_t *object, char *out, size_t room, size_t *len)
+{
+	size_t n = json_dumpb(object, out, room, JSON_COMPACT);
+
+	if (n == 0)
+		return QG_E_NOMEM;
+	if (n > room)
+		return QG_E_RANGE;
+	*len = n;
 	return QG_OK;
+}
+
+/* An object of our version, or NULL. */
+static json_t *
+message_read(const char *json, size_t len)
+{
+	json_error_t e;
+	json_t *object;
+	const json_t *version;
+
+	if (len > QG_KMS_MSG_MAX)
+		return NULL;
+	object = json_loadb(json, len, JSON_REJECT_DUPLICATES, &e);
+	version = json_object_get(object, "version");
+	if (json_is_integer(version) && json_integer_value(version) == QG_KMS_VERSION)
+		return object;
+	json_decref(object);
+	return NULL;
+}
+
+qg_err
+qg_kms_layout_encode(const qg_kms_layout *l, const void *m, char *out, size_t room, size_t *len)
+{
+	JSON_AUTO *object = message_new();
+	qg_err err = object ? qg_kms_fields_put(object, l->field, l->n_fields, m) : QG_E_NOMEM;
+
+	if (err == QG_OK && l->sound && !l->sound(m))
+		err = QG_E_INVAL;
+	return err == QG_OK ? message_write(object, out, room, len) : err;
+}
+
+qg_err
+qg_kms_layout_decode(const qg_kms_layout *l, const char *json, size_t len, void *m)
+{
+	JSON_AUTO *object = message_read(json, len);
+	void *got;
+	qg_err err;
+
+	if (!object)
+		return QG_E_PARSE;
+	got = calloc(1, l->size);
+	if (!got)
+		return QG_E_NOMEM;
+	err = qg_kms_fields_get(object, l->field, l->n_fields, 1, got);
+	if (err == QG_OK && l->sound && !l->sound(got))
+		err = QG_E_PARSE;
+	if (err == QG_OK)
+		memcpy(m, got, l->size);
+	free(got);
+	return err;
 }
