@@ -23,7 +23,7 @@ find_target(qg_transfer *x, const char *sae)
 
 /* SOUNDNESS 18: what is not held yet is not there, what has left is gone. */
 static qg_err
-may_claim(const qg_transfer *x, const target *tg, uint64_t now_ms)
+may_claim(const qg_transfers *t, const qg_transfer *x, const target *tg, uint64_t now_ms)
 {
 	if (x->state == QG_TRANSFER_PREPARED || x->state == QG_TRANSFER_OFFERED)
 		return QG_E_NOTFOUND;
@@ -33,7 +33,7 @@ may_claim(const qg_transfer *x, const target *tg, uint64_t now_ms)
 		return QG_E_CONSUMED;
 	if (tg->claimed) /* not yet consumed: its outcome decides (SOUNDNESS 10) */
 		return QG_E_AGAIN;
-	if (x->sealed == NULL || x->purging || x->expiry_ms <= now_ms)
+	if (x->sealed == NULL || x->purging != QG_PURGE_NOT || x->expiry_ms <= qg_transfer_clock(t, x, now_ms))
 		return QG_E_CONSUMED;
 	return QG_OK;
 }
@@ -46,7 +46,7 @@ claim_locked(qg_transfers *t, const char *initiator, const qg_uuid *id, const ch
 	target *tg = x == NULL ? NULL : find_target(x, sae);
 	if (tg == NULL)
 		return QG_E_NOTFOUND;
-	const qg_err err = may_claim(x, tg, now_ms);
+	const qg_err err = may_claim(t, x, tg, now_ms);
 	if (err != QG_OK)
 		return err;
 	tg->claimed = true;
@@ -143,7 +143,7 @@ qg_transfer_claim_end(qg_transfers *t, qg_transfer_claim **c, qg_err committed)
 		tg->state = QG_TARGET_DELIVERED;
 	if (committed == QG_OK && (*c)->forgot)
 		x->value_stored = false;
-	if (qg_transfer_is_spent(x))
+	if (qg_transfer_is_spent(x) && x->claims == 0)
 		qg_transfer_drop_value(x);
 	pthread_mutex_unlock(&t->lock);
 	free(*c);
