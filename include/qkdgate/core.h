@@ -24,7 +24,7 @@ typedef struct qg_core qg_core;
 
 typedef struct qg_core_parts {
 	const qg_config *cfg; /* all parts outlive the core */
-	const qg_directory *directory;
+	qg_directory *directory;
 	qg_store *store;
 	bool fresh;           /* the database was made now */
 	qg_sealer *sealer;

@@ -4,11 +4,13 @@
 
 #include "qkdgate/config.h"
 #include "qkdgate/error.h"
+#include "qkdgate/kms_msg.h"
 #include "qkdgate/tls.h"
 
 /* Who is who and where: the SAEs of this node by certificate and by ID (hash
- * index), and the home KME of every other SAE. Immutable once made; any
- * thread. */
+ * index), and the home KME of every other SAE. What the configuration says is
+ * immutable and goes first; what neighbours say of their SAEs is learned where
+ * the configuration lets them (`learn`). Any thread. */
 
 typedef struct qg_directory qg_directory;
 
@@ -26,7 +28,20 @@ const qg_config_neighbour *qg_directory_neighbour(const qg_directory *d, const q
 /* The local SAE of that ID, or NULL. */
 const qg_config_sae *qg_directory_local(const qg_directory *d, const char *sae_id);
 
-/* The KME at which an SAE lives (this one's ID for local SAEs), or NULL. */
+/* The KME at which an SAE lives (this one's ID for local SAEs), or NULL. The
+ * string lives as long as the configuration. */
 const char *qg_directory_home(const qg_directory *d, const char *sae_id);
+
+#define QG_DIRECTORY_LEARNED_MAX 65536 /* SAE IDs learned, from all neighbours */
+
+/* A neighbour tells which SAEs live there: this list takes the place of the one
+ * before. Taken are those that match its `learn` patterns, that the
+ * configuration has nowhere, and that no other neighbour claimed before and
+ * still does; conflicts are refused and logged. */
+void qg_directory_learn(qg_directory *d, const char *kme, const qg_kms_saes *saes);
+
+/* The SAEs of this node, for its messages: the first QG_KMS_SAES_MAX; that
+ * there are more is logged once. */
+void qg_directory_tell(const qg_directory *d, qg_kms_saes *out);
 
 #endif

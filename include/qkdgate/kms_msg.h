@@ -82,7 +82,11 @@ typedef struct qg_kms_new_app_answer {
  * member of both but saes. Both ends compute it. */
 void qg_kms_epoch_id(const qg_kms_new_app *m, const qg_kms_new_app_answer *a, uint8_t out[16]);
 
-typedef enum qg_segment_use { QG_USE_APPLICATION = 1, QG_USE_NODE = 2 } qg_segment_use;
+/* What a segment's chunks are for (SOUNDNESS 6). Node key is of two kinds, for
+ * pads and for one-time MAC keys: an application that knows the key which a
+ * lost message carried, and sees the message, knows bytes of its pad; no such
+ * byte may ever stand as a MAC key. */
+typedef enum qg_segment_use { QG_USE_APPLICATION = 1, QG_USE_PAD = 2, QG_USE_MAC = 3 } qg_segment_use;
 
 typedef struct qg_kms_batch {
 	char stream[QG_KMS_NAME_MAX + 1];
@@ -158,7 +162,9 @@ typedef struct qg_kms_status {
  * that `pads` names, in order, the first QG_MAC_KEY_BYTES are the one-time key
  * of the message's MAC, the next QG_MAC_KEY_BYTES that of the answer's MAC, the
  * rest masks `data`, byte for byte: their sum is 64 + data_len. The MAC covers
- * the canonical bytes (every member but data and mac), then the masked data. */
+ * the canonical bytes (every member but data and mac), then the masked data.
+ * The first 64 bytes come from segments of use "mac", the others from segments
+ * of use "pad"; no range reaches from one to the other. */
 
 #define QG_KMS_PATH_MAX 16      /* KMEs of a route, both ends counted */
 #define QG_KMS_PADS_MAX 16      /* ranges of node key of one message */
@@ -177,8 +183,9 @@ typedef struct qg_kms_masked {
 	char link[QG_KMS_NAME_MAX + 1]; /* the stream that pads name bytes of */
 	size_t n_pads;
 	qg_kms_pad pad[QG_KMS_PADS_MAX];
-	uint32_t oldest;         /* node segments of pad[0].epoch with a lower number
-				    are spent: what is left of them is destroyed */
+	/* What is left of segments with lower numbers is spent, and destroyed: of
+	 * MAC segments of the first pad's epoch, of pad segments of the last one's. */
+	uint32_t oldest_mac, oldest_pad;
 	uint8_t mac[QG_MAC_BYTES];
 	size_t data_len;
 	uint8_t data[QG_KMS_DATA_MAX]; /* masked; base64 in the message */

@@ -11,6 +11,7 @@
 #define APP_MAX_MS 5000
 #define TELL_AGAIN_MS 60000
 #define SEGMENT_MIN_USABLE 16
+#define APP_TEXT_MAX (1024 + QG_KMS_SAES_MAX * (QG_KMS_SAE_MAX + 4)) /* SAE IDs, quoted */
 
 typedef struct app_job {
 	qg_job job;
@@ -48,7 +49,7 @@ app_link(qg_stream *st, qg_epoch *e)
 static void
 answer_app(const qg_kms_new_app_answer *a, qg_peer_answer *answer, void *ctx)
 {
-	char text[1024];
+	char text[APP_TEXT_MAX];
 	size_t len = 0;
 	if (qg_kms_new_app_answer_encode(a, text, sizeof text, &len) == QG_OK)
 		answer(ctx, 200, text, len);
@@ -157,6 +158,7 @@ app_answered(qg_stream *st, qg_err err, int http_status, const char *body, size_
 	     !segment_size_fits(st->cfg->chunk_size, a.segment_chunks)))
 		err = QG_E_PROTO;
 	if (err == QG_OK && a.result == QG_KMS_APP_ACCEPTED) {
+		qg_directory_learn(st->core->part.directory, st->neighbour->id, &a.saes);
 		st->app_answer = a;
 		st->app_valid = false;
 		err = app_store(st, true, NULL, NULL);
@@ -204,9 +206,10 @@ qg_app_step(qg_stream *st, uint64_t now_ms)
 		m->segment_chunks = st->cfg->segment_chunks;
 		m->owner = owner_codes[st->cfg->direction];
 		m->inbound_chunks = cfg->inbound_chunks;
+		qg_directory_tell(st->core->part.directory, &m->saes);
 		st->app_valid = true;
 	}
-	char text[4096];
+	char text[APP_TEXT_MAX];
 	size_t len = 0;
 	qg_channel *ch = st->core->part.channel;
 	st->phase = QG_STREAM_APP_SENT;
@@ -266,6 +269,8 @@ app_accept(qg_stream *st, const qg_kms_new_app *m, qg_peer_answer *answer, void 
 		a->segment_chunks = st->cfg->segment_chunks < m->segment_chunks ? st->cfg->segment_chunks
 										: m->segment_chunks;
 		a->inbound_chunks = st->core->part.cfg->inbound_chunks;
+		qg_directory_tell(st->core->part.directory, &a->saes);
+		qg_directory_learn(st->core->part.directory, st->neighbour->id, &m->saes);
 		st->app = *m;
 		st->app_valid = true;
 		st->ksid_open = false;

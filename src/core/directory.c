@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "qkdgate/directory.h"
-
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "directory_internal.h"
 #include "qkdgate/log.h"
 #include "qkdgate/pattern.h"
 #include "qkdgate/secret.h"
@@ -34,6 +33,7 @@ struct qg_directory {
 	table places;                     /* exact entries of the directory by SAE ID */
 	const qg_config_place **patterns; /* the other entries, in their order */
 	size_t n_patterns;
+	qg_learned *learned;              /* the only part that changes */
 };
 
 /* ASCII only, whatever the locale: DNS names are compared without case. */
@@ -207,7 +207,8 @@ qg_directory_new(const qg_config *cfg, qg_directory **out)
 	if (d == NULL)
 		return QG_E_NOMEM;
 	d->cfg = cfg;
-	if (add_saes(d) != QG_OK || add_neighbours(d) != QG_OK || add_places(d) != QG_OK) {
+	if (add_saes(d) != QG_OK || add_neighbours(d) != QG_OK || add_places(d) != QG_OK ||
+	    qg_learned_new(cfg, &d->learned) != QG_OK) {
 		qg_directory_free(&d);
 		return QG_E_NOMEM;
 	}
@@ -224,6 +225,7 @@ qg_directory_free(qg_directory **d)
 	free((*d)->neighbours.entries);
 	free((*d)->places.entries);
 	free((*d)->patterns);
+	qg_learned_free(&(*d)->learned);
 	free(*d);
 	*d = NULL;
 }
@@ -247,7 +249,7 @@ qg_directory_local(const qg_directory *d, const char *sae_id)
 }
 
 const char *
-qg_directory_home(const qg_directory *d, const char *sae_id)
+qg_directory_configured(const qg_directory *d, const char *sae_id)
 {
 	if (qg_directory_local(d, sae_id) != NULL)
 		return d->cfg->kme_id;
@@ -258,4 +260,23 @@ qg_directory_home(const qg_directory *d, const char *sae_id)
 		if (qg_pattern_matches(d->patterns[i]->sae, sae_id))
 			return d->patterns[i]->kme;
 	return NULL;
+}
+
+qg_learned *
+qg_directory_learned(const qg_directory *d)
+{
+	return d->learned;
+}
+
+const char *
+qg_directory_home(const qg_directory *d, const char *sae_id)
+{
+	const char *const home = qg_directory_configured(d, sae_id);
+	return home != NULL ? home : qg_learned_home(d->learned, sae_id);
+}
+
+void
+qg_directory_tell(const qg_directory *d, qg_kms_saes *out)
+{
+	qg_learned_tell(d->learned, d->cfg, out);
 }

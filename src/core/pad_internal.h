@@ -5,7 +5,11 @@
 #include "core_internal.h"
 
 /* Node key of a stream (SOUNDNESS 6, 16): pads and one-time MAC keys, taken
- * byte by byte from segments whose authenticated use is "node".
+ * byte by byte from segments whose authenticated use is "pad" or "mac". The two
+ * never mix: who knows the key that a lost message carried, and saw the message,
+ * knows bytes of its pad that the receiver has not spent, and could name them as
+ * the MAC key of a forged message. So a message's first 64 bytes are of MAC
+ * segments, the others of pad segments, and peek refuses anything else.
  *
  * A node segment rests sealed in the store until its first byte is wanted. Then
  * it is *opened*: deleted from the store, with the anchor synced, and only then
@@ -25,8 +29,10 @@ void qg_pads_free(qg_stream *st);
 
 /* What the next complete segment of ours is to be: node key while less than
  * node_chunks is ready or coming and the applications' pool is full, or by
- * node_percent in turns with it while both are short. The first segment of a
- * direction brings the key-ID root and is for applications. */
+ * node_percent in turns with it while both are short. Of node key a segment for
+ * MACs whenever less than one is ready or coming, or less than 1/8 of
+ * node_chunks, else one for pads. The first segment of a direction brings the
+ * key-ID root and is for applications. */
 qg_segment_use qg_pads_choose_use(qg_stream *st, const qg_epoch *e);
 
 /* Whether intake should go on although the applications' pool is full. */
@@ -38,7 +44,8 @@ void qg_pads_confirmed(qg_segment *s);
 /* Opens what will soon be wanted. Called by the conductor and after takes. */
 void qg_pads_step(qg_stream *st);
 
-/* Bytes that can be taken now; and with those in segments not yet open. */
+/* Pad bytes that can be taken now (0 while no MAC keys can); and with those in
+ * segments not yet open. */
 uint64_t qg_pads_open_bytes(const qg_stream *st);
 uint64_t qg_pads_ready_bytes(const qg_stream *st);
 
@@ -46,14 +53,14 @@ uint64_t qg_pads_ready_bytes(const qg_stream *st);
 typedef struct qg_pad_use {
 	size_t n;
 	qg_kms_pad pad[QG_KMS_PADS_MAX];
-	uint32_t oldest; /* as of qg_kms_masked */
+	uint32_t oldest_mac, oldest_pad; /* as of qg_kms_masked */
 } qg_pad_use;
 
-/* Takes n bytes in order; they are appended to *out (a new secret of n bytes)
- * and wiped here. QG_E_EMPTY: not so much is open (more is being opened where
+/* Takes QG_KMS_MAC_OVERHEAD bytes of MAC key, then data_len bytes of pad, in
+ * order; they are appended to *out (a new secret) and wiped here. QG_E_EMPTY: not so much is open (more is being opened where
  * there is any; w, if not NULL, is then called once something changed, without
  * locks). QG_E_RANGE: it would take more ranges than a message has. */
-qg_err qg_pads_take(qg_stream *st, size_t n, qg_pad_use *use, qg_secret **out, qg_waiter *w) QG_CHECKED;
+qg_err qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out, qg_waiter *w) QG_CHECKED;
 
 /* The message was answered, or failed: its segments need not stay named for it. */
 void qg_pads_settle(qg_stream *st, const qg_pad_use *use);
@@ -66,7 +73,7 @@ void qg_pads_disown(qg_stream *st, const qg_pad_use *use);
 /* Copies the bytes that pad[] names into a new secret; consumes nothing.
  * QG_E_NOTFOUND: no such node segment of the neighbour here (any more);
  * QG_E_CONSUMED: one of the bytes was used before; QG_E_INVAL: a range beyond
- * its segment, an empty one, or one given twice. */
+ * its segment, an empty one, one given twice, or of the wrong use. */
 qg_err qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **out) QG_CHECKED;
 
 /* After the MAC verified. QG_OK: all segments named are open. QG_E_AGAIN: they
@@ -75,9 +82,10 @@ qg_err qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **
 qg_err qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_waiter *w) QG_CHECKED;
 
 /* Uses them up: wiped, never accepted again; and destroys what the sender names
- * as spent (oldest). QG_E_CONSUMED when one of them was used meanwhile: then
+ * as spent (oldest_*). QG_E_CONSUMED when one of them was used meanwhile: then
  * nothing changed. */
-qg_err qg_pads_spend(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t oldest) QG_CHECKED;
+qg_err qg_pads_spend(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t oldest_mac,
+		     uint32_t oldest_pad) QG_CHECKED;
 
 /* The epoch of these segments is destroyed, or they expired (flush.c). */
 void qg_pads_forget_epoch(qg_stream *st, const uint8_t epoch[16]);

@@ -249,13 +249,15 @@ status_answered(void *ctx, qg_err err, int http_status, const char *body, size_t
 	if (err == QG_OK)
 		err = status == NULL ? QG_E_NOMEM : qg_kms_status_decode(body, len, status);
 	bool old = false;
-	if (err == QG_OK)
+	if (err == QG_OK) {
+		qg_directory_learn(core->part.directory, neighbour, &status->saes);
 		for (size_t i = 0; i < status->n; i++)
 			old |= compare_epoch(core, neighbour, &status->epoch[i]);
-	else
+	} else {
 		/* Why stands in the log already, once a minute. */
 		qg_log(QG_LOG_DEBUG, "stream", "event=neighbour_not_asked neighbour=%s reason=\"%s\"",
 		       neighbour, qg_err_text(err));
+	}
 	if (old)
 		end_old_store(core);
 	neighbour_checked(core, neighbour, err == QG_OK ? status : NULL);
@@ -335,6 +337,7 @@ qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answer *a
 	if (err == QG_OK) {
 		status_add_all(core, neighbour, true, status);
 		status_add_all(core, neighbour, false, status);
+		qg_directory_tell(core->part.directory, &status->saes);
 		err = qg_kms_status_encode(status, text, QG_KMS_MSG_MAX, &len);
 	}
 	if (err == QG_OK)

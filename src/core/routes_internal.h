@@ -54,6 +54,10 @@ void qg_routes_suspect(qg_routes *r, const qg_route *route, uint64_t now_ms);
 /* A message was delivered over it: its penalties end, but those for WRONG. */
 void qg_routes_worked(qg_routes *r, const qg_route *route);
 
+/* Whether a fault seen here (not told by others) keeps that link from being
+ * used now. */
+bool qg_routes_is_down(qg_routes *r, const char *at, const char *next, uint64_t now_ms);
+
 /* Takes over a report. False when it brings nothing new (an old sequence, an
  * origin or link that the configuration does not have), so that it need not be
  * told on. */

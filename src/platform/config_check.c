@@ -118,7 +118,10 @@ check_count(cfg_checker *c, const cfg_option *o, cfg_node *list)
 static void
 check_list(cfg_checker *c, const cfg_option *o, cfg_node *list)
 {
-	static const cfg_option pattern = {.type = CFG_PATTERN, .min = 1, .max = 128};
+	static const cfg_option words[] = {
+		[CFG_PATTERNS] = {.type = CFG_PATTERN, .min = 1, .max = 128},
+		[CFG_NAMES] = {.type = CFG_NAME, .min = 1, .max = 64},
+	};
 	check_count(c, o, list);
 	for (cfg_node *n = list->first; n != NULL; n = n->next) {
 		if (n->bad)
@@ -126,8 +129,8 @@ check_list(cfg_checker *c, const cfg_option *o, cfg_node *list)
 		if (o->type == CFG_ENTRIES) {
 			if (check_kind(c, n, CFG_MAP, qg_cfg_types[CFG_SECTION].what))
 				check_map(c, n, o->fields);
-		} else if (check_kind(c, n, CFG_SCALAR, qg_cfg_types[CFG_PATTERN].what)) {
-			qg_cfg_types[CFG_PATTERN].check(c, &pattern, n);
+		} else if (check_kind(c, n, CFG_SCALAR, qg_cfg_types[words[o->type].type].what)) {
+			qg_cfg_types[words[o->type].type].check(c, &words[o->type], n);
 		}
 	}
 }
@@ -151,7 +154,7 @@ check_value(cfg_checker *c, const cfg_option *o, cfg_node *n)
 	if (o->type == CFG_SECTION) {
 		if (check_kind(c, n, CFG_MAP, what))
 			check_map(c, n, o->fields);
-	} else if (o->type == CFG_ENTRIES || o->type == CFG_PATTERNS) {
+	} else if (o->type == CFG_ENTRIES || o->type == CFG_PATTERNS || o->type == CFG_NAMES) {
 		if (check_kind(c, n, CFG_LIST, what))
 			check_list(c, o, n);
 	} else if (check_kind(c, n, CFG_SCALAR, what)) {
@@ -176,7 +179,7 @@ has_required(const cfg_option *fields)
 static void
 put_default(cfg_checker *c, const cfg_option *o, cfg_node *map)
 {
-	const bool section = o->type == CFG_SECTION && !has_required(o->fields);
+	const bool section = o->type == CFG_SECTION && !o->marked && !has_required(o->fields);
 	if (o->required) {
 		qg_cfg_missing(c->report, map, o->name, "is missing: give %s", qg_cfg_types[o->type].what);
 		return;
@@ -203,6 +206,19 @@ check_one_of(cfg_checker *c, const cfg_option *fields, cfg_node *map)
 	if (given != 1)
 		qg_cfg_problem(c->report, map, "has %s: give exactly one of %s",
 			       given == 0 ? "no name" : "more than one name", names_of(c, fields));
+}
+
+/* The struct tells by a bool whether the section is there: a second member of
+ * the map, under a name that no file can give. */
+static void
+put_mark(cfg_checker *c, const cfg_option *o, cfg_node *map)
+{
+	const char *const name = qg_cfg_format(c->mem, "%s given", o->name);
+	cfg_node *n = name == NULL ? NULL : qg_cfg_node(c->mem, map, CFG_SCALAR, name, map->line);
+	if (n == NULL)
+		c->report->nomem = true;
+	else
+		n->text = "true";
 }
 
 /* Finds the options of the map; unknown and repeated ones are reported. */
@@ -237,6 +253,8 @@ check_map(cfg_checker *c, cfg_node *map, const cfg_option *fields)
 		check_value(c, &fields[i], given[i]);
 		if (fields[i].one_of && !given[i]->bad)
 			check_one_of(c, fields[i].fields, given[i]);
+		if (fields[i].marked)
+			put_mark(c, &fields[i], map);
 	}
 }
 

@@ -33,12 +33,12 @@ report_option(files *f, cfg_node *section, const char *option, const char *why)
 }
 
 static void
-report_system(files *f, const char *section, const char *option, const char *what, const char *path)
+report_system(files *f, cfg_node *section, const char *option, const char *what, const char *path)
 {
 	const int cause = errno;
 	const char *const why = qg_cfg_format(f->report->mem, "%s %s: %s", qg_cfg_show(f->report, path), what,
 					      strerror(cause));
-	report_option(f, qg_cfg_find(f->root, section), option, why == NULL ? strerror(cause) : why);
+	report_option(f, section, option, why == NULL ? strerror(cause) : why);
 }
 
 static void
@@ -134,17 +134,38 @@ check_written(files *f, const char *section, const char *option, const char *pat
 	if (folder == NULL)
 		f->report->nomem = true;
 	else if (stat(folder, &st) != 0)
-		report_system(f, section, option, "is its folder and cannot be reached", folder);
+		report_system(f, node, option, "is its folder and cannot be reached", folder);
 	else if (!S_ISDIR(st.st_mode))
 		report_option(f, node, option, "is not in a folder");
 	else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
-		report_system(f, section, option, "is its folder and cannot be written", folder);
+		report_system(f, node, option, "is its folder and cannot be written", folder);
 	else if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
 		report_option(f, node, option, "is not a regular file");
 	else if (stat(path, &st) == 0 && faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) != 0)
-		report_system(f, section, option, "cannot be read and written", path);
+		report_system(f, node, option, "cannot be read and written", path);
 	else if (qg_keyfile_check(path, 0177) == QG_E_MODE)
 		report_mode(f, node, option, path);
+}
+
+/* Key that is drawn must be there to be read; from a folder there is none. */
+static void
+check_random(files *f, size_t index, const char *path)
+{
+	struct stat st;
+	cfg_node *const stream = entry_at(qg_cfg_find(f->root, "streams"), index);
+	cfg_node *const relay = qg_cfg_find(stream, "relay");
+	if (stat(path, &st) != 0 || faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) != 0)
+		report_system(f, relay, "random", "cannot be read", path);
+	else if (!S_ISREG(st.st_mode) && !S_ISCHR(st.st_mode) && !S_ISFIFO(st.st_mode))
+		report_option(f, relay, "random", "is neither a file nor a device");
+}
+
+static void
+check_all_random(files *f, const qg_config *c)
+{
+	for (size_t i = 0; i < c->n_streams; i++)
+		if (c->streams[i].relay.random != NULL)
+			check_random(f, i, c->streams[i].relay.random);
 }
 
 static qg_err
@@ -165,6 +186,7 @@ qg_config_check_files(const char *file, const qg_config *c, FILE *report)
 	qg_err err = read_lines(&r, &f.root);
 	if (err == QG_OK) {
 		check_all_tls(&f, c);
+		check_all_random(&f, c);
 		check_master_key(&f, c);
 		check_written(&f, "store", "database", c->database);
 		check_written(&f, "store", "anchor", c->anchor);

@@ -23,7 +23,7 @@
 
 #define QG_CFG_FILE_MAX ((size_t)4 * 1024 * 1024)
 #define QG_CFG_NODES_MAX 500000 /* values in one file */
-#define QG_CFG_DEPTH_MAX 12     /* the schema needs 5 */
+#define QG_CFG_DEPTH_MAX 12     /* the schema needs 7 */
 #define QG_CFG_PATH_ROOM 512    /* an option path, cut off where longer */
 
 /* --- memory: everything of one owner, freed at once (config_mem.c) ------- */
@@ -95,6 +95,7 @@ typedef enum cfg_type {
 	CFG_SECTION,     /* a map with the options of `fields` */
 	CFG_ENTRIES,     /* a list of such maps */
 	CFG_PATTERNS,    /* a list of patterns */
+	CFG_NAMES,       /* a list of KME IDs */
 	CFG_UINT,
 	CFG_BOOL,
 	CFG_CHOICE,      /* one of `choices` */
@@ -122,6 +123,7 @@ typedef struct cfg_option {
 	cfg_type type;
 	bool required;
 	bool one_of;         /* section: exactly one of its options is given */
+	bool marked;         /* section: absent without defaults; a bool at `also` tells */
 	size_t offset;       /* in the struct of the table */
 	size_t also;         /* list: its count; endpoints: the port */
 	size_t size;         /* of the member, of an entry of a list */
@@ -138,6 +140,40 @@ typedef struct cfg_option {
 #define QG_CFG_OPTIONS_MAX 32 /* in one table */
 
 extern const cfg_option qg_cfg_schema[];
+
+/* --- rules between options -------------------------------------------------- */
+
+typedef struct cfg_rules {
+	cfg_report *report;
+	cfg_node *root;
+} cfg_rules;
+
+/* Good values, sorted by text, then by line. */
+typedef struct cfg_names {
+	cfg_node **v;
+	size_t n;
+} cfg_names;
+
+/* Room for `most` of them: v NULL without memory, which is reported. */
+cfg_names qg_cfg_names_new(cfg_rules *r, size_t most);
+void qg_cfg_names_sort(cfg_names *all);
+/* Those of `option` of all entries of the list `section`. */
+cfg_names qg_cfg_names_of(cfg_rules *r, const char *section, const char *option);
+bool qg_cfg_has_name(const cfg_names *all, const char *text);
+/* The entries of the list at that name; NULL when there is none. */
+cfg_node *qg_cfg_entries(const cfg_node *map, const char *name);
+
+/* What relaying asks of streams and topology (config_rules_relay.c). */
+void qg_cfg_rule_relay(cfg_rules *r);
+
+/* A network of nodes 0 .. nodes - 1 and links both ways, for the question how
+ * many paths it has (config_graph.c). NULL without memory. */
+typedef struct cfg_graph cfg_graph;
+cfg_graph *qg_cfg_graph_new(cfg_mem *m, size_t nodes, size_t links);
+void qg_cfg_graph_link(cfg_graph *g, size_t a, size_t b);
+/* How many paths, at most `most`, share no node but their ends; *hops: nodes
+ * between the ends on the shortest. */
+unsigned qg_cfg_graph_paths(cfg_graph *g, size_t from, size_t to, unsigned most, size_t *hops);
 
 /* --- the passes ------------------------------------------------------------ */
 

@@ -12,17 +12,7 @@
 #define MAC_KEY_BYTES 32     /* one-time keys of a segment's request and answer */
 #define ROOT_BYTES 64        /* of the key-ID root in a segment */
 
-typedef struct rules {
-	cfg_report *report;
-	cfg_node *root;
-} rules;
-
 /* --- names in order, to find them and their repetitions ---------------------- */
-
-typedef struct names {
-	cfg_node **v;
-	size_t n;
-} names;
 
 static int
 by_text(const void *a, const void *b)
@@ -41,37 +31,57 @@ text_order(const void *text, const void *node)
 	return strcmp(text, (*n)->text);
 }
 
-/* The good values of `option` of all entries of a list, sorted. */
-static names
-names_of(rules *r, const char *section, const char *option)
+cfg_node *
+qg_cfg_entries(const cfg_node *map, const char *name)
 {
-	names out = {NULL, 0};
-	const cfg_node *const list = qg_cfg_find(r->root, section);
-	if (list == NULL || list->kind != CFG_LIST || list->last == NULL)
-		return out;
-	out.v = qg_cfg_alloc(r->report->mem, (list->last->index + 1) * sizeof *out.v);
-	if (out.v == NULL) {
+	const cfg_node *const list = qg_cfg_find(map, name);
+	return list == NULL || list->kind != CFG_LIST ? NULL : list->first;
+}
+
+cfg_names
+qg_cfg_names_new(cfg_rules *r, size_t most)
+{
+	cfg_names out = {NULL, 0};
+	if (most <= SIZE_MAX / sizeof *out.v - 1)
+		out.v = qg_cfg_alloc(r->report->mem, (most + 1) * sizeof *out.v);
+	if (out.v == NULL)
 		r->report->nomem = true;
-		return out;
-	}
-	for (const cfg_node *entry = list->first; entry != NULL; entry = entry->next)
-		if (qg_cfg_text(entry, option) != NULL)
-			out.v[out.n++] = qg_cfg_find(entry, option);
-	if (out.n > 0)
-		qsort(out.v, out.n, sizeof(cfg_node *), by_text);
 	return out;
 }
 
-static bool
-has_name(const names *all, const char *text)
+void
+qg_cfg_names_sort(cfg_names *all)
+{
+	if (all->n > 0)
+		qsort(all->v, all->n, sizeof(cfg_node *), by_text);
+}
+
+cfg_names
+qg_cfg_names_of(cfg_rules *r, const char *section, const char *option)
+{
+	const cfg_node *const first = qg_cfg_entries(r->root, section);
+	cfg_names out = {NULL, 0};
+	if (first != NULL)
+		out = qg_cfg_names_new(r, first->parent->last->index + 1);
+	if (out.v == NULL)
+		return out;
+	for (const cfg_node *entry = first; entry != NULL; entry = entry->next)
+		if (qg_cfg_text(entry, option) != NULL)
+			out.v[out.n++] = qg_cfg_find(entry, option);
+	qg_cfg_names_sort(&out);
+	return out;
+}
+
+bool
+qg_cfg_has_name(const cfg_names *all, const char *text)
 {
 	return all->n > 0 && bsearch(text, all->v, all->n, sizeof(cfg_node *), text_order) != NULL;
 }
 
 static void
-check_unique(rules *r, const char *section, const char *option)
+check_unique(cfg_rules *r, const char *section, const char *option)
 {
-	const names all = names_of(r, section, option);
+	const cfg_names all = qg_cfg_names_of(r, section, option);
 	for (size_t i = 1, first = 0; i < all.n; i++) {
 		if (strcmp(all.v[first]->text, all.v[i]->text) != 0)
 			first = i;
@@ -82,7 +92,7 @@ check_unique(rules *r, const char *section, const char *option)
 }
 
 static void
-rule_unique(rules *r)
+rule_unique(cfg_rules *r)
 {
 	static const struct {
 		const char *section, *option;
@@ -116,7 +126,7 @@ by_match(const void *a, const void *b)
 
 /* An identity that two entries claim would belong to neither. */
 static void
-check_matches(rules *r, const char *section)
+check_matches(cfg_rules *r, const char *section)
 {
 	const cfg_node *const list = qg_cfg_find(r->root, section);
 	if (list == NULL || list->kind != CFG_LIST || list->last == NULL)
@@ -146,7 +156,7 @@ check_matches(rules *r, const char *section)
 }
 
 static void
-rule_matches(rules *r)
+rule_matches(cfg_rules *r)
 {
 	check_matches(r, "saes");
 	check_matches(r, "neighbours");
@@ -155,34 +165,34 @@ rule_matches(rules *r)
 /* --- who is where --------------------------------------------------------------- */
 
 static void
-rule_neighbours(rules *r)
+rule_neighbours(cfg_rules *r)
 {
 	const char *const self = qg_cfg_text(qg_cfg_find(r->root, "kme"), "id");
-	const names neighbours = names_of(r, "neighbours", "id");
-	if (self != NULL && has_name(&neighbours, self)) {
+	const cfg_names neighbours = qg_cfg_names_of(r, "neighbours", "id");
+	if (self != NULL && qg_cfg_has_name(&neighbours, self)) {
 		cfg_node **at = bsearch(self, neighbours.v, neighbours.n, sizeof(cfg_node *), text_order);
 		qg_cfg_problem(r->report, *at, "%s is this KME itself: give the neighbour's",
 			       qg_cfg_show(r->report, self));
 	}
-	const names used = names_of(r, "streams", "neighbour");
+	const cfg_names used = qg_cfg_names_of(r, "streams", "neighbour");
 	for (size_t i = 0; i < used.n; i++)
-		if (!has_name(&neighbours, used.v[i]->text))
+		if (!qg_cfg_has_name(&neighbours, used.v[i]->text))
 			qg_cfg_problem(r->report, used.v[i], "%s is no neighbour: give an id of neighbours",
 				       qg_cfg_show(r->report, used.v[i]->text));
 }
 
 static void
-rule_directory(rules *r)
+rule_directory(cfg_rules *r)
 {
 	const char *const self = qg_cfg_text(qg_cfg_find(r->root, "kme"), "id");
-	const names local = names_of(r, "saes", "id");
+	const cfg_names local = qg_cfg_names_of(r, "saes", "id");
 	const cfg_node *const list = qg_cfg_find(r->root, "directory");
 	if (self == NULL || list == NULL || list->kind != CFG_LIST)
 		return;
 	for (const cfg_node *entry = list->first; entry != NULL; entry = entry->next) {
 		const char *const sae = qg_cfg_text(entry, "sae");
 		const char *const kme = qg_cfg_text(entry, "kme");
-		if (sae != NULL && kme != NULL && has_name(&local, sae) && strcmp(kme, self) != 0)
+		if (sae != NULL && kme != NULL && qg_cfg_has_name(&local, sae) && strcmp(kme, self) != 0)
 			qg_cfg_problem(r->report, qg_cfg_find(entry, "sae"),
 				       "%s is one of saes, so not at %s: take it out of one of the two",
 				       qg_cfg_show(r->report, sae), qg_cfg_show(r->report, kme));
@@ -206,7 +216,7 @@ given_of(const cfg_node *map, const char *first, const char *second)
 }
 
 static void
-check_segment(rules *r, const cfg_node *stream)
+check_segment(cfg_rules *r, const cfg_node *stream)
 {
 	uint64_t size = 0, chunks = 0;
 	if (!qg_cfg_number(stream, "chunk_size", &size) || !qg_cfg_number(stream, "segment_chunks", &chunks))
@@ -221,7 +231,7 @@ check_segment(rules *r, const cfg_node *stream)
 }
 
 static void
-check_source_files(rules *r, cfg_node *source)
+check_source_files(cfg_rules *r, cfg_node *source)
 {
 	static const char *const files[] = {"certificate", "key", "ca", "crl"};
 	const char *const transport = qg_cfg_text(source, "transport");
@@ -240,7 +250,7 @@ check_source_files(rules *r, cfg_node *source)
 }
 
 static void
-check_source(rules *r, cfg_node *source)
+check_source(cfg_rules *r, cfg_node *source)
 {
 	uint64_t lowest = 0, highest = 0, timeout_ms = 0;
 	if (source == NULL || source->kind != CFG_MAP)
@@ -259,7 +269,7 @@ check_source(rules *r, cfg_node *source)
 }
 
 static void
-rule_streams(rules *r)
+rule_streams(cfg_rules *r)
 {
 	const cfg_node *const list = qg_cfg_find(r->root, "streams");
 	if (list == NULL || list->kind != CFG_LIST)
@@ -272,7 +282,7 @@ rule_streams(rules *r)
 
 /* The largest good segment, and whose it is. */
 static uint64_t
-largest_segment(const rules *r, const char **name)
+largest_segment(const cfg_rules *r, const char **name)
 {
 	uint64_t largest = 0, chunks = 0;
 	const cfg_node *const list = qg_cfg_find(r->root, "streams");
@@ -288,7 +298,7 @@ largest_segment(const rules *r, const char **name)
 }
 
 static void
-rule_pool(rules *r)
+rule_pool(cfg_rules *r)
 {
 	static const struct {
 		const char *option;
@@ -312,7 +322,7 @@ rule_pool(rules *r)
 /* --- policy --------------------------------------------------------------------- */
 
 static void
-check_bits(rules *r, const cfg_node *rule)
+check_bits(cfg_rules *r, const cfg_node *rule)
 {
 	uint64_t lowest = 0, highest = 0, usual = 0;
 	if (!qg_cfg_number(rule, "min_key_bits", &lowest) || !qg_cfg_number(rule, "max_key_bits", &highest))
@@ -332,7 +342,7 @@ check_bits(rules *r, const cfg_node *rule)
 }
 
 static void
-rule_policy(rules *r)
+rule_policy(cfg_rules *r)
 {
 	const cfg_node *const list = qg_cfg_find(r->root, "policy");
 	if (list == NULL || list->kind != CFG_LIST)
@@ -344,7 +354,7 @@ rule_policy(rules *r)
 /* --- listeners and files ---------------------------------------------------------- */
 
 static void
-rule_listeners(rules *r)
+rule_listeners(cfg_rules *r)
 {
 	const cfg_node *const a = qg_cfg_find(r->root, "sae_listener");
 	const cfg_node *const b = qg_cfg_find(r->root, "kms_listener");
@@ -360,7 +370,7 @@ rule_listeners(rules *r)
 
 /* Files that the gateway writes, or that decide what it can read again. */
 static void
-rule_files(rules *r)
+rule_files(cfg_rules *r)
 {
 	static const struct {
 		const char *section, *option;
@@ -387,11 +397,11 @@ rule_files(rules *r)
 void
 qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 {
-	static void (*const all[])(rules *) = {
+	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
-		rule_pool,   rule_policy,  rule_listeners,  rule_files,
+		qg_cfg_rule_relay, rule_pool, rule_policy, rule_listeners, rule_files,
 	};
-	rules r = {.report = report, .root = root};
+	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)
 		return;
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)

@@ -15,6 +15,9 @@
 #define PATH_LEN_MAX 4000
 #define LIST_MAX QG_CFG_NODES_MAX
 #define KEY_BITS_MAX (4095 * 8) /* the size in a key ID has 12 bits */
+#define HOPS_MAX 14      /* trusted nodes on a route, see QG_KMS_PATH_MAX */
+#define HOPS_TEXT "14"
+#define ROUTES_MAX 16    /* static ones of a stream */
 
 static const cfg_choice versions[] = {{"1.2", QG_TLS_1_2}, {"1.3", QG_TLS_1_3}, {NULL, 0}};
 static const cfg_choice levels[] = {
@@ -145,6 +148,10 @@ static const cfg_option neighbour[] = {
 	 .fields = neighbour_match,
 	 .help = "How its certificate names it: exactly one of the options below. No two neighbours share "
 		 "a name."},
+	{.name = "learn", .type = CFG_PATTERNS, LIST(qg_config_neighbour, learn, n_learn), .max = 1024,
+	 .note = "nothing is learned",
+	 .help = "SAE IDs, exact or patterns, that it may say live there. `saes` and `directory` go before "
+		 "what is learned."},
 	END,
 };
 
@@ -186,11 +193,34 @@ static const cfg_option source[] = {
 	END,
 };
 
+static const cfg_option route[] = {
+	{.name = "via", .type = CFG_NAMES, .required = true, LIST(qg_config_route, via, n_via),
+	 .max = HOPS_MAX, .help = "KMEs in between, in their order; `[]` is the direct link."},
+	END,
+};
+
+static const cfg_option stream_relay[] = {
+	{.name = "random", .type = CFG_PATH, AT(qg_config_relay, random), .min = 1, .max = PATH_LEN_MAX,
+	 .note = "the kernel's generator",
+	 .help = "File or device that its chunks are read from. Only with `direction: outbound`."},
+	{.name = "paths", .type = CFG_UINT, AT(qg_config_relay, paths), .min = 1, .max = 8, .preset = "1",
+	 .help = "Node-disjoint paths that each carry a share: fewer than all of them tell nothing of the "
+		 "keys."},
+	{.name = "fewer_paths", .type = CFG_BOOL, AT(qg_config_relay, fewer_paths), .preset = "false",
+	 .help = "Go on with fewer paths while so many cannot be had."},
+	{.name = "max_hops", .type = CFG_UINT, AT(qg_config_relay, max_hops), .max = HOPS_MAX,
+	 .preset = HOPS_TEXT, .help = "Most trusted nodes in between; 0: the direct link."},
+	{.name = "routes", .type = CFG_ENTRIES, LIST(qg_config_relay, routes, n_routes), .max = ROUTES_MAX,
+	 .fields = route, .note = "found in `topology`",
+	 .help = "The only routes that it may take. Only with `direction: outbound`."},
+	END,
+};
+
 static const cfg_option stream[] = {
 	{.name = "name", .type = CFG_NAME, .required = true, AT(qg_config_stream, name), .min = 1,
 	 .max = KME_NAME_MAX, .help = "Name of the stream, the same at both ends."},
 	{.name = "neighbour", .type = CFG_NAME, .required = true, AT(qg_config_stream, neighbour), .min = 1,
-	 .max = KME_NAME_MAX, .help = "The neighbour at its other end: an `id` of `neighbours`."},
+	 .max = KME_NAME_MAX, .help = "The KME at its other end: an `id` of `neighbours`."},
 	{.name = "direction", .type = CFG_CHOICE, .required = true, AT(qg_config_stream, direction),
 	 .choices = directions,
 	 .help = "Who hands out its keys. `outbound`: this gateway, `inbound`: the neighbour, `shared`: both "
@@ -201,9 +231,38 @@ static const cfg_option stream[] = {
 	 .max = 65536, .preset = "256",
 	 .help = "Chunks that are confirmed together. At least 16 more than the reserved ones, which are "
 		 "2 * ceil(32 / chunk_size) + ceil(64 / chunk_size). The largest key is half a segment."},
-	{.name = "source", .type = CFG_SECTION, .required = true,
-	 .offset = offsetof(qg_config_stream, source),
-	 .fields = source, .help = "Where its chunks come from."},
+	{.name = "node_chunks", .type = CFG_UINT, AT(qg_config_stream, node_chunks), .max = 16777216,
+	 .preset = "0", .unit = "chunks",
+	 .help = "Of what this gateway owns of it: key kept ready for relaying and for messages between the "
+		 "nodes. 0: none, else at least a segment."},
+	{.name = "node_percent", .type = CFG_UINT, AT(qg_config_stream, node_percent), .min = 1, .max = 99,
+	 .preset = "50", .unit = "%",
+	 .help = "Part of the segments that becomes such key while the applications' pool is short too."},
+	{.name = "source", .type = CFG_SECTION, .offset = offsetof(qg_config_stream, source),
+	 .fields = source,
+	 .help = "For a stream of a link: where its chunks come from. Every stream has either this or `relay`."},
+	{.name = "relay", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config_stream, relay),
+	 .also = offsetof(qg_config_stream, relayed), .fields = stream_relay,
+	 .help = "For a virtual stream, `outbound` or `inbound`: its chunks are drawn at the outbound end and "
+		 "relayed over other gateways to the other end."},
+	END,
+};
+
+static const cfg_option topology_link[] = {
+	{.name = "a", .type = CFG_NAME, .required = true, AT(qg_config_link, a), .min = 1,
+	 .max = KME_NAME_MAX, .help = "KME at one end."},
+	{.name = "b", .type = CFG_NAME, .required = true, AT(qg_config_link, b), .min = 1,
+	 .max = KME_NAME_MAX, .help = "KME at the other end."},
+	{.name = "cost", .type = CFG_UINT, AT(qg_config_link, cost), .min = 1, .max = 1000, .preset = "1",
+	 .help = "Routes are chosen by the sum of these, times what the links lack in key."},
+	END,
+};
+
+static const cfg_option topology[] = {
+	{.name = "links", .type = CFG_ENTRIES, LIST(qg_config, links, n_links), .max = 4096,
+	 .fields = topology_link,
+	 .help = "Every link that routes may use, those of this gateway included; the order of its ends does "
+		 "not matter."},
 	END,
 };
 
@@ -249,6 +308,26 @@ static const cfg_option pool[] = {
 	END,
 };
 
+static const cfg_option relay[] = {
+	{.name = "own_percent", .type = CFG_UINT, AT(qg_config, relay_own_percent), .max = 90,
+	 .preset = "25", .unit = "%",
+	 .help = "Part of `node_chunks` that is kept from relaying for others."},
+	{.name = "neighbour_bytes_per_s", .type = CFG_UINT, AT(qg_config, relay_neighbour_bytes_per_s),
+	 .max = UINT32_MAX, .preset = "0", .unit = "bytes/s",
+	 .help = "Relayed for one neighbour; 0: no limit."},
+	{.name = "route_bytes_per_s", .type = CFG_UINT, AT(qg_config, relay_route_bytes_per_s),
+	 .max = UINT32_MAX, .preset = "0", .unit = "bytes/s",
+	 .help = "Relayed for one virtual stream of others; 0: no limit."},
+	{.name = "timeout_ms", .type = CFG_UINT, AT(qg_config, relay_timeout_ms), .min = 100, .max = 60000,
+	 .preset = "4000", .unit = "ms",
+	 .help = "A message of a virtual stream fails after this time, over the whole way and back."},
+	{.name = "penalty_s", .type = CFG_UINT, AT(qg_config, relay_penalty_s), .min = 1, .max = 3600,
+	 .preset = "5", .unit = "s",
+	 .help = "A link that failed is avoided for this time, doubled while it goes on failing, to 16 "
+		 "times."},
+	END,
+};
+
 static const cfg_option limits[] = {
 	{.name = "sae_keys_per_s", .type = CFG_UINT, AT(qg_config, sae_keys_per_s), .max = UINT32_MAX,
 	 .preset = "0", .unit = "1/s", .help = "Keys that one SAE may ask for; 0: no limit."},
@@ -286,13 +365,19 @@ const cfg_option qg_cfg_schema[] = {
 	{.name = "directory", .type = CFG_ENTRIES, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
 	 .fields = place, .help = "At which KME the other SAEs live."},
 	{.name = "neighbours", .type = CFG_ENTRIES, LIST(qg_config, neighbours, n_neighbours), .max = 1024,
-	 .fields = neighbour, .help = "The gateways at the other end of a link."},
+	 .fields = neighbour,
+	 .help = "The gateways with which this one shares a link or a virtual stream."},
 	{.name = "streams", .type = CFG_ENTRIES, LIST(qg_config, streams, n_streams), .max = 1024,
-	 .fields = stream, .help = "The key streams, one for each direction of a link or a shared one."},
+	 .fields = stream,
+	 .help = "The key streams: one for each direction of a link, or a shared one; and the virtual ones."},
+	{.name = "topology", .type = CFG_SECTION, .fields = topology,
+	 .help = "The network, for virtual streams without `routes`."},
 	{.name = "policy", .type = CFG_ENTRIES, LIST(qg_config, policy, n_policy), .max = LIST_MAX,
 	 .fields = rule,
 	 .help = "Which SAEs may share keys. The first rule that fits a pair decides; a pair without a rule "
 		 "gets nothing."},
+	{.name = "relay", .type = CFG_SECTION, .fields = relay,
+	 .help = "Relaying, for this gateway's virtual streams and for others."},
 	{.name = "pool", .type = CFG_SECTION, .fields = pool, .help = "How much key is kept, and how long."},
 	{.name = "limits", .type = CFG_SECTION, .fields = limits, .help = "Limits on what callers may do."},
 	END,

@@ -334,6 +334,7 @@ const cfg_value_type qg_cfg_types[CFG_TYPES] = {
 	[CFG_SECTION] = {"a section of options", NULL},
 	[CFG_ENTRIES] = {"a list of entries", NULL},
 	[CFG_PATTERNS] = {"a list of SAE IDs or patterns", NULL},
+	[CFG_NAMES] = {"a list of KME IDs", NULL},
 	[CFG_UINT] = {"a whole number", check_uint},
 	[CFG_BOOL] = {"true or false", check_bool},
 	[CFG_CHOICE] = {"a word", check_choice},

@@ -329,6 +329,7 @@ static const struct {
 	[CFG_SECTION] = {CYAML_MAPPING, CYAML_FLAG_DEFAULT},
 	[CFG_ENTRIES] = {CYAML_SEQUENCE, CYAML_FLAG_POINTER},
 	[CFG_PATTERNS] = {CYAML_SEQUENCE, CYAML_FLAG_POINTER},
+	[CFG_NAMES] = {CYAML_SEQUENCE, CYAML_FLAG_POINTER},
 	[CFG_UINT] = {CYAML_UINT, CYAML_FLAG_DEFAULT},
 	[CFG_BOOL] = {CYAML_BOOL, CYAML_FLAG_DEFAULT},
 	[CFG_CHOICE] = {CYAML_ENUM, CYAML_FLAG_STRICT},
@@ -375,7 +376,7 @@ set_list(cfg_mem *m, const cfg_option *o, cyaml_schema_field_t *f)
 	f->count_size = sizeof(size_t);
 	f->value.sequence.max = CYAML_UNLIMITED;
 	f->value.sequence.entry = &cyaml_text;
-	if (o->type == CFG_PATTERNS)
+	if (o->type != CFG_ENTRIES)
 		return true;
 	cyaml_schema_value_t *entry = qg_cfg_alloc(m, sizeof *entry);
 	if (entry == NULL)
@@ -412,15 +413,16 @@ set_field(cfg_mem *m, const cfg_option *o, cyaml_schema_field_t *f)
 	}
 }
 
-/* The second half of an endpoint: the checks gave the tree a member for it. */
+/* What an option gives beside itself: the second half of an endpoint, or that a
+ * section is there. The checks gave the tree a member for it. */
 static bool
-set_port(cfg_mem *m, const cfg_option *o, cyaml_schema_field_t *f)
+set_also(cfg_mem *m, const cfg_option *o, cyaml_schema_field_t *f)
 {
-	f->key = qg_cfg_format(m, "%s port", o->name);
+	f->key = qg_cfg_format(m, "%s %s", o->name, o->marked ? "given" : "port");
 	f->data_offset = (uint32_t)o->also;
-	f->value.type = CYAML_UINT;
+	f->value.type = o->marked ? CYAML_BOOL : CYAML_UINT;
 	f->value.flags = CYAML_FLAG_OPTIONAL;
-	f->value.data_size = sizeof(unsigned);
+	f->value.data_size = (uint32_t)(o->marked ? sizeof(bool) : sizeof(unsigned));
 	return f->key != NULL;
 }
 
@@ -433,7 +435,8 @@ cyaml_fields(cfg_mem *m, const cfg_option *options)
 	for (const cfg_option *o = options; fields != NULL && o->name != NULL; o++) {
 		if (!set_field(m, o, &fields[n++]))
 			return NULL;
-		if ((o->type == CFG_LISTEN || o->type == CFG_ENDPOINT) && !set_port(m, o, &fields[n++]))
+		if ((o->marked || o->type == CFG_LISTEN || o->type == CFG_ENDPOINT) &&
+		    !set_also(m, o, &fields[n++]))
 			return NULL;
 	}
 	return fields;

@@ -34,7 +34,8 @@ static const char *const app_results[] = {
 
 static const char *const uses[] = {
 	[QG_USE_APPLICATION] = "application",
-	[QG_USE_NODE] = "node",
+	[QG_USE_PAD] = "pad",
+	[QG_USE_MAC] = "mac",
 };
 
 static const char *const batch_results[] = {

@@ -51,8 +51,9 @@ static const qg_kms_field pad_fields[] = {
 /* The members of `masked` stand in the message itself, last. */
 #define MASKED(type) \
 	MEMBER_AS("link", type, masked.link, QG_KMS_FORM_NAME, .min = 0), \
-	LIST("pads", type, masked.pad, masked.n_pads, 1, QG_KMS_PADS_MAX, pad_fields, .distinct = false), \
-	MEMBER_AS("oldest", type, masked.oldest, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
+	LIST("pads", type, masked.pad, masked.n_pads, 2, QG_KMS_PADS_MAX, pad_fields, .distinct = false), \
+	MEMBER_AS("oldest_mac", type, masked.oldest_mac, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
+	MEMBER_AS("oldest_pad", type, masked.oldest_pad, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
 	MEMBER_AS("mac", type, masked.mac, QG_KMS_FORM_BYTES, .min = 0), \
 	MEMBER_AS("data", type, masked.data, QG_KMS_FORM_DATA, .min = 1, .max = QG_KMS_DATA_MAX, \
 		  .count_at = offsetof(type, masked.data_len))
@@ -129,7 +130,19 @@ pads_overlap(const qg_kms_pad *a, const qg_kms_pad *b)
 	       a->offset < b->offset + b->len && b->offset < a->offset + a->len;
 }
 
-/* Every byte has its pad, and no byte of pad is there twice. */
+/* The ranges of MAC key are whole ranges, in front: they lie in segments of
+ * another use than those of the pads (SOUNDNESS 6). */
+static bool
+mac_keys_apart(const qg_kms_masked *m)
+{
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i < m->n_pads && sum < QG_KMS_MAC_OVERHEAD; i++)
+		sum += m->pad[i].len;
+	return sum == QG_KMS_MAC_OVERHEAD;
+}
+
+/* Every byte has its pad, and no byte of node key is named twice. */
 static bool
 masked_sound(const qg_kms_masked *m)
 {
@@ -144,7 +157,7 @@ masked_sound(const qg_kms_masked *m)
 				return false;
 		}
 	}
-	return sum == QG_KMS_MAC_OVERHEAD + m->data_len;
+	return sum == QG_KMS_MAC_OVERHEAD + m->data_len && mac_keys_apart(m);
 }
 
 static void
@@ -158,7 +171,8 @@ put_masked(qg_writer *w, const qg_kms_masked *m)
 		qg_put_u32(w, m->pad[i].offset);
 		qg_put_u32(w, m->pad[i].len);
 	}
-	qg_put_u32(w, m->oldest);
+	qg_put_u32(w, m->oldest_mac);
+	qg_put_u32(w, m->oldest_pad);
 }
 
 /* --- forward_keys ---------------------------------------------------------- */

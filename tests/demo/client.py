@@ -39,13 +39,15 @@ def tls_context(ca, certificate=None, key=None):
 
 
 class Client:
-    """One SAE at one gateway. Not for several threads: each makes its own."""
+    """One SAE at one gateway. Not for several threads: each makes its own. `connector` replaces
+    socket.create_connection."""
 
-    def __init__(self, url, ca, certificate=None, key=None, timeout_s=15):
+    def __init__(self, url, ca, certificate=None, key=None, timeout_s=15, connector=None):
         parts = urllib.parse.urlsplit(url)
         self._address = (parts.hostname, parts.port)
         self._context = tls_context(ca, certificate, key)
         self._timeout_s = timeout_s
+        self._connector = connector
         self._connection = None
         self._used = 0.0
 
@@ -66,6 +68,8 @@ class Client:
         if self._connection is None:
             self._connection = http.client.HTTPSConnection(
                 *self._address, timeout=self._timeout_s, context=self._context)
+            if self._connector:
+                self._connection._create_connection = self._connector
         return self._connection
 
     def request(self, method, path, body=None, headers=None):

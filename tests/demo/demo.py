@@ -2,22 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: demo.py up | down | restart NAME.
 
-up       starts the topology ($TOPOLOGY, default pair) under build/demo, waits for keys, fetches
-         one at both ends with curl and leaves everything running
+up       starts the topology ($TOPOLOGY, default pair) under build/demo, waits for keys, shows what
+         there is to see in it with curl and leaves everything running
 down     stops whatever runs
 restart  starts one process again on its old state (after a kill, or stops it first)
 """
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 
 sys.dont_write_bytecode = True  # leave no __pycache__ behind
 
-from network import Network, PROJECT, build_folder, complain, make_pki, saved_processes
-from processes import ProcessFailed
+from network import Network, PROJECT, build_folder, complain, saved_processes
+from processes import ProcessFailed, wait_for
 from topology import TOPOLOGIES
 
 FOLDER = build_folder() / "demo"
@@ -63,14 +65,69 @@ def curl(network, sae, path):
     return json.loads(done.stdout)["keys"][0]
 
 
-def show(network, master, slave):
-    """One key at both ends; False when they differ."""
+def one_key(network, master, slave):
+    """Shows one key at both ends; False when they differ."""
     first = curl(network, master, f"/api/v1/keys/sae-{slave}/enc_keys")
     second = curl(network, slave, f"/api/v1/keys/sae-{master}/dec_keys?key_ID={first['key_ID']}")
     match = first["key"] == second["key"]
     print(f"\n{master} and {slave} {'hold the same key' if match else 'HOLD DIFFERENT KEYS'} "
           f"({first['key_ID']}).")
     return match
+
+
+def show_pair(network):
+    return one_key(network, "alice", "bob")
+
+
+def show_chain(network):
+    """A key over KME-B, one over KME-D while KME-B is stopped, and KME-B again."""
+    middle = network.gateways["kme-b"]
+    print("\nalice at KME-A and carol at KME-C share no link.")
+    if not one_key(network, "alice", "carol"):
+        return False
+    tell_way(network)
+    print(f"\nStopping kme-b, pid {middle.pid}.")
+    middle.stop()
+    old = take_what_went_over(network, "KME-B")
+    print(f"{old} keys that had gone over KME-B were still in stock: alice takes them first.")
+    if not one_key(network, "alice", "carol"):
+        return False
+    tell_way(network)
+    middle.start()
+    middle.wait_ready()
+    print(f"\nkme-b runs again, pid {middle.pid}.")
+    return True
+
+
+def ways(network):
+    """The ways that keys from alice to carol went, in their order: a list of KME IDs each."""
+    lines = network.gateways["kme-a"].lines("event=relay_path ", f"stream={network.topology.relays[0].name} ")
+    return [re.search(r" path=(\S+)", line).group(1).split(",") for line in lines]
+
+
+def tell_way(network):
+    print(f"The log of kme-a says which way such keys go: {' - '.join(ways(network)[-1])}")
+
+
+def take_what_went_over(network, kme):
+    """Keys are handed out in the order in which they were relayed: once some went another way, what
+    is in stock by then is older, or as old."""
+    wait_for(f"a way around {kme}", lambda: kme not in ways(network)[-1], 30, 0.1)
+    old, taken = network.stock("alice", "carol"), 0
+    end = time.monotonic() + 30
+    with network.client("alice") as alice:
+        while taken < old and time.monotonic() < end:
+            answer = alice.enc("sae-carol", number=min(64, old - taken))
+            if answer.status == 200:
+                taken += len(answer.keys())
+            else:
+                time.sleep(0.1)
+    network.wait_stock("alice", "carol")
+    return taken
+
+
+STORIES = {"pair": ((("alice", "bob"),), show_pair),
+           "chain": ((("alice", "carol"), ("carol", "bob")), show_chain)}
 
 
 def up():
@@ -81,17 +138,18 @@ def up():
     if stopped := down():
         print(f"Stopped {', '.join(stopped)}.")
     keep_pki_only()
-    make_pki(FOLDER / "pki")
     network = Network(TOPOLOGIES[name](), FOLDER, first_port=FIRST_PORT)
     network.prepare()
     network.save()
     write_env(network)
     network.start()
-    network.wait_stock("alice", "bob")
-    network.wait_stock("bob", "alice")
+    pairs, show = STORIES[name]
+    for one, other in pairs:
+        network.wait_stock(one, other)
+        network.wait_stock(other, one)
     print(f"Running: {', '.join(p.name for p in network.processes())}. "
           f"Shell variables for what follows: . {relative(FOLDER / 'env')}")
-    if not show(network, "alice", "bob"):
+    if not show(network):
         return 1
     print(f"\nEverything stays running; logs are in {relative(FOLDER / 'log')}. "
           "Stop it with: make demo-down")
@@ -136,7 +194,7 @@ def main(arguments):
         return 0
     if len(arguments) == 2 and arguments[0] == "restart" and arguments[1]:
         return restart(arguments[1])
-    complain("usage: make demo | make demo-down | make demo-restart NAME=kme-b")
+    complain("usage: make demo [TOPOLOGY=chain] | make demo-down | make demo-restart NAME=kme-b")
     return 2
 
 

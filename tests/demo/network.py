@@ -39,6 +39,13 @@ def make_pki(folder, *names):
     subprocess.run([PROJECT / "certs" / "make-pki", folder, *names], check=True)
 
 
+def complete_pki(folder, topology):
+    """Makes what a network needs and the folder lacks."""
+    missing = [name for name in topology.certificates() if not (folder / f"{name}.pem").exists()]
+    if missing or not (folder / "ca.pem").exists():
+        make_pki(folder, *missing)
+
+
 class Ports:
     """Ports below the range from which the kernel takes those of outgoing connections, so that
     a gateway finds its own again after a restart."""
@@ -111,12 +118,21 @@ class Network:
         return self.folder / f"{node_name}.yaml"
 
     def _gateway(self, name):
-        return Process(self.folder, name, [binary("qkdgate"), "run", self.config_file(name)])
+        return Process(self.folder, name,
+                       [*self.at(name), binary("qkdgate"), "run", self.config_file(name)])
 
     def _simulators(self, link):
-        for which, name in (("a", link.sim_a), ("b", link.sim_b)):
+        for which, name, node in (("a", link.sim_a, link.a), ("b", link.sim_b, link.b)):
             arguments = sim_arguments(link, which, self.endpoints, self.pki)
-            yield name, Process(self.folder, name, [binary("qkdgate-sim"), *arguments])
+            yield name, Process(self.folder, name, [*self.at(node), binary("qkdgate-sim"), *arguments])
+
+    def at(self, node_name):
+        """What stands before a command line for it to run at that node: here all run on one host."""
+        return []
+
+    def connector(self, node_name):
+        """How a client reaches that node: None for the usual way."""
+        return None
 
     def processes(self):
         return [*self.sims.values(), *self.gateways.values()]
@@ -139,10 +155,14 @@ class Network:
             tweak(config)
         self.config_file(node_name).write_text(to_yaml(config) + "\n")
 
+    def put_between(self, node_name, neighbour_name, url):
+        """From its next start the gateway calls that neighbour at `url`."""
+        self._neighbour_urls[(node_name, self.topology.node(neighbour_name).id)] = url
+        self.write_config(node_name)
+
     def prepare(self):
         """PKI, master keys, folders, configurations."""
-        if not self.pki.exists():
-            make_pki(self.pki)
+        complete_pki(self.pki, self.topology)
         for node in self.topology.nodes:
             for part in (node.name, f"{node.name}-anchor"):
                 (self.folder / part).mkdir(mode=0o700, exist_ok=True)
@@ -191,7 +211,7 @@ class Network:
         node = at or self.topology.home(sae).name
         name = certificate or sae
         client = Client(self.url(node), self.pki / "ca.pem", self.pki / f"{name}.pem",
-                        self.pki / f"{name}.key", timeout_s)
+                        self.pki / f"{name}.key", timeout_s, self.connector(node))
         self._clients.append(client)
         return client
 

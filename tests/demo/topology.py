@@ -7,6 +7,8 @@ whom. It knows no folder, no port and no process: those belong to network.py.
 
 from dataclasses import dataclass, field
 
+NODE_CHUNKS = 4096  # of each link in networks that relay
+
 
 @dataclass(frozen=True)
 class Sae:
@@ -55,6 +57,9 @@ class Link:
     segment_chunks: int = 256
     simulated: bool = True
     source: dict = field(default_factory=dict)
+    node_chunks: int = 0  # of each direction, kept by its owner for relaying
+    node_percent: int = None
+    cost: int = 1
 
     def streams(self):
         """(name, owner, far end) of each stream of the link."""
@@ -68,6 +73,35 @@ class Link:
         return self.b if node == self.a else self.a
 
 
+@dataclass(frozen=True)
+class Relay:
+    """A virtual stream: its keys are drawn at `source` and relayed to `target`."""
+
+    source: str
+    target: str
+    paths: int = 1
+    fewer_paths: bool = False
+    max_hops: int = None
+    routes: tuple = ()  # static ones, each a tuple of the nodes in between; none: found
+    random: str = None
+    chunk_size: int = 32
+    segment_chunks: int = 256
+    node_chunks: int = 512  # for keys with IDs of their own
+
+    @property
+    def name(self):
+        return f"relay-{short(self.source)}-to-{short(self.target)}"
+
+    def other(self, node):
+        return self.target if node == self.source else self.source
+
+
+def both_ways(a, b, **options):
+    """The two virtual streams between two nodes; static routes are given from a to b."""
+    back = tuple(tuple(reversed(route)) for route in options.get("routes", ()))
+    return Relay(a, b, **options), Relay(b, a, **{**options, "routes": back})
+
+
 def short(node_name):
     return node_name.removeprefix("kme-")
 
@@ -78,6 +112,8 @@ class Topology:
     nodes: tuple
     links: tuple
     groups: tuple = ()  # each a tuple of SAE names that may share keys with one another
+    relays: tuple = ()
+    ready_chunks: int = 16384
 
     def node(self, name):
         return next(n for n in self.nodes if n.name == name)
@@ -91,6 +127,20 @@ class Topology:
 
     def links_of(self, node_name):
         return [link for link in self.links if node_name in (link.a, link.b)]
+
+    def relays_of(self, node_name):
+        """The virtual streams that begin or end there."""
+        return [relay for relay in self.relays if node_name in (relay.source, relay.target)]
+
+    def neighbours_of(self, node_name):
+        """The nodes whose gateways it calls: at its links and at the far ends of its virtual streams."""
+        names = [x.other(node_name) for x in (*self.links_of(node_name), *self.relays_of(node_name))]
+        return [self.node(name) for name in dict.fromkeys(names)]
+
+    def certificates(self):
+        """Names of all that has a certificate."""
+        sims = [sim for link in self.links for sim in (link.sim_a, link.sim_b)]
+        return [*(n.name for n in self.nodes), *sims, *(s.name for s in self.saes())]
 
 
 def pair(**link_options):
@@ -106,7 +156,74 @@ def pair(**link_options):
     )
 
 
-TOPOLOGIES = {"pair": pair}
+def _link(a, b, **options):
+    """A link of a network: each end's simulator is named after where it stands and leads to."""
+    return Link(a, b, f"sim-{short(a)}-{short(b)}", f"sim-{short(b)}-{short(a)}",
+                **{"node_chunks": NODE_CHUNKS, **options})
+
+
+def _network(name, nodes, links, homes, ends, relay, extra=(), ready_chunks=2048):
+    """`homes` {SAE name: node name}; every SAE may share keys with every other; virtual streams
+    run both ways between `ends` and between the further pairs of nodes in `extra`."""
+    return Topology(
+        name=name,
+        nodes=tuple(Node(n, tuple(Sae(s) for s, home in homes.items() if home == n)) for n in nodes),
+        links=tuple(links),
+        groups=(tuple(homes),),
+        relays=tuple(r for pair_ in (ends, *extra) for r in both_ways(*pair_, **relay)),
+        ready_chunks=ready_chunks,
+    )
+
+
+def chain(more_saes=None, link=None, **relay):
+    """KME-A - KME-B - KME-C, and a second, dearer way KME-A - KME-D - KME-C. `more_saes`
+    {SAE name: node name}; `link` has options of every link, `relay` of the virtual streams."""
+    link = link or {}
+    dear = {"cost": 4, **link}
+    return _network(
+        "chain", ("kme-a", "kme-b", "kme-c", "kme-d"),
+        (_link("kme-a", "kme-b", **link), _link("kme-b", "kme-c", **link),
+         _link("kme-a", "kme-d", **dear), _link("kme-d", "kme-c", **dear)),
+        {"alice": "kme-a", "bob": "kme-b", "carol": "kme-c", **(more_saes or {})},
+        ("kme-a", "kme-c"), relay)
+
+
+def diamond(paths=2, link=None, **relay):
+    """KME-A and KME-C with KME-B and KME-D in between, and a share of each key over each."""
+    link = link or {}
+    return _network(
+        "diamond", ("kme-a", "kme-b", "kme-c", "kme-d"),
+        [_link(*ends, **link) for ends in (("kme-a", "kme-b"), ("kme-b", "kme-c"),
+                                           ("kme-a", "kme-d"), ("kme-d", "kme-c"))],
+        {"alice": "kme-a", "bob": "kme-b", "carol": "kme-c"},
+        ("kme-a", "kme-c"), {"paths": paths, **relay})
+
+
+def _row(n):
+    """kme-a, kme-b, ..."""
+    return [f"kme-{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"[:n]]
+
+
+def line(n=3, link=None, **relay):
+    """n nodes in a row; alice at the first, carol at the last, bob beside alice."""
+    nodes = _row(n)
+    homes = {"alice": nodes[0], "carol": nodes[-1]}
+    if n > 2:
+        homes["bob"] = nodes[1]
+    return _network(f"line-{n}", nodes, [_link(a, b, **(link or {})) for a, b in zip(nodes, nodes[1:])],
+                    homes, (nodes[0], nodes[-1]), relay)
+
+
+def ring(n=5, link=None, **relay):
+    """n nodes in a ring; alice at the first, carol on the other side, bob beside alice."""
+    nodes = _row(n)
+    far = nodes[n // 2]
+    return _network(f"ring-{n}", nodes,
+                    [_link(a, b, **(link or {})) for a, b in zip(nodes, [*nodes[1:], nodes[0]])],
+                    {"alice": nodes[0], "bob": nodes[1], "carol": far}, (nodes[0], far), relay)
+
+
+TOPOLOGIES = {"pair": pair, "chain": chain}
 
 
 def _policy(topology):
@@ -145,15 +262,53 @@ def _streams(topology, node, endpoints):
     streams = []
     for link in topology.links_of(node.name):
         for name, owner, _ in link.streams():
-            streams.append({
+            stream = {
                 "name": name,
                 "neighbour": topology.node(link.other(node.name)).id,
                 "direction": "outbound" if owner == node.name else "inbound",
                 "chunk_size": link.chunk_size,
                 "segment_chunks": link.segment_chunks,
-                "source": _source(node, link, name, endpoints[link.sim(node.name)]),
-            })
-    return streams
+            }
+            if owner == node.name and link.node_chunks:
+                stream["node_chunks"] = link.node_chunks
+                if link.node_percent is not None:
+                    stream["node_percent"] = link.node_percent
+            stream["source"] = _source(node, link, name, endpoints[link.sim(node.name)])
+            streams.append(stream)
+    return streams + [_virtual(topology, node, relay) for relay in topology.relays_of(node.name)]
+
+
+def _virtual(topology, node, relay):
+    here = relay.source == node.name
+    stream = {
+        "name": relay.name,
+        "neighbour": topology.node(relay.other(node.name)).id,
+        "direction": "outbound" if here else "inbound",
+        "chunk_size": relay.chunk_size,
+        "segment_chunks": relay.segment_chunks,
+    }
+    if here and relay.node_chunks:
+        stream["node_chunks"] = relay.node_chunks
+    return {**stream, "relay": _drawn(topology, relay) if here else {}}
+
+
+def _drawn(topology, relay):
+    """Section `relay` at the end that draws the keys: what differs from the defaults."""
+    section = {}
+    if relay.paths != 1:
+        section.update(paths=relay.paths, fewer_paths=relay.fewer_paths)
+    if relay.max_hops is not None:
+        section["max_hops"] = relay.max_hops
+    if relay.random:
+        section["random"] = relay.random
+    if relay.routes:
+        section["routes"] = [{"via": [topology.node(name).id for name in route]} for route in relay.routes]
+    return section
+
+
+def _links(topology):
+    return [{"a": topology.node(link.a).id, "b": topology.node(link.b).id, "cost": link.cost}
+            for link in topology.links]
 
 
 def node_config(topology, node, endpoints):
@@ -165,8 +320,7 @@ def node_config(topology, node, endpoints):
         host, port = endpoints[name]
         return f"{host}:{port}"
 
-    neighbours = [topology.node(link.other(node.name)) for link in topology.links_of(node.name)]
-    return {
+    config = {
         "kme": {"id": node.id},
         "sae_listener": {"listen": address(f"{node.name}/sae"),
                          **_tls(node.name, crl="pki/crl.pem"), "min_version": "1.3"},
@@ -180,11 +334,14 @@ def node_config(topology, node, endpoints):
         "directory": [{"sae": s.id, "kme": n.id}
                       for n in topology.nodes if n is not node for s in n.saes],
         "neighbours": [{"id": n.id, "url": f"https://{address(f'{n.name}/kms')}",
-                        "certificate": {"dns": f"{n.name}.demo"}} for n in neighbours],
+                        "certificate": {"dns": f"{n.name}.demo"}} for n in topology.neighbours_of(node.name)],
         "streams": _streams(topology, node, endpoints),
         "policy": _policy(topology),
-        "pool": {"ready_chunks": 16384, "inbound_chunks": 262144},
+        "pool": {"ready_chunks": topology.ready_chunks, "inbound_chunks": 16 * topology.ready_chunks},
     }
+    if topology.relays:
+        config["topology"] = {"links": _links(topology)}
+    return config
 
 
 def sim_arguments(link, which, endpoints, pki):

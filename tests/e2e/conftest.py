@@ -10,8 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
-from between import Middleman  # noqa: E402
-from network import Network, build_folder, make_pki  # noqa: E402
+from between import Middleman, Recorder  # noqa: E402
+from network import Network, build_folder, complete_pki, make_pki  # noqa: E402
 from source004 import Source  # noqa: E402
 from topology import pair  # noqa: E402
 
@@ -40,22 +40,26 @@ class Maker:
         self._pki = pki
         self._networks = []
 
-    def __call__(self, topology=None, tweak=None, start=True, pool=None, stock=1, **options):
-        """A network of pair() by default, started, with `stock` keys ready in both directions."""
+    def __call__(self, topology=None, tweak=None, start=True, pool=None, stock=1, kind=Network,
+                 between=("alice", "bob"), **options):
+        """A network of pair() by default, started, with `stock` keys ready in both directions
+        between two SAEs."""
         def small(name, config):
             config["pool"] = dict(pool or SMALL_POOL)
             if tweak:
                 tweak(name, config)
 
         folder = self._folder / str(len(self._networks))
-        network = Network(topology or pair(), folder, pki=self._pki, tweak=small, **options)
+        topology = topology or pair()
+        complete_pki(self._pki, topology)
+        network = kind(topology, folder, pki=self._pki, tweak=small, **options)
         self._networks.append(network)
         network.prepare()
         if start:
             network.start()
             if stock:
-                network.wait_stock("alice", "bob", stock)
-                network.wait_stock("bob", "alice", stock)
+                network.wait_stock(*between, stock)
+                network.wait_stock(*reversed(between), stock)
         return network
 
     def end(self):
@@ -111,12 +115,34 @@ def make_middleman(pki):
         middleman.end()
 
 
+@pytest.fixture
+def make_recorder(pki):
+    """Puts a recorder between two gateways of a network that was not started; it ends with the test."""
+    made = []
+
+    def make(network, caller, server):
+        recorder = Recorder(pki, network.endpoints[f"{server}/kms"], server, caller)
+        made.append(recorder)
+        network.put_between(caller, server, recorder.url)
+        return recorder
+
+    yield make
+    for recorder in made:
+        recorder.end()
+
+
 @pytest.fixture(scope="module")
-def network(request, e2e_folder, pki):
-    """A running pair that the tests of a module share; they leave it running and stocked."""
+def make_shared(request, e2e_folder, pki):
+    """A maker of networks that the tests of a module share."""
     maker = _maker(request.module.__name__, e2e_folder, pki)
-    yield maker(pool={"ready_chunks": 16384, "inbound_chunks": 262144}, stock=2000)
+    yield maker
     maker.end()
+
+
+@pytest.fixture(scope="module")
+def network(make_shared):
+    """A running pair that the tests of a module share; they leave it running and stocked."""
+    return make_shared(pool={"ready_chunks": 16384, "inbound_chunks": 262144}, stock=2000)
 
 
 @pytest.fixture

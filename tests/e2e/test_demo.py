@@ -30,9 +30,9 @@ def build():
     demo(folder, "down")
 
 
-def demo(build, *arguments):
+def demo(build, *arguments, topology=""):
     return subprocess.run([sys.executable, DEMO, *arguments], capture_output=True, text=True, timeout=90,
-                          env={**os.environ, "QKDGATE_BUILD": str(build)})
+                          env={**os.environ, "QKDGATE_BUILD": str(build), "TOPOLOGY": topology})
 
 
 def environment(build):
@@ -101,7 +101,39 @@ def works(env):
     assert alice(env).enc("sae-mallory").status == 401
 
 
+def test_the_demo_of_a_chain(build):
+    """A key from alice to carol over kme-b, the next over kme-d; then all runs, as a user finds it."""
+    shown = demo(build, "up", topology="chain")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert shown.stdout.count("$ curl ") == 4 and shown.stdout.count("hold the same key") == 2
+    ways = re.findall(r"KME-A - (KME-[BD]) - KME-C", shown.stdout)
+    assert ways == ["KME-B", "KME-D"]
+    assert len(shown.stdout.splitlines()) < 60, shown.stdout
+    env = environment(build)
+    assert {"CA", "KME_A_URL", "KME_B_URL", "KME_C_URL", "KME_D_URL"} <= set(env)
+    assert {f"{sae}_{kind}" for sae in ("ALICE", "BOB", "CAROL") for kind in ("CERT", "KEY")} <= set(env)
+    running = pids(build)
+    assert {"kme-a", "kme-b", "kme-c", "kme-d"} < set(running)
+    assert all(Path(f"/proc/{pid}").exists() for pid in running.values())
+    with client(env, "ALICE", "KME_A_URL") as alice, client(env, "CAROL", "KME_C_URL") as carol, \
+            client(env, "BOB", "KME_B_URL") as bob:
+        for slave, sae in ((carol, "carol"), (bob, "bob")):
+            keys = alice.enc(f"sae-{sae}").keys()
+            assert slave.dec("sae-alice", *(i for i, _ in keys)).keys() == keys
+        keys = carol.enc("sae-alice").keys()
+        assert alice.dec("sae-carol", *(i for i, _ in keys)).keys() == keys
+
+    os.kill(running["kme-c"], signal.SIGKILL)
+    assert demo(build, "restart", "kme-c").returncode == 0
+    assert pids(build)["kme-c"] != running["kme-c"]
+    assert demo(build, "up").returncode == 0  # the other topology stops this one
+    assert not any(Path(f"/proc/{pid}").exists() for pid in running.values())
+    assert set(pids(build)) == PROCESSES
+    assert demo(build, "down").returncode == 0
+
+
 def test_wrong_arguments_of_the_demo(build):
+    assert demo(build, "up", topology="star").returncode == 2
     for arguments in ((), ("sideways",), ("restart",), ("restart", "")):
         assert demo(build, *arguments).returncode == 2
     assert demo(build, "restart", "kme-x").returncode == 2

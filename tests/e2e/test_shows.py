@@ -63,8 +63,7 @@ def test_ten_thousand_pairs_cause_no_message_between_the_gateways(make_network):
     counters = {}
     for node, neighbour in (("kme-a", "kme-b"), ("kme-b", "kme-a")):
         counters[node] = RecordCounter(net.endpoints[f"{neighbour}/kms"])
-        net._neighbour_urls[(node, neighbour.upper())] = "https://127.0.0.1:%d" % counters[node].address[1]
-        net.write_config(node)
+        net.put_between(node, neighbour, "https://127.0.0.1:%d" % counters[node].address[1])
     net.start()
     net.wait_stock("alice", "bob", PAIRS + 500, timeout_s=90)
     for pair_ in (("alice", "bob"), ("bob", "alice")):

@@ -99,6 +99,21 @@ stream_defaults(const qg_config_stream *s)
 	assert_string_equal(s->source.mimetype, "application/json");
 }
 
+/* Of full.yaml: what a stream and a link take when nothing is given. */
+static void
+relay_defaults(const qg_config_stream *s)
+{
+	assert_true(s->relayed);
+	assert_null(s->relay.random);
+	assert_int_equal(s->relay.paths, 1);
+	assert_false(s->relay.fewer_paths);
+	assert_int_equal(s->relay.max_hops, 14);
+	assert_int_equal(s->relay.n_routes, 0);
+	assert_int_equal(s->chunk_size, 32);
+	assert_int_equal(s->segment_chunks, 256);
+	assert_int_equal(s->node_percent, 50);
+}
+
 static void
 pool_and_limit_defaults(const qg_config *c)
 {
@@ -142,6 +157,16 @@ every_default(void **state)
 	assert_int_equal(c->n_directory, 0);
 	assert_int_equal(c->streams[0].direction, QG_DIRECTION_SHARED);
 	stream_defaults(&c->streams[0]);
+	assert_false(c->streams[0].relayed);
+	assert_int_equal(c->streams[0].relay.paths, 0);
+	assert_int_equal(c->streams[0].node_chunks, 0);
+	assert_int_equal(c->streams[0].node_percent, 50);
+	assert_int_equal(c->n_links, 0);
+	assert_int_equal(c->relay_own_percent, 25);
+	assert_int_equal(c->relay_neighbour_bytes_per_s, 0);
+	assert_int_equal(c->relay_route_bytes_per_s, 0);
+	assert_int_equal(c->relay_timeout_ms, 4000);
+	assert_int_equal(c->relay_penalty_s, 5);
 	assert_true(c->policy[0].both_ways);
 	assert_int_equal(c->policy[0].min_key_bits, 64);
 	assert_int_equal(c->policy[0].max_key_bits, 4096);
@@ -174,10 +199,43 @@ full_stream(const qg_config_stream *s)
 }
 
 static void
+full_relay(const qg_config *c)
+{
+	const qg_config_stream *const s = c->streams;
+	assert_int_equal(c->n_streams, 5);
+	assert_false(s[0].relayed || s[1].relayed);
+	assert_int_equal(s[1].node_chunks, 20);
+	assert_int_equal(s[1].node_percent, 99);
+	assert_true(s[2].relayed && s[3].relayed && s[4].relayed);
+	assert_string_equal(s[2].relay.random, "/dev/hwrng");
+	assert_int_equal(s[2].relay.paths, 2);
+	assert_true(s[2].relay.fewer_paths);
+	assert_int_equal(s[2].relay.max_hops, 3);
+	assert_int_equal(s[2].relay.n_routes, 2);
+	assert_int_equal(s[2].relay.routes[0].n_via, 3);
+	assert_string_equal(s[2].relay.routes[0].via[2], "KME-E");
+	assert_int_equal(s[2].relay.routes[1].n_via, 1);
+	assert_null(s[3].source.host);
+	assert_int_equal(c->n_links, 2);
+	assert_string_equal(c->links[0].a, "KME-A");
+	assert_string_equal(c->links[0].b, "KME-B");
+	assert_int_equal(c->links[0].cost, 1000);
+	assert_int_equal(c->links[1].cost, 1);
+	assert_int_equal(c->relay_own_percent, 90);
+	assert_int_equal(c->relay_neighbour_bytes_per_s, 1);
+	assert_int_equal(c->relay_route_bytes_per_s, 2);
+	assert_int_equal(c->relay_timeout_ms, 100);
+	assert_int_equal(c->relay_penalty_s, 3600);
+	assert_int_equal(c->neighbours[0].n_learn, 0);
+	assert_int_equal(c->neighbours[1].n_learn, 2);
+	assert_string_equal(c->neighbours[1].learn[1], "sae-c-*");
+}
+
+static void
 full_pool_and_limits(const qg_config *c)
 {
-	assert_int_equal(c->ready_chunks, 38);
-	assert_int_equal(c->inbound_chunks, 19);
+	assert_int_equal(c->ready_chunks, 512);
+	assert_int_equal(c->inbound_chunks, 256);
 	assert_int_equal(c->issue_s, 1);
 	assert_int_equal(c->fetch_s, 1);
 	assert_int_equal(c->reserve_percent, 90);
@@ -228,6 +286,9 @@ every_option(void **state)
 	assert_int_equal(c->policy[0].max_keys, 1024);
 	assert_int_equal(c->policy[0].max_extra_slaves, 0);
 	assert_int_equal(c->policy[1].n_slaves, 1);
+	full_relay(c);
+	relay_defaults(&c->streams[3]);
+	relay_defaults(&c->streams[4]);
 	full_pool_and_limits(c);
 	qg_config_free(&c);
 }
@@ -371,8 +432,8 @@ limits_are_sharp(void **state)
 	changed("chunk_size: 4096", "chunk_size: 4097", "streams[0].chunk_size");
 	changed("chunk_size: 4096", "chunk_size: 64", NULL); /* 2 + 1 reserved */
 	changed("chunk_size: 4096", "chunk_size: 63", "streams[0].segment_chunks: 19 chunks of 63 bytes");
-	changed("ready_chunks: 38", "ready_chunks: 37", "pool.ready_chunks: 37 is too few: give at least 38");
-	changed("inbound_chunks: 19", "inbound_chunks: 18", "pool.inbound_chunks: 18 is too few");
+	changed("ready_chunks: 512", "ready_chunks: 511", "pool.ready_chunks: 511 is too few: give at least 512");
+	changed("inbound_chunks: 256", "inbound_chunks: 255", "pool.inbound_chunks: 255 is too few");
 	changed("min_bps: 2", "min_bps: 3", "streams[0].source.min_bps");
 	changed("max_bps: 2", "max_bps: 0", NULL);
 	changed("timeout_ms: 6", "timeout_ms: 0", "streams[0].source.timeout_ms: 0 makes every call fail");

@@ -217,6 +217,33 @@ the_master_key_as_credential(void **state)
 	assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
 }
 
+/* good.yaml with a virtual stream whose chunks are read from `random`. */
+static void
+draw_from(const char *random)
+{
+	char text[1024];
+	assert_true(snprintf(text, sizeof text,
+			     "streams:\n  - name: virtual\n    neighbour: KME-B\n    direction: outbound\n"
+			     "    relay:\n      random: %s\n      routes: [{via: []}]\n"
+			     "  - name: a-to-b\n    node_chunks: 256\n", random) > 0);
+	change("streams:\n  - name: a-to-b\n", text);
+}
+
+static void
+where_key_is_drawn(void **state)
+{
+	(void)state;
+	draw_from("/dev/urandom");
+	assert_int_equal(check("changed.yaml"), QG_OK);
+	draw_from("rng");
+	says("changed.yaml", 53, "streams[0].relay.random", "cannot be read: No such file");
+	write_text("rng", "", 0600);
+	assert_int_equal(check("changed.yaml"), QG_OK);
+	assert_int_equal(unlink(in_dir("rng")), 0);
+	draw_from("pki");
+	says("changed.yaml", 53, "streams[0].relay.random", "is neither a file nor a device");
+}
+
 static void
 folders_that_are_missing_or_none(void **state)
 {
@@ -318,6 +345,7 @@ main(void)
 		IN_STATE(a_loose_private_key),
 		IN_STATE(the_master_key),
 		IN_STATE(the_master_key_as_credential),
+		IN_STATE(where_key_is_drawn),
 		IN_STATE(folders_that_are_missing_or_none),
 		IN_STATE(folders_that_cannot_be_written),
 		IN_STATE(loose_files_of_the_daemon),

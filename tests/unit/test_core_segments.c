@@ -410,7 +410,7 @@ static qg_err fetch_from_use(qg_segment_use use)
 	m.root = false;
 	sign_batch(&m, use, &signed_batch);
 	qg_kms_batch forged = signed_batch; /* the use is inside the MAC */
-	forged.use = use == QG_USE_NODE ? QG_USE_APPLICATION : QG_USE_NODE;
+	forged.use = use == QG_USE_PAD ? QG_USE_APPLICATION : QG_USE_PAD;
 	forged.segment = 2;
 	forged.first_index = 2 * PAIR_SEGMENT;
 	assert_int_equal(offer_batch(&p->end[1], &signed_batch), QG_KMS_BATCH_CONFIRMED);
@@ -432,7 +432,7 @@ static qg_err fetch_from_use(qg_segment_use use)
 static void test_rule_06_dec_keys_serves_no_node_segment(void **state)
 {
 	(void)state;
-	assert_int_equal(fetch_from_use(QG_USE_NODE), QG_E_NOTFOUND);
+	assert_int_equal(fetch_from_use(QG_USE_PAD), QG_E_NOTFOUND);
 	(void)teardown(NULL);
 	assert_int_equal(fetch_from_use(QG_USE_APPLICATION), QG_OK);
 }
@@ -449,7 +449,7 @@ static void test_rule_06_the_use_is_authenticated(void **state)
 	qg_kms_batch m = { .stream = "a-to-b", .ksid = v.ksid, .count = PAIR_SEGMENT, .root = true, .issue_s = 60,
 			   .fetch_s = 60 }, other;
 	memcpy(m.epoch, v.id, sizeof m.epoch);
-	sign_batch(&m, QG_USE_NODE, &other);
+	sign_batch(&m, QG_USE_PAD, &other);
 	other.use = QG_USE_APPLICATION;
 	assert_int_equal(offer_batch(&p->end[1], &other), QG_KMS_BATCH_MISMATCH);
 }

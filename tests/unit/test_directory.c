@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -304,6 +306,309 @@ a_hundred_thousand_saes(void **state)
 	qg_directory_free(&d);
 }
 
+/* --- learning ------------------------------------------------------------------ */
+
+static const char *const patterns_b[] = {"new-*", "far", "alice", "sae-exact", "sae-x", "uno"};
+static const char *const patterns_c[] = {"*"};
+
+static const qg_config_neighbour teachers[] = {
+	{.id = "KME-B", .url = "https://b:1", .learn = patterns_b, .n_learn = 6},
+	{.id = "KME-C", .url = "https://c:1", .learn = patterns_c, .n_learn = 1},
+	{.id = "KME-D", .url = "https://d:1"},
+};
+
+static const qg_config learning = {
+	.kme_id = "KME-A",
+	.saes = saes,
+	.n_saes = 4,
+	.neighbours = teachers,
+	.n_neighbours = 3,
+	.directory = places,
+	.n_directory = 5,
+};
+
+/* Of up to four IDs, NULL behind the last. */
+static void
+teach(qg_directory *d, const char *kme, const char *a, const char *b, const char *c)
+{
+	static qg_kms_saes list;
+	const char *const ids[] = {a, b, c};
+	memset(&list, 0, sizeof list);
+	for (size_t i = 0; i < 3 && ids[i] != NULL; i++)
+		assert_true(snprintf(list.id[list.n++], sizeof list.id[0], "%s", ids[i]) >= 0);
+	qg_directory_learn(d, kme, &list);
+}
+
+static int
+set_up_learning(void **state)
+{
+	fixture *f = calloc(1, sizeof *f);
+	assert_non_null(f);
+	assert_int_equal(qg_directory_new(&learning, &f->d), QG_OK);
+	*state = f;
+	return 0;
+}
+
+static void
+what_a_neighbour_says_is_learned(void **state)
+{
+	fixture *f = *state;
+	home_of(f, "new-1", NULL);
+	teach(f->d, "KME-B", "new-1", "new-2", NULL);
+	home_of(f, "new-1", "KME-B");
+	assert_ptr_equal(qg_directory_home(f->d, "new-2"), teachers[0].id);
+	home_of(f, "new-3", NULL);
+	home_of(f, "new-", NULL);
+	home_of(f, "new-11", NULL);
+	teach(f->d, "KME-C", "other", NULL, NULL);
+	home_of(f, "other", "KME-C");
+	home_of(f, "new-1", "KME-B");
+}
+
+/* Patterns, neighbours without any, KMEs that are none, this node, the
+ * configured directory: none of them gives way. */
+static void
+what_it_may_not_say_is_not(void **state)
+{
+	fixture *f = *state;
+	teach(f->d, "KME-B", "stranger", "new1", "");
+	home_of(f, "stranger", NULL);
+	home_of(f, "new1", NULL);
+	home_of(f, "", NULL);
+	teach(f->d, "KME-D", "new-1", NULL, NULL);
+	teach(f->d, "KME-X", "new-1", NULL, NULL);
+	teach(f->d, "KME-A", "new-1", NULL, NULL);
+	home_of(f, "new-1", NULL);
+	teach(f->d, "KME-B", "alice", "far", "sae-exact");
+	home_of(f, "alice", "KME-A");
+	home_of(f, "far", "KME-FAR");
+	home_of(f, "sae-exact", "KME-B"); /* by the configuration */
+	teach(f->d, "KME-C", "alice", "joe", "");
+	home_of(f, "alice", "KME-A");
+	home_of(f, "joe", "KME-E");
+	home_of(f, "", NULL);
+}
+
+static void
+the_first_claim_holds_until_it_is_given_up(void **state)
+{
+	fixture *f = *state;
+	teach(f->d, "KME-C", "new-1", "new-2", NULL);
+	teach(f->d, "KME-B", "new-1", "new-3", NULL);
+	home_of(f, "new-1", "KME-C");
+	home_of(f, "new-3", "KME-B");
+	teach(f->d, "KME-C", "new-1", NULL, NULL); /* again: nothing changes but new-2 */
+	home_of(f, "new-1", "KME-C");
+	home_of(f, "new-2", NULL);
+	teach(f->d, "KME-C", NULL, NULL, NULL);
+	home_of(f, "new-1", NULL);
+	home_of(f, "new-3", "KME-B");
+	teach(f->d, "KME-B", "new-1", NULL, NULL);
+	home_of(f, "new-1", "KME-B");
+	home_of(f, "new-3", NULL);
+	teach(f->d, "KME-C", "new-1", "new-3", NULL);
+	home_of(f, "new-1", "KME-B");
+	home_of(f, "new-3", "KME-C");
+}
+
+static void
+keep_errors(int keep[2])
+{
+	char name[] = "/tmp/qkdgate-test-XXXXXX";
+	keep[0] = mkstemp(name);
+	keep[1] = dup(STDERR_FILENO);
+	assert_true(keep[0] >= 0 && keep[1] >= 0);
+	assert_int_equal(unlink(name), 0);
+	assert_true(dup2(keep[0], STDERR_FILENO) >= 0);
+}
+
+static void
+give_errors(int keep[2], char *text, size_t room)
+{
+	assert_true(dup2(keep[1], STDERR_FILENO) >= 0);
+	const ssize_t n = pread(keep[0], text, room - 1, 0);
+	assert_true(n >= 0);
+	text[n] = '\0';
+	assert_int_equal(close(keep[0]) + close(keep[1]), 0);
+}
+
+static size_t
+count(const char *text, const char *what)
+{
+	size_t n = 0;
+	for (const char *at = strstr(text, what); at != NULL; at = strstr(at + 1, what))
+		n++;
+	return n;
+}
+
+/* A neighbour that goes on claiming does not fill the log. */
+static void
+conflicts_are_logged_once(void **state)
+{
+	static char text[65536];
+	int keep[2];
+	fixture *f = *state;
+	keep_errors(keep);
+	teach(f->d, "KME-C", "uno", NULL, NULL);
+	for (int i = 0; i < 100; i++)
+		teach(f->d, "KME-B", "far", "uno", NULL);
+	teach(f->d, "KME-C", "uno", "far", NULL);
+	give_errors(keep, text, sizeof text);
+	assert_int_equal(count(text, "event=saes_learned neighbour=KME-C new=1 gone=0 all=1"), 1);
+	assert_int_equal(count(text, "event=saes_refused neighbour=KME-B n=2 sae=far reason=\"it lives elsewhere"), 1);
+	assert_int_equal(count(text, "event=saes_refused neighbour=KME-C n=1 sae=far"), 1);
+	assert_int_equal(count(text, "event="), 3);
+}
+
+/* What a message can hold is not more than the directory may take; a broken
+ * count is cut. */
+static void
+lists_are_bounded(void **state)
+{
+	static qg_kms_saes list;
+	char name[32];
+	fixture *f = *state;
+	for (size_t i = 0; i < QG_KMS_SAES_MAX; i++)
+		assert_true(snprintf(list.id[i], sizeof list.id[i], "many-%zu", i) > 0);
+	list.n = QG_KMS_SAES_MAX + 1;
+	qg_directory_learn(f->d, "KME-C", &list);
+	for (size_t i = 0; i < QG_KMS_SAES_MAX; i++) {
+		assert_true(snprintf(name, sizeof name, "many-%zu", i) > 0);
+		home_of(f, name, "KME-C");
+	}
+}
+
+enum { TEACHERS = QG_DIRECTORY_LEARNED_MAX / QG_KMS_SAES_MAX + 2 };
+
+static qg_config_neighbour many_teachers[TEACHERS];
+static char many_kmes[TEACHERS][16];
+
+static void
+no_more_than_there_is_room_for(void **state)
+{
+	static qg_kms_saes list;
+	static char text[1 << 20];
+	int keep[2];
+	qg_directory *d = NULL;
+	(void)state;
+	for (size_t i = 0; i < TEACHERS; i++) {
+		assert_true(snprintf(many_kmes[i], sizeof many_kmes[i], "K-%zu", i) > 0);
+		many_teachers[i] = (qg_config_neighbour){.id = many_kmes[i], .learn = patterns_c, .n_learn = 1};
+	}
+	const qg_config cfg = {.kme_id = "K", .neighbours = many_teachers, .n_neighbours = TEACHERS};
+	assert_int_equal(qg_directory_new(&cfg, &d), QG_OK);
+	keep_errors(keep);
+	for (size_t i = 0; i < TEACHERS; i++) {
+		list.n = QG_KMS_SAES_MAX;
+		for (size_t j = 0; j < list.n; j++)
+			assert_true(snprintf(list.id[j], sizeof list.id[j], "s-%zu-%zu", i, j) > 0);
+		qg_directory_learn(d, many_kmes[i], &list);
+	}
+	give_errors(keep, text, sizeof text);
+	assert_int_equal(count(text, "reason=\"there is no room\""), 2);
+	assert_string_equal(qg_directory_home(d, "s-0-0"), "K-0");
+	assert_string_equal(qg_directory_home(d, "s-1023-63"), "K-1023");
+	assert_null(qg_directory_home(d, "s-1024-0"));
+	list.n = 0; /* one makes room */
+	qg_directory_learn(d, many_kmes[7], &list);
+	assert_null(qg_directory_home(d, "s-7-0"));
+	list.n = 1;
+	assert_true(snprintf(list.id[0], sizeof list.id[0], "late") > 0);
+	qg_directory_learn(d, many_kmes[TEACHERS - 1], &list);
+	assert_string_equal(qg_directory_home(d, "late"), many_kmes[TEACHERS - 1]);
+	qg_directory_free(&d);
+}
+
+static atomic_bool over;
+
+static void *
+look_up(void *ctx)
+{
+	const fixture *f = ctx;
+	size_t bad = 0;
+	while (!over) {
+		const char *const home = qg_directory_home(f->d, "new-1");
+		bad += home != NULL && home != teachers[0].id && home != teachers[1].id;
+		bad += qg_directory_home(f->d, "far") != places[4].kme;
+	}
+	return (void *)(uintptr_t)bad;
+}
+
+static void *
+teach_on(void *ctx)
+{
+	static qg_kms_saes lists[4] = {{.n = 0}, {.n = 2, .id = {"new-1", "new-2"}}, {.n = 1, .id = {"new-2"}},
+				       {.n = 1, .id = {"new-1"}}};
+	const fixture *f = ctx;
+	for (unsigned i = 0; i < 20000; i++)
+		qg_directory_learn(f->d, i % 3 == 0 ? "KME-B" : "KME-C", &lists[i % 4]);
+	return NULL;
+}
+
+static void
+looked_up_while_it_learns(void **state)
+{
+	fixture *f = *state;
+	pthread_t reader[2], writer[2];
+	char text[64];
+	int keep[2];
+	void *bad = NULL;
+	keep_errors(keep);
+	over = false;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(pthread_create(&reader[i], NULL, look_up, f), 0);
+		assert_int_equal(pthread_create(&writer[i], NULL, teach_on, f), 0);
+	}
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_join(writer[i], NULL), 0);
+	over = true;
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(pthread_join(reader[i], &bad), 0);
+		assert_null(bad);
+	}
+	give_errors(keep, text, sizeof text);
+}
+
+/* --- telling --------------------------------------------------------------------- */
+
+static void
+own_saes_are_told(void **state)
+{
+	static qg_kms_saes list;
+	const fixture *f = *state;
+	memset(&list, 0xff, sizeof list);
+	qg_directory_tell(f->d, &list);
+	assert_int_equal(list.n, 4);
+	assert_string_equal(list.id[0], "alice");
+	assert_string_equal(list.id[3], "dave");
+}
+
+static void
+the_first_of_many_are_told_and_the_rest_logged_once(void **state)
+{
+	static qg_kms_saes list;
+	char text[1024], name[24];
+	int keep[2];
+	qg_directory *d = NULL;
+	(void)state;
+	for (size_t i = 0; i < 65; i++) {
+		assert_true(snprintf(many_names[i], sizeof many_names[i], "urn:sae:%zu", i) > 0);
+		many_saes[i] = (qg_config_sae){.id = many_names[i], .match = {.uri = many_names[i]}};
+	}
+	const qg_config cfg = {.kme_id = "K", .saes = many_saes, .n_saes = 65};
+	assert_int_equal(qg_directory_new(&cfg, &d), QG_OK);
+	keep_errors(keep);
+	for (int i = 0; i < 3; i++)
+		qg_directory_tell(d, &list);
+	give_errors(keep, text, sizeof text);
+	assert_int_equal(list.n, 64);
+	assert_true(snprintf(name, sizeof name, "urn:sae:%d", 63) > 0);
+	assert_string_equal(list.id[63], name);
+	assert_int_equal(count(text, "event=saes_not_told known=65 told=64"), 1);
+	qg_directory_free(&d);
+}
+
+#define IN_LEARNING(test) cmocka_unit_test_setup_teardown(test, set_up_learning, tear_down)
 #define IN_FIXTURE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int
@@ -321,6 +626,15 @@ main(void)
 		IN_FIXTURE(home_local_then_exact_then_patterns_in_order),
 		IN_FIXTURE(an_empty_directory_knows_nobody),
 		IN_FIXTURE(a_hundred_thousand_saes),
+		IN_LEARNING(what_a_neighbour_says_is_learned),
+		IN_LEARNING(what_it_may_not_say_is_not),
+		IN_LEARNING(the_first_claim_holds_until_it_is_given_up),
+		IN_LEARNING(conflicts_are_logged_once),
+		IN_LEARNING(lists_are_bounded),
+		cmocka_unit_test(no_more_than_there_is_room_for),
+		IN_LEARNING(looked_up_while_it_learns),
+		IN_LEARNING(own_saes_are_told),
+		cmocka_unit_test(the_first_of_many_are_told_and_the_rest_logged_once),
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;
