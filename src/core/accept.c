@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -121,7 +122,10 @@ accept_done(qg_job *job, qg_err err)
 		s->row = j->rec.row;
 		s->phase = QG_SEG_CONFIRMED;
 		s->ready_wall_ms = j->rec.ready_wall_ms;
-		st->held += s->left;
+		if (s->use != QG_USE_APPLICATION)
+			qg_pads_confirmed(s);
+		else
+			st->held += s->left;
 		e->bad_in_row = 0;
 		forget_last(e, s->number);
 	} else if (err != QG_OK) {
@@ -215,6 +219,13 @@ verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, v
 	qg_committer_submit(e->stream->core->committer, &j->job);
 }
 
+/* Each use has a bound of its own, so that neither keeps the other out. */
+static uint64_t
+held_of(const qg_stream *st, qg_segment_use use)
+{
+	return use != QG_USE_APPLICATION ? qg_pads_held(st) : st->held;
+}
+
 static void
 judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, void *ctx)
 {
@@ -225,9 +236,9 @@ judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, voi
 		       st->neighbour->id);
 		qg_epoch_end(e, QG_KMS_CLOSE_ROLLBACK, true);
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
-	} else if (m->root != (e->keys_in == NULL)) {
+	} else if (m->root != (e->keys_in == NULL) || (m->root && m->use != QG_USE_APPLICATION)) {
 		refuse_batch(e, s->number, true, "the key-ID root is not where it belongs", answer, ctx);
-	} else if (st->held + s->count > st->core->part.cfg->inbound_chunks) {
+	} else if (held_of(st, m->use) + s->count > st->core->part.cfg->inbound_chunks) {
 		answer_plain(QG_KMS_BATCH_FULL, answer, ctx);
 	} else {
 		verify_and_store(s, m, answer, ctx);

@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 
 /* The conductor: one thread that does what is due, stream by stream: hand-overs,
@@ -31,7 +32,9 @@ earlier(uint64_t *due_ms, uint64_t at_ms, uint64_t now_ms)
 static void
 conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 {
+	qg_pads_step(st);
 	pthread_mutex_lock(&st->lock);
+	qg_pads_tell(st, now_ms, false);
 	qg_app_step(st, now_ms);
 	qg_offer_step(st, now_ms);
 	qg_closed_step(st, now_ms);

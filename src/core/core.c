@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -28,6 +29,9 @@ stream_init(struct qg_core *core, unsigned index)
 	st->opener =
 		st->cfg->direction == QG_DIRECTION_OUTBOUND ||
 		(st->cfg->direction == QG_DIRECTION_SHARED && strcmp(cfg->kme_id, st->neighbour->id) < 0);
+	qg_err err = qg_pads_new(st);
+	if (err != QG_OK)
+		return err;
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -163,7 +167,9 @@ stop_stream(qg_stream *st)
 		qg_stream_close_ksid(st, &st->ksid);
 	st->phase = QG_STREAM_IDLE;
 	pthread_cond_broadcast(&st->wake);
+	qg_waiter *waiters = qg_pads_stop(st);
 	pthread_mutex_unlock(&st->lock);
+	qg_stream_run_waiters(waiters, QG_E_CLOSED);
 }
 
 static bool
@@ -211,6 +217,8 @@ stream_fini(qg_stream *st)
 		st->newest = e->older;
 		qg_epoch_free(&e);
 	}
+	qg_pads_tell(st, qg_clock_elapsed_ms(), true);
+	qg_pads_free(st);
 	pthread_mutex_destroy(&st->lock);
 	pthread_cond_destroy(&st->wake);
 }

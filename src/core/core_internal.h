@@ -166,8 +166,8 @@ struct qg_stream {
 	qg_kms_new_app_answer app_answer; /* what the last one received got */
 	bool app_valid;          /* app is to be sent again as it is, or was received */
 	qg_epoch *newest;        /* linked newest to oldest */
-	uint64_t ready;          /* chunks issuable now */
-	uint64_t held;           /* their confirmed chunks not consumed */
+	uint64_t ready;          /* chunks issuable now; node segments do not count */
+	uint64_t held;           /* their confirmed chunks not consumed; likewise */
 	struct qg_pads *pads;    /* node key: what is ready, opened and spent */
 	struct qg_relay_out *relay; /* ours, virtual: the segment on its way; else NULL */
 	uint32_t peer_inbound;   /* what the neighbour can hold */
@@ -358,6 +358,8 @@ void qg_fetch_settled(struct qg_core *core);
 /* Writes what changed in segments and deletes what is spent (flush.c). Tells
  * how many it wrote; the rest waits for the next pass. */
 unsigned qg_flush_stream(qg_stream *st);
+/* Under the stream's lock: takes a segment out and deletes it from the store. */
+void qg_flush_delete(qg_segment *s);
 /* Destroys every confirmed segment: the store is an old one (SOUNDNESS 9). */
 void qg_flush_destroy(qg_stream *st);
 /* Under the stream's lock: the segment's window has passed. */

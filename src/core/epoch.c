@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -142,7 +143,9 @@ qg_epoch_remove(qg_epoch *e, qg_segment *s)
 	uint32_t slot = s->number - e->base;
 	assert(slot < e->n_seg && e->seg[slot] == s);
 	e->seg[slot] = NULL;
-	if (s->phase == QG_SEG_CONFIRMED && s->ours)
+	if (s->phase == QG_SEG_CONFIRMED && s->use != QG_USE_APPLICATION)
+		qg_pads_left(s);
+	else if (s->phase == QG_SEG_CONFIRMED && s->ours)
 		e->stream->ready -= s->hi - s->cursor;
 	else if (s->phase == QG_SEG_CONFIRMED)
 		e->stream->held -= s->left;
@@ -395,6 +398,8 @@ qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell)
 	e->tell_closed = tell;
 	e->end_ms = qg_epoch_end_ms(st->core);
 	epoch_drop_unconfirmed(e);
+	if (reason == QG_KMS_CLOSE_ROLLBACK)
+		qg_pads_forget_epoch(st, e->id);
 	qg_log(reason == QG_KMS_CLOSE_STOP || reason == QG_KMS_CLOSE_AGE ? QG_LOG_INFO : QG_LOG_WARN,
 	       "stream", "event=epoch_ended stream=%s reason=%s", st->cfg->name, close_reasons[reason]);
 	qg_audit_epoch(st->core, e, close_reasons[reason]);

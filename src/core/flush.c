@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -75,6 +76,12 @@ flush_segment(qg_segment *s, bool delete)
 	qg_committer_submit(e->stream->core->committer, &j->job);
 }
 
+void
+qg_flush_delete(qg_segment *s)
+{
+	flush_segment(s, true);
+}
+
 /* Whether nothing in the segment can be issued or fetched any more. The last
  * confirmed one of the neighbour stays, for its answer. */
 static bool
@@ -128,6 +135,7 @@ qg_flush_destroy(qg_stream *st)
 			if (s != NULL && s->phase == QG_SEG_CONFIRMED)
 				flush_segment(s, true);
 		}
+	qg_pads_forget_epoch(st, NULL);
 	pthread_mutex_unlock(&st->lock);
 }
 
@@ -236,6 +244,7 @@ forget_epochs(qg_stream *st)
 		j->job.run = forget_run;
 		j->job.done = forget_done;
 		j->epoch = e;
+		qg_pads_forget_epoch(st, e->id);
 		qg_audit_epoch(st->core, e, "destroyed");
 		qg_committer_submit(st->core->committer, &j->job);
 	}
@@ -249,6 +258,7 @@ qg_flush_expire(qg_stream *st)
 	qg_epoch *filling = qg_epoch_filling(st);
 	if (filling != NULL && filling->opener && qg_clock_wall_ms() - filling->created_ms > age_ms)
 		qg_epoch_end(filling, QG_KMS_CLOSE_AGE, true);
+	qg_pads_expire(st);
 	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
 		expire_segments(st, e);
 		if (e->state == QG_EPOCH_ENDED && epoch_empty(e, true)) {

@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -29,7 +30,7 @@ segment_decided(const qg_epoch *e, uint32_t number)
 	return number < (qg_epoch_is_ours(e, number) ? e->decided_out : e->decided_in);
 }
 
-/* Chunks of ours that are ready or on their way to it. */
+/* Chunks of ours that are ready for applications or on their way to it. */
 static uint64_t
 chunks_coming(const qg_stream *st, const qg_epoch *e)
 {
@@ -40,7 +41,8 @@ chunks_coming(const qg_stream *st, const qg_epoch *e)
 			continue;
 		if (s->phase == QG_SEG_CONFIRMED)
 			break;
-		n += s->count;
+		if (s->use == QG_USE_APPLICATION)
+			n += s->count;
 	}
 	return n;
 }
@@ -62,7 +64,7 @@ segments_waiting(const qg_epoch *e)
 static bool
 pool_has_room(const qg_stream *st, const qg_epoch *e)
 {
-	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks;
+	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks || qg_pads_want(st);
 }
 
 /* The neighbour passes its segments over while its pool is full and says

@@ -16,7 +16,8 @@ chunks_ready(const qg_stream *st)
 		uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
 		for (uint32_t i = from; i < e->n_seg; i++) {
 			const qg_segment *s = e->seg[i];
-			if (s == NULL || !s->ours || s->phase != QG_SEG_CONFIRMED)
+			if (s == NULL || !s->ours || s->phase != QG_SEG_CONFIRMED ||
+			    s->use != QG_USE_APPLICATION)
 				continue;
 			if (!qg_segment_expired(s))
 				break;

@@ -191,7 +191,9 @@ advance_issue_from(qg_epoch *e)
 	uint32_t n = e->issue_from > e->base ? e->issue_from : e->base;
 	for (; n - e->base < e->n_seg; n++) {
 		const qg_segment *s = e->seg[n - e->base];
-		if (s != NULL && s->ours && (s->phase != QG_SEG_CONFIRMED || s->cursor < s->hi))
+		if (s == NULL || !s->ours || (s->use != QG_USE_APPLICATION && s->phase == QG_SEG_CONFIRMED))
+			continue;
+		if (s->phase != QG_SEG_CONFIRMED || s->cursor < s->hi)
 			break;
 	}
 	e->issue_from = n;

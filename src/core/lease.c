@@ -77,47 +77,75 @@ adapt_step(qg_stream *st)
 	st->leased_at_ms = now_ms;
 }
 
-/* First chunk that may be issued next, and the end of what is confirmed. */
 static bool
-issue_range(const qg_epoch *e, uint64_t *from, uint64_t *end)
+issuable(const qg_segment *s)
+{
+	return s != NULL && s->ours && s->phase == QG_SEG_CONFIRMED && s->use == QG_USE_APPLICATION &&
+	       s->cursor < s->hi;
+}
+
+/* First chunk that may be issued next, the end of what is confirmed, and how
+ * many chunks in between are under the mark. */
+static bool
+issue_range(const qg_epoch *e, uint64_t *from, uint64_t *end, uint64_t *left)
 {
 	bool any = false;
+	*left = 0;
 	for (uint32_t i = 0; i < e->n_seg; i++) {
 		const qg_segment *s = e->seg[i];
-		if (s == NULL || !s->ours || s->phase != QG_SEG_CONFIRMED || s->cursor == s->hi)
+		if (!issuable(s))
 			continue;
 		if (!any)
 			*from = s->first_index + s->cursor;
 		*end = s->first_index + s->hi;
+		*left += qg_lease_room(s);
 		any = true;
 	}
 	return any;
+}
+
+/* The index behind the next n chunks that may be issued, from `from` on, or the
+ * end of what is confirmed. What is not for applications does not count: a mark
+ * in the midst of it would lease nothing. */
+static uint64_t
+mark_ahead(const qg_epoch *e, uint64_t from, uint64_t n)
+{
+	uint64_t mark = from;
+	for (uint32_t i = 0; i < e->n_seg && n > 0; i++) {
+		const qg_segment *s = e->seg[i];
+		if (!issuable(s) || s->first_index + s->hi <= from)
+			continue;
+		uint64_t at = s->first_index + s->cursor > from ? s->first_index + s->cursor : from;
+		uint64_t room = s->first_index + s->hi - at;
+		uint64_t take = room < n ? room : n;
+		mark = at + take;
+		n -= take;
+	}
+	return mark;
 }
 
 void
 qg_lease_step(qg_epoch *e, uint32_t need)
 {
 	qg_stream *st = e->stream;
-	uint64_t from = 0, end = 0;
+	uint64_t from = 0, end = 0, left = 0;
 	if (e->lease_wish != 0 || e->state == QG_EPOCH_DRAINING || e->row == 0 || st->stopping)
 		return;
 	/* The common case, kept cheap: enough is left. */
 	const qg_segment *first = qg_epoch_segment(e, e->issue_from);
-	if (need == 0 && first != NULL && first->cursor < first->hi &&
+	if (need == 0 && issuable(first) &&
 	    e->mark > first->first_index + first->cursor + st->lease_step / 2)
 		return;
-	if (!issue_range(e, &from, &end) || e->mark >= end)
+	if (!issue_range(e, &from, &end, &left) || e->mark >= end)
 		return;
-	uint64_t left = e->mark > from ? e->mark - from : 0;
 	if (need == 0 && left > st->lease_step / 2)
 		return;
 	adapt_step(st);
 	uint64_t ahead = (uint64_t)need * 2 > st->lease_step ? (uint64_t)need * 2 : st->lease_step;
-	uint64_t mark = from + ahead;
-	if (e->mark + ahead / 2 > mark)
-		mark = e->mark + ahead / 2;
-	if (mark > end)
-		mark = end;
+	uint64_t mark = mark_ahead(e, from, ahead);
+	uint64_t least = mark_ahead(e, e->mark > from ? e->mark : from, ahead / 2);
+	if (least > mark)
+		mark = least;
 	lease_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
 		return;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -125,7 +126,10 @@ confirm_done(qg_job *job, qg_err err)
 		s->phase = QG_SEG_CONFIRMED;
 		s->ready_wall_ms = j->rec.ready_wall_ms;
 		qg_segment_wipe_reserved(s);
-		st->ready += s->hi - s->cursor;
+		if (s->use != QG_USE_APPLICATION)
+			qg_pads_confirmed(s);
+		else
+			st->ready += s->hi - s->cursor;
 		e->bad_in_row = 0;
 		offer_release(st);
 		qg_lease_step(e, 0);
@@ -187,7 +191,10 @@ offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 	case QG_KMS_BATCH_FULL:
 		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name,
 		       st->offer->number);
-		offer_again(st, FULL_MS, FULL_MAX_MS);
+		if (st->offer->use != QG_USE_APPLICATION && qg_pads_far_full(st))
+			offer_drop(st, false, "the far end has no room for node key");
+		else
+			offer_again(st, FULL_MS, FULL_MAX_MS);
 		return;
 	case QG_KMS_BATCH_MISMATCH:
 		offer_drop(st, true, "the far end holds another segment");
@@ -350,6 +357,7 @@ offer_begin(qg_stream *st, qg_segment *s)
 	qg_epoch *e = s->epoch;
 	qg_segment_job *j = NULL;
 	uint32_t decided = e->decided_out;
+	s->use = qg_pads_choose_use(st, e);
 	if (e->decided_out <= s->number)
 		e->decided_out = s->number + 1;
 	qg_err err = offer_job_new(s, &j);

@@ -38,11 +38,26 @@ qg_segment_use qg_pads_choose_use(qg_stream *st, const qg_epoch *e);
 /* Whether intake should go on although the applications' pool is full. */
 bool qg_pads_want(const qg_stream *st);
 
-/* A node segment of ours was confirmed, or one was restored: it counts from now on. */
+/* A node segment, of ours or of theirs, was confirmed or restored: it counts
+ * from now on. And: it left its epoch (qg_epoch_remove). */
 void qg_pads_confirmed(qg_segment *s);
+void qg_pads_left(qg_segment *s);
 
-/* Opens what will soon be wanted. Called by the conductor and after takes. */
+/* The far end said that it has no room for the node segment on offer. True: it
+ * said so long enough, the segment is to be given up, and for a while none is
+ * made, so that the applications' segments go on. */
+bool qg_pads_far_full(qg_stream *st);
+
+/* The neighbour answered get_status: what was restored may be used. Before, a
+ * store that was put back together with its anchor would not be noticed. */
+void qg_pads_agreed(qg_stream *st);
+
+/* Opens what will soon be wanted. Called by the conductor, without the lock. */
 void qg_pads_step(qg_stream *st);
+
+/* The gateway stops: who waits in qg_pads_take is to be told QG_E_CLOSED by the
+ * caller, without locks. */
+qg_waiter *qg_pads_stop(qg_stream *st) QG_CHECKED;
 
 /* Pad bytes that can be taken now (0 while no MAC keys can); and with those in
  * segments not yet open. */
@@ -57,9 +72,13 @@ typedef struct qg_pad_use {
 } qg_pad_use;
 
 /* Takes QG_KMS_MAC_OVERHEAD bytes of MAC key, then data_len bytes of pad, in
- * order; they are appended to *out (a new secret) and wiped here. QG_E_EMPTY: not so much is open (more is being opened where
- * there is any; w, if not NULL, is then called once something changed, without
- * locks). QG_E_RANGE: it would take more ranges than a message has. */
+ * order; they are appended to *out (a new secret) and wiped here. QG_E_EMPTY:
+ * not so much is open (more is being opened where there is any; w, if not NULL,
+ * is then called once, without locks, when more was opened or failed to be,
+ * which may take for ever where nothing is ready: compare with
+ * qg_pads_ready_bytes; with QG_E_CLOSED at a stop). QG_E_CLOSED: the gateway
+ * stops, w is not called. QG_E_RANGE: it would take more ranges than a message
+ * has. QG_E_INVAL: data_len is more than QG_KMS_DATA_MAX. */
 qg_err qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out, qg_waiter *w) QG_CHECKED;
 
 /* The message was answered, or failed: its segments need not stay named for it. */
@@ -78,17 +97,21 @@ qg_err qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **
 
 /* After the MAC verified. QG_OK: all segments named are open. QG_E_AGAIN: they
  * are being opened, and w is called afterwards, without locks, with the
- * outcome. */
+ * outcome. QG_E_NOTFOUND as above. */
 qg_err qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_waiter *w) QG_CHECKED;
 
 /* Uses them up: wiped, never accepted again; and destroys what the sender names
- * as spent (oldest_*). QG_E_CONSUMED when one of them was used meanwhile: then
- * nothing changed. */
+ * as spent (oldest_*). QG_E_CONSUMED when one of them was used meanwhile,
+ * QG_E_NOTFOUND when one was given up or is not open: then nothing changed. */
 qg_err qg_pads_spend(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t oldest_mac,
 		     uint32_t oldest_pad) QG_CHECKED;
 
-/* The epoch of these segments is destroyed, or they expired (flush.c). */
-void qg_pads_forget_epoch(qg_stream *st, const uint8_t epoch[16]);
+/* Chunks of the neighbour's node segments held here, opened ones included. */
+uint64_t qg_pads_held(const qg_stream *st);
+
+/* The epoch of these segments is destroyed (NULL: all are), or they expired
+ * (flush.c). Stored ones are deleted, too. */
+void qg_pads_forget_epoch(qg_stream *st, const uint8_t *epoch);
 void qg_pads_expire(qg_stream *st);
 
 /* --- accounts ---------------------------------------------------------------- */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -215,6 +216,8 @@ neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_stat
 		pthread_mutex_lock(&st->lock);
 		if (status != NULL)
 			end_unknown_epoch(st, status);
+		if (status != NULL)
+			qg_pads_agreed(st);
 		st->checked = true;
 		qg_stream_kick(st);
 		pthread_mutex_unlock(&st->lock);

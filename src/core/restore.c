@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "pad_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -108,6 +109,12 @@ restore_ours(qg_segment *s, const qg_segment_rec *rec)
 		return;
 	}
 	s->phase = QG_SEG_CONFIRMED;
+	if (s->use != QG_USE_APPLICATION) {
+		/* Had a byte of it been used, it would not be here: the mark says
+		 * nothing of it. */
+		qg_pads_confirmed(s);
+		return;
+	}
 	uint64_t above = e->mark > s->first_index ? e->mark - s->first_index : 0;
 	s->cursor = above < s->lo ? s->lo : above > s->hi ? s->hi : (uint32_t)above;
 	qg_segment_wipe(s, 0, s->cursor);
@@ -132,7 +139,10 @@ restore_theirs(qg_segment *s, const qg_segment_rec *rec)
 		else
 			s->left++;
 	}
-	e->stream->held += s->left;
+	if (s->use != QG_USE_APPLICATION)
+		qg_pads_confirmed(s);
+	else
+		e->stream->held += s->left;
 	if (e->last_in <= s->number)
 		e->last_in = s->number + 1;
 	if (s->left == 0)
@@ -153,7 +163,9 @@ restore_data(qg_segment *s, const qg_segment_rec *rec)
 static qg_err
 restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment *s)
 {
-	if (rec->count != e->segment_chunks || rec->message_len == 0)
+	bool node = rec->use == QG_USE_PAD || rec->use == QG_USE_MAC;
+	if (rec->count != e->segment_chunks || rec->message_len == 0 ||
+	    (!node && rec->use != QG_USE_APPLICATION) || (node && rec->root))
 		return QG_E_CORRUPT;
 	s->row = rec->row;
 	s->use = (qg_segment_use)rec->use;
