@@ -126,10 +126,11 @@ typedef enum qg_revoked {
 	QG_REVOKED_OTHER      /* it is not of that origin: nothing was changed */
 } qg_revoked;
 
-/* Begins it, with a tombstone (kept until expiry_ms, far end's clock, and as
- * long as retries may come) where the ID is not known. */
+/* Begins it. Where the ID is not known, with `plant` a tombstone is made (kept
+ * until expiry_ms, far end's clock, and as long as retries may come), else it
+ * is QG_REVOKED_OTHER. */
 qg_err qg_transfer_revoke_new(qg_transfers *t, const char *origin, const char *initiator, const qg_uuid *id,
-			      uint64_t expiry_ms, qg_transfer_revocation **out) QG_CHECKED;
+			      uint64_t expiry_ms, bool plant, qg_transfer_revocation **out) QG_CHECKED;
 /* job. QG_E_EXISTS: it came to be known meanwhile; begin again. */
 qg_err qg_transfer_revoke_store(qg_transfer_revocation *r, qg_store *store) QG_CHECKED;
 /* Ends it. The outcome counts with QG_OK only. Takes *r. */

@@ -207,6 +207,7 @@ struct qg_core {
 	qg_neighbour_check *check; /* one for each neighbour of the configuration */
 	struct qg_routes *routes;
 	struct qg_relay *relay;    /* quotas, wrong answers, relaying for others */
+	struct qg_multicast *multicast; /* requests with targets at several nodes */
 	/* requests that wait for the outcome of another for the same key */
 	pthread_mutex_t fetch_lock;
 	unsigned asking;           /* neighbours whose get_status answer is awaited */

@@ -280,8 +280,7 @@ static void
 issue_deliver(issue_op *op, qg_err err, qg_uuid *ids, qg_secret **keys, uint32_t retry_after_s)
 {
 	if (err == QG_OK && op->req->n_extra > 0) {
-		qg_records_issue(op->core, op->req, op->req->extra, op->req->n_extra, ids, keys, op->done,
-				 op->ctx);
+		qg_records_issue(op->core, op->req, false, ids, keys, op->done, op->ctx);
 		return;
 	}
 	qg_issue_result r = {.err = err, .ids = ids, .retry_after_s = retry_after_s};
@@ -303,12 +302,14 @@ issue_try(issue_op *op)
 	uint32_t retry_after_s = 1;
 	QG_SECRET_AUTO *keys = NULL;
 
-	if (home != NULL && strcmp(home, op->core->part.cfg->kme_id) == 0) {
+	qg_err err = home == NULL ? QG_E_NOTFOUND : qg_records_check(op->core, req);
+	if (err == QG_OK && strcmp(home, op->core->part.cfg->kme_id) == 0) {
 		qg_records_draw(op->core, req, ids, op->done, op->ctx);
 		free(op);
 		return;
 	}
-	qg_err err = home == NULL ? QG_E_NOTFOUND : choose_streams(op->core, req, home, &set);
+	if (err == QG_OK)
+		err = choose_streams(op->core, req, home, &set);
 	if (err == QG_OK && req->min_hops > 0)
 		err = QG_E_STATE; /* a link's keys pass no trusted node */
 	if (err == QG_OK && qg_secret_new((size_t)req->number * req->size_bytes, &keys) != QG_OK)

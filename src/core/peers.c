@@ -4,6 +4,7 @@
 
 #include "core_internal.h"
 #include "pad_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -373,6 +374,8 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_NEW_KEY_BATCH] = qg_accept_batch,
 		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
 		[QG_KMS_GET_STATUS] = receive_status,
+		[QG_KMS_MAKE_KEYS_EXTERNAL] = qg_make_receive,
+		[QG_KMS_DELETE_KEYS] = qg_delete_receive,
 	};
 	if (receivers[kind] == NULL)
 		answer(ctx, 404, NULL, 0);

@@ -111,7 +111,7 @@ judge(qg_transfer *x, const char *origin, qg_transfer_revocation *r)
 
 qg_err
 qg_transfer_revoke_new(qg_transfers *t, const char *origin, const char *initiator, const qg_uuid *id,
-		       uint64_t expiry_ms, qg_transfer_revocation **out)
+		       uint64_t expiry_ms, bool plant, qg_transfer_revocation **out)
 {
 	qg_transfer_revocation *r = calloc(1, sizeof *r);
 	qg_transfer *stone = qg_transfer_record_new(initiator, origin, id, NULL, 0);
@@ -128,12 +128,14 @@ qg_transfer_revoke_new(qg_transfers *t, const char *origin, const char *initiato
 	if (x != NULL)
 		judge(x, origin, r);
 	pthread_mutex_unlock(&t->lock);
-	if (x == NULL) {
+	if (x == NULL && plant) {
 		r->x = stone;
 		r->tombstone = true;
 	} else {
 		qg_transfer_record_free(stone);
 	}
+	if (x == NULL && !plant)
+		r->what = QG_REVOKED_OTHER;
 	*out = r;
 	return QG_OK;
 }
