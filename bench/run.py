@@ -30,6 +30,8 @@ from network import LOOPBACK, Network, Ports, build_folder, complain, make_pki  
 from processes import Process, ProcessFailed, wait_for  # noqa: E402
 from topology import pair  # noqa: E402
 
+import relay  # noqa: E402
+
 BUILD = build_folder()
 FOLDER = BUILD / "bench"
 SLOWEST_CEILING_US = 12.0
@@ -43,14 +45,14 @@ QUICK = {
     "rounds": 5,
     "get": (20000, 64), "pair_1": (15000, 64), "pair_128": (400, 16), "connect": (250, 8),
     "connections": (1, 16, 64), "apart_requests": {1: 4000, 16: 15000, 64: 15000},
-    "idle": 500, "half_load": False,
+    "idle": 500, "half_load": False, "relay": relay.QUICK,
 }
 FULL = {
     "rounds": 9,
     "get": (40000, 64), "pair_1": (30000, 64), "pair_128": (1500, 16), "connect": (600, 8),
     "connections": (1, 16, 64, 256, 1000),
     "apart_requests": {1: 8000, 16: 30000, 64: 30000, 256: 30000, 1000: 30000},
-    "idle": 1000, "half_load": True,
+    "idle": 1000, "half_load": True, "relay": relay.FULL,
 }
 
 
@@ -77,6 +79,8 @@ class Bench:
     def __init__(self, plan):
         self.plan = plan
         self.results = {}  # name: [row of each round]
+        self.relay = []    # row of each line of gateways
+        self.folder = FOLDER
         stock = keys_per_round(plan) * 5 // 4
         self.stock_needed = keys_per_round(plan) * 9 // 8
 
@@ -160,10 +164,14 @@ class Bench:
                    "--certificate", pki / "alice.pem", "--key", pki / "alice.key",
                    "--requests", requests, "--connections", connections, *more]
         cores = SERVER_CORE if self.placement == SAME else CLIENT_CORE
+        return self.command(command, f"{mode} at {server}", cores)
+
+    @staticmethod
+    def command(command, what, cores=frozenset(CORES)):
         done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True,
                               timeout=300, preexec_fn=lambda: os.sched_setaffinity(0, cores))
         if done.returncode != 0:
-            raise ProcessFailed(f"the load client failed: {mode} at {server}")
+            raise ProcessFailed(f"the load client failed: {what}")
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def path(self, server):
@@ -182,6 +190,21 @@ class Bench:
                          "--master", "sae-alice", "--slave", "sae-bob",
                          "--far-url", self.network.url("kme-b"), "--far-pid", self.gateway("kme-b").pid,
                          "--far-certificate", pki / "bob.pem", "--far-key", pki / "bob.key", *more)
+
+    def pair_between(self, network, first, last, master, slave, keys, requests, connections, *more):
+        """The same over a network of its own; client and gateways on any core."""
+        pki = network.pki
+        command = [BUILD / "bench" / "load", "pair", "--url", network.url(first), "--pid",
+                   network.gateways[first].pid, "--ca", pki / "ca.pem", "--certificate", pki / f"{master}.pem",
+                   "--key", pki / f"{master}.key", "--requests", requests, "--connections", connections,
+                   "--keys", keys, "--master", f"sae-{master}", "--slave", f"sae-{slave}",
+                   "--far-url", network.url(last), "--far-pid", network.gateways[last].pid,
+                   "--far-certificate", pki / f"{slave}.pem", "--far-key", pki / f"{slave}.key", *more]
+        return self.command(command, f"pairs from {first} to {last}")
+
+    @staticmethod
+    def cpu_seconds(pid):
+        return cpu_seconds(pid)
 
     # --- one round -------------------------------------------------------------------------------
 
@@ -273,8 +296,10 @@ class Bench:
             "idle_connection_ceiling_bytes": self.median("idle_ceiling", "bytes_per_connection"),
             "rss_bytes": self.median("idle_gateway", "rss_before"),
         }
+        ratios.update(relay.ratios(self.relay))
+        figures.update(relay.figures(self.relay))
         return {"ratios": rounded(ratios), "figures": rounded(figures), "rounds": self.plan["rounds"],
-                "cores": len(CORES), "results": self.results}
+                "cores": len(CORES), "results": self.results, "relay": self.relay}
 
     def print_table(self, summary):
         columns = ("per_s", "p50_us", "p99_us", "p999_us", "server_cpu_us")
@@ -282,6 +307,7 @@ class Bench:
         for name, rows in self.results.items():
             if "per_s" in rows[0]:
                 print(f"{name:22}" + "".join(f"{self.median(name, c):14.1f}" for c in columns))
+        relay.print_table(self.relay)
         for part in ("ratios", "figures"):
             print(f"\n{part}")
             for name, value in summary[part].items():
@@ -307,6 +333,7 @@ def main():
         bench.run()
     finally:
         bench.stop()
+    bench.relay = relay.run(bench, plan["relay"])
     summary = bench.summary()
     bench.print_table(summary)
     out = FOLDER / ("quick.json" if options.quick else "full.json")

@@ -147,6 +147,9 @@ typedef struct qg_kms_epoch_status {
 	uint64_t seen_mark;     /* highest mark the asker told the answerer */
 	uint32_t seen_segments; /* segments of the asker confirmed by the answerer:
 				   highest number + 1 */
+	/* likewise, node segments of the asker that a message used: it cannot
+	 * hold one below unused, unless its store is an old one (SOUNDNESS 9) */
+	uint32_t seen_mac, seen_pad;
 } qg_kms_epoch_status;
 
 typedef struct qg_kms_status {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core_internal.h"
-#include "pad_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -211,6 +211,7 @@ verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, v
 		refuse_batch(e, s->number, false, "no memory", answer, ctx);
 		return;
 	}
+	qg_relay_part_free(s);
 	s->phase = QG_SEG_STORING;
 	s->pins++;
 	e->pins++;
@@ -274,7 +275,7 @@ judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_peer_answer *a
 		answer_plain(QG_KMS_BATCH_MISMATCH, answer, ctx);
 	} else if (s != NULL && s->phase == QG_SEG_FULL) {
 		judge_complete(s, m, answer, ctx);
-	} else if (s == NULL && st->next_index >= m->first_index + m->count) {
+	} else if (s == NULL && !st->cfg->relayed && st->next_index >= m->first_index + m->count) {
 		refuse_batch(e, m->segment, false, "chunks were missing here", answer, ctx);
 	} else {
 		if (m->segment >= st->next_index / e->segment_chunks)

@@ -2,8 +2,8 @@
 #include <time.h>
 
 #include "core_internal.h"
-#include "pad_internal.h"
 #include "records_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 
 /* The conductor: one thread that does what is due, stream by stream: hand-overs,
@@ -39,6 +39,10 @@ conduct_stream(qg_stream *st, uint64_t now_ms, uint64_t *due_ms)
 	qg_app_step(st, now_ms);
 	qg_offer_step(st, now_ms);
 	qg_closed_step(st, now_ms);
+	pthread_mutex_unlock(&st->lock);
+	qg_relay_out_pump(st);
+	pthread_mutex_lock(&st->lock);
+	earlier(due_ms, qg_relay_out_due_ms(st), now_ms);
 	earlier(due_ms, st->retry_at_ms, now_ms);
 	earlier(due_ms, st->offer_at_ms, now_ms);
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older)

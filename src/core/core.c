@@ -5,8 +5,8 @@
 #include <time.h>
 
 #include "core_internal.h"
-#include "pad_internal.h"
 #include "records_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -39,7 +39,8 @@ stream_init(struct qg_core *core, unsigned index)
 	pthread_mutex_init(&st->lock, NULL);
 	pthread_cond_init(&st->wake, &attr);
 	pthread_condattr_destroy(&attr);
-	return QG_OK;
+	bool source = st->cfg->relayed && st->cfg->direction == QG_DIRECTION_OUTBOUND;
+	return source ? qg_relay_out_new(st) : QG_OK;
 }
 
 static qg_err
@@ -73,6 +74,10 @@ core_new(const qg_core_parts *parts, qg_core **out)
 				    &core->pair_window);
 	if (err == QG_OK)
 		err = qg_limits_new(UNKNOWN_PER_S, UNKNOWN_PER_S, &core->unknown_limit);
+	if (err == QG_OK)
+		err = qg_routes_new(parts->cfg, &core->routes);
+	if (err == QG_OK)
+		err = qg_relay_new(core);
 	if (err == QG_OK)
 		err = qg_multicast_new(core);
 	if (err != QG_OK) {
@@ -224,6 +229,7 @@ stream_fini(qg_stream *st)
 		st->newest = e->older;
 		qg_epoch_free(&e);
 	}
+	qg_relay_out_free(st);
 	qg_pads_tell(st, qg_clock_elapsed_ms(), true);
 	qg_pads_free(st);
 	pthread_mutex_destroy(&st->lock);
@@ -281,6 +287,8 @@ qg_core_stop(qg_core **corep)
 	qg_anchor_close(&core->anchor);
 	qg_window_free(&core->pair_window);
 	qg_limits_free(&core->unknown_limit);
+	qg_relay_free(core);
+	qg_routes_free(&core->routes);
 	qg_wipe(core->probe_key, sizeof core->probe_key);
 	pthread_mutex_destroy(&core->lock);
 	pthread_mutex_destroy(&core->fetch_lock);

@@ -99,6 +99,7 @@ struct qg_epoch {
 	int64_t created_ms;
 	uint64_t end_ms;         /* lifetime clock */
 	unsigned bad_in_row;
+	uint32_t seen_mac, seen_pad; /* of their node segments used: highest number + 1 */
 	uint32_t last_in;        /* number of their last confirmed segment + 1, else 0 */
 	qg_secret *root_out, *root_in;
 	qg_key_id_keys *keys_out, *keys_in;
@@ -323,6 +324,9 @@ void qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *
 /* Under the stream's lock: offers the next complete segment of ours if one
  * waits and none is on offer. */
 void qg_offer_step(qg_stream *st, uint64_t now_ms);
+/* Under the stream's lock: gives up the segment on offer, which is not being
+ * stored and whose message is not under way. */
+void qg_offer_give_up(qg_stream *st, bool mismatch, const char *why);
 /* new_key_batch as the far end. */
 void qg_accept_batch(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,
 		     void *ctx);

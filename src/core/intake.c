@@ -9,6 +9,7 @@
 #include "qkdgate/log.h"
 
 #define WAIT_MS 1000
+#define DRAWN_AHEAD 2                /* complete segments of a virtual stream before the one on offer */
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
 #define OPEN_TRIES 2
@@ -61,9 +62,23 @@ segments_waiting(const qg_epoch *e)
 	return n;
 }
 
+/* Of a virtual stream no more is drawn than will soon be relayed. */
+static bool
+drawn_ahead(const qg_stream *st, const qg_epoch *e)
+{
+	unsigned n = 0;
+	if (!st->cfg->relayed)
+		return false;
+	for (uint32_t i = 0; i < e->n_seg; i++)
+		n += e->seg[i] != NULL && e->seg[i]->ours && e->seg[i]->phase == QG_SEG_FULL;
+	return n >= DRAWN_AHEAD;
+}
+
 static bool
 pool_has_room(const qg_stream *st, const qg_epoch *e)
 {
+	if (drawn_ahead(st, e))
+		return false;
 	return chunks_coming(st, e) + e->segment_chunks <= st->core->part.cfg->ready_chunks || qg_pads_want(st);
 }
 
@@ -122,7 +137,8 @@ static bool
 order_get(qg_stream *st, qg_intake_order *order)
 {
 	qg_epoch *e = qg_epoch_filling(st);
-	if (e == NULL)
+	/* What the far end of a virtual stream has, the owner relayed. */
+	if (e == NULL || (st->cfg->relayed && st->cfg->direction == QG_DIRECTION_INBOUND))
 		return false;
 	if (st->next_index % e->segment_chunks == 0 && !next_segment_wanted(st, e)) {
 		st->wants_room = true;
@@ -206,6 +222,11 @@ qg_intake_next(qg_intake *in, qg_intake_order *order)
 static void
 resume_epoch(qg_stream *st, qg_epoch *e)
 {
+	if (st->cfg->relayed && st->cfg->direction == QG_DIRECTION_INBOUND) {
+		/* Of what is being filled, chunks may have been acknowledged. */
+		qg_stream_go(st, QG_STREAM_RUN);
+		return;
+	}
 	uint64_t next = (uint64_t)qg_epoch_next_segment(e) * e->segment_chunks;
 	for (uint32_t i = e->n_seg; i-- > 0;) {
 		qg_segment *s = i < e->n_seg ? e->seg[i] : NULL;
@@ -216,7 +237,8 @@ resume_epoch(qg_stream *st, qg_epoch *e)
 	}
 	st->next_index = next;
 	st->probe_fails = 0;
-	qg_stream_go(st, e->has_probe ? QG_STREAM_PROBE : QG_STREAM_RUN);
+	/* What is drawn cannot be read twice; nor does anyone else hold it. */
+	qg_stream_go(st, e->has_probe && !st->cfg->relayed ? QG_STREAM_PROBE : QG_STREAM_RUN);
 }
 
 void

@@ -8,7 +8,7 @@
 
 /* One-time pads and one-time MACs of the messages that carry key (SOUNDNESS 6,
  * 16). Of the node key taken for a message, in order: the key of its MAC, the
- * key of its answer's MAC, the pad. */
+ * key of its answer's MAC, both of MAC segments, and the pad, of pad segments. */
 
 #define ANSWER_KEY_AT QG_MAC_KEY_BYTES
 #define PAD_AT QG_KMS_MAC_OVERHEAD
@@ -94,10 +94,10 @@ mask(uint8_t *out, const uint8_t *data, const uint8_t *pad, const uint8_t *unmas
 }
 
 static qg_err
-take_pad(qg_stream *link, size_t n, qg_pad_use *use, qg_secret **out)
+take_pad(qg_stream *link, size_t data_len, qg_pad_use *use, qg_secret **out)
 {
 	pthread_mutex_lock(&link->lock);
-	qg_err err = link->stopping ? QG_E_CLOSED : qg_pads_take(link, n, use, out, NULL);
+	qg_err err = link->stopping ? QG_E_CLOSED : qg_pads_take(link, data_len, use, out, NULL);
 	pthread_mutex_unlock(&link->lock);
 	return err;
 }
@@ -121,14 +121,15 @@ qg_masked_seal(qg_stream *link, void *message, qg_kms_masked *masked, qg_masked_
 	QG_SECRET_AUTO *key = NULL;
 	qg_err err = qg_secret_new(QG_MAC_KEY_BYTES, &key);
 	if (err == QG_OK)
-		err = take_pad(link, PAD_AT + data_len, use, &pad);
+		err = take_pad(link, data_len, use, &pad);
 	if (err != QG_OK)
 		return err;
 	int n = snprintf(masked->link, sizeof masked->link, "%s", link->cfg->name);
 	assert(n > 0 && (size_t)n < sizeof masked->link);
 	masked->n_pads = use->n;
 	memcpy(masked->pad, use->pad, sizeof masked->pad);
-	masked->oldest = use->oldest;
+	masked->oldest_mac = use->oldest_mac;
+	masked->oldest_pad = use->oldest_pad;
 	masked->data_len = data_len;
 	mask(masked->data, data, pad->data + PAD_AT, unmask, data_len);
 	err = message_mac(pad->data, message, canonical, masked, masked->mac);
@@ -171,7 +172,7 @@ open_locked(qg_stream *link, const void *message, const qg_kms_masked *m, qg_mas
 	if (err == QG_OK)
 		err = qg_pads_open(link, m->pad, m->n_pads, w);
 	if (err == QG_OK)
-		err = qg_pads_spend(link, m->pad, m->n_pads, m->oldest);
+		err = qg_pads_spend(link, m->pad, m->n_pads, m->oldest_mac, m->oldest_pad);
 	if (err != QG_OK)
 		return err;
 	/* The MAC's key has done its work. */

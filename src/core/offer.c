@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "core_internal.h"
-#include "pad_internal.h"
+#include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -26,6 +26,8 @@ static void
 offer_release(qg_stream *st)
 {
 	qg_segment *s = st->offer;
+	if (st->relay != NULL)
+		qg_relay_out_end(st, false);
 	st->offer = NULL;
 	st->offer_flight = false;
 	st->offer_at_ms = 0;
@@ -89,12 +91,21 @@ offer_drop(qg_stream *st, bool mismatch, const char *why)
 	} else {
 		free(j);
 	}
+	if (st->relay != NULL)
+		qg_relay_out_end(st, mismatch);
 	s->phase = QG_SEG_DEAD;
 	if (!s->removed)
 		qg_epoch_remove(e, s);
 	offer_release(st);
 	if (e->bad_in_row >= QG_BAD_LIMIT)
 		qg_epoch_end(e, QG_KMS_CLOSE_MISMATCH, true);
+}
+
+void
+qg_offer_give_up(qg_stream *st, bool mismatch, const char *why)
+{
+	assert(st->offer->phase == QG_SEG_OFFERED && !st->offer_flight);
+	offer_drop(st, mismatch, why);
 }
 
 /* --- confirmed --------------------------------------------------------------- */
@@ -144,6 +155,8 @@ static void
 offer_confirm(qg_stream *st)
 {
 	qg_segment *s = st->offer;
+	if (st->relay != NULL)
+		s->hops = qg_relay_out_hops(st);
 	qg_segment_job *j = calloc(1, sizeof *j);
 	qg_err err = j == NULL ? QG_E_NOMEM : qg_segment_take_root(s);
 	if (err == QG_OK && s->root)
@@ -179,6 +192,15 @@ answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
 }
 
 static void
+answer_pending(qg_stream *st)
+{
+	if (st->relay != NULL)
+		qg_relay_out_again(st, qg_clock_elapsed_ms());
+	if (st->offer != NULL)
+		offer_again(st, PENDING_MS, PENDING_MAX_MS);
+}
+
+static void
 offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 {
 	switch (a->result) {
@@ -186,7 +208,7 @@ offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 		answer_confirmed(st, a);
 		return;
 	case QG_KMS_BATCH_PENDING:
-		offer_again(st, PENDING_MS, PENDING_MAX_MS);
+		answer_pending(st);
 		return;
 	case QG_KMS_BATCH_FULL:
 		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name,
@@ -256,6 +278,16 @@ offer_send(qg_stream *st)
 	offer_again(st, LINK_MS, LINK_MAX_MS);
 }
 
+/* Sends what is due: of a virtual stream the key first. */
+static void
+offer_go(qg_stream *st)
+{
+	if (st->relay == NULL || qg_relay_out_step(st, qg_clock_elapsed_ms()))
+		offer_send(st);
+	else
+		qg_conductor_kick(st->core); /* which sends it */
+}
+
 /* --- storing ----------------------------------------------------------------- */
 
 static void
@@ -271,7 +303,7 @@ store_done(qg_job *job, qg_err err)
 	} else {
 		s->row = j->rec.row;
 		s->phase = QG_SEG_OFFERED;
-		offer_send(st);
+		offer_go(st);
 	}
 	pthread_mutex_unlock(&st->lock);
 	qg_segment_job_free(j);
@@ -371,6 +403,8 @@ offer_begin(qg_stream *st, qg_segment *s)
 	}
 	s->phase = QG_SEG_STORING;
 	offer_attach(st, s);
+	if (st->relay != NULL)
+		qg_relay_out_begin(st);
 	qg_committer_submit(st->core->committer, &j->job);
 }
 
@@ -379,7 +413,7 @@ qg_offer_step(qg_stream *st, uint64_t now_ms)
 {
 	if (st->offer != NULL) {
 		if (st->offer->phase == QG_SEG_OFFERED && !st->offer_flight && now_ms >= st->offer_at_ms)
-			offer_send(st);
+			offer_go(st);
 		return;
 	}
 	if (st->stopping)
@@ -387,7 +421,7 @@ qg_offer_step(qg_stream *st, uint64_t now_ms)
 	qg_segment *s = stored_offer(st);
 	if (s != NULL) {
 		offer_attach(st, s);
-		offer_send(st);
+		offer_go(st);
 		return;
 	}
 	qg_epoch *e = qg_epoch_filling(st);

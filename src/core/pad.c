@@ -209,6 +209,19 @@ qg_pads_agreed(qg_stream *st)
 	st->pads->agreed = true;
 }
 
+bool
+qg_pads_rolled_back(const qg_epoch *e, uint32_t seen_mac, uint32_t seen_pad)
+{
+	for (uint32_t i = 0; e->restored && i < e->n_seg; i++) {
+		const qg_segment *s = e->seg[i];
+		if (s == NULL || !s->ours || s->use == QG_USE_APPLICATION || qg_segment_expired(s))
+			continue;
+		if (s->number < (s->use == QG_USE_MAC ? seen_mac : seen_pad))
+			return true;
+	}
+	return false;
+}
+
 /* --- segments taken out ----------------------------------------------------------- */
 
 pad_segment *

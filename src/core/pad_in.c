@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +12,7 @@
  * only one that verified opens segments and uses bytes up. */
 
 #define SPENT_MAX 64 /* used-up segments remembered */
+#define SEEN_NAME_MAX 40
 
 /* --- finding ------------------------------------------------------------------- */
 
@@ -117,12 +118,49 @@ qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **out)
 
 /* --- opening ------------------------------------------------------------------- */
 
+/* What the owner is told if it was put back has to outlive a restart here. */
+static qg_err
+seen_name(int64_t epoch_row, char *out, size_t room)
+{
+	int n = snprintf(out, room, "node_seen_%lld", (long long)epoch_row);
+	return n > 0 && (size_t)n < room ? QG_OK : QG_E_RANGE;
+}
+
+static qg_err
+put_seen(qg_store *store, int64_t epoch_row, uint32_t seen_mac, uint32_t seen_pad)
+{
+	char name[SEEN_NAME_MAX];
+	qg_err err = seen_name(epoch_row, name, sizeof name);
+	/* A segment has 18 chunks or more, so numbers stay below 2^28. */
+	int64_t both = (int64_t)((uint64_t)seen_mac << 32 | seen_pad);
+	return err == QG_OK ? store->ops->number_put(store, name, both) : err;
+}
+
+qg_err
+qg_pads_load_seen(qg_epoch *e, qg_store *store)
+{
+	char name[SEEN_NAME_MAX];
+	int64_t both = 0;
+	qg_err err = seen_name(e->row, name, sizeof name);
+	if (err == QG_OK)
+		err = store->ops->number_get(store, name, &both);
+	if (err == QG_OK) {
+		e->seen_mac = (uint32_t)((uint64_t)both >> 32);
+		e->seen_pad = (uint32_t)((uint64_t)both & UINT32_MAX);
+	}
+	return err;
+}
+
 typedef struct open_job {
 	qg_job job;
 	qg_stream *stream;
 	size_t n;
 	pad_segment *seg[QG_KMS_PADS_MAX];
 	int64_t row[QG_KMS_PADS_MAX];
+	struct {
+		int64_t epoch_row;
+		uint32_t mac, pad;
+	} seen[QG_KMS_PADS_MAX];
 } open_job;
 
 static qg_err
@@ -131,6 +169,8 @@ open_run(qg_job *job, qg_store *store)
 	open_job *j = (open_job *)job;
 	for (size_t i = 0; i < j->n; i++) {
 		qg_err err = store->ops->segment_delete(store, j->row[i]);
+		if (err == QG_OK)
+			err = put_seen(store, j->seen[i].epoch_row, j->seen[i].mac, j->seen[i].pad);
 		if (err != QG_OK)
 			return err;
 	}
@@ -203,9 +243,17 @@ open_done(qg_job *job, qg_err err)
 static qg_err
 open_stored(qg_stream *st, open_job *j, qg_segment *s)
 {
+	qg_epoch *e = s->epoch;
+	uint32_t *seen = s->use == QG_USE_MAC ? &e->seen_mac : &e->seen_pad;
+	uint32_t number = s->number;
 	pad_segment *p = qg_pads_detach(s);
 	if (p == NULL)
 		return QG_E_NOMEM;
+	if (*seen <= number)
+		*seen = number + 1;
+	j->seen[j->n].epoch_row = e->row;
+	j->seen[j->n].mac = e->seen_mac;
+	j->seen[j->n].pad = e->seen_pad;
 	p->turn = st->pads->turns;
 	p->next = st->pads->in;
 	st->pads->in = p;

@@ -52,6 +52,14 @@ bool qg_pads_far_full(qg_stream *st);
  * store that was put back together with its anchor would not be noticed. */
 void qg_pads_agreed(qg_stream *st);
 
+/* Whether a segment of ours is here unused although the neighbour saw one of
+ * that use and a higher number used: the store is an old one (SOUNDNESS 9). */
+bool qg_pads_rolled_back(const qg_epoch *e, uint32_t seen_mac, uint32_t seen_pad);
+
+/* Reads seen_mac and seen_pad of an epoch that was restored. Without locks, at
+ * start. */
+qg_err qg_pads_load_seen(qg_epoch *e, qg_store *store) QG_CHECKED;
+
 /* Opens what will soon be wanted. Called by the conductor, without the lock. */
 void qg_pads_step(qg_stream *st);
 

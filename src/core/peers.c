@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "core_internal.h"
-#include "pad_internal.h"
 #include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
@@ -130,7 +129,8 @@ compare_epoch(struct qg_core *core, const char *neighbour, const qg_kms_epoch_st
 		disown_epoch(st, s->epoch);
 	/* Epochs that ended for this very reason stay behind, and prove nothing new. */
 	bool old = e != NULL && e->row > core->rollback_row &&
-		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out);
+		   (s->seen_mark > e->mark || s->seen_segments > e->decided_out ||
+		    qg_pads_rolled_back(e, s->seen_mac, s->seen_pad));
 	if (old)
 		qg_log(QG_LOG_ERROR, "stream", "event=rollback_noticed stream=%s neighbour=%s", st->cfg->name,
 		       neighbour);
@@ -317,6 +317,8 @@ status_add(qg_kms_status *status, qg_stream *st, bool filling)
 		s->state = (uint8_t)e->state;
 		s->seen_mark = e->seen_mark;
 		s->seen_segments = e->last_in;
+		s->seen_mac = e->seen_mac;
+		s->seen_pad = e->seen_pad;
 	}
 	pthread_mutex_unlock(&st->lock);
 }
@@ -374,6 +376,7 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_NEW_KEY_BATCH] = qg_accept_batch,
 		[QG_KMS_KEY_STREAM_CLOSED] = qg_closed_receive,
 		[QG_KMS_GET_STATUS] = receive_status,
+		[QG_KMS_FORWARD_KEYS] = qg_forward_receive,
 		[QG_KMS_MAKE_KEYS_EXTERNAL] = qg_make_receive,
 		[QG_KMS_DELETE_KEYS] = qg_delete_receive,
 	};

@@ -100,6 +100,8 @@ bool qg_relay_out_step(qg_stream *st, uint64_t now_ms);
 void qg_relay_out_again(qg_stream *st, uint64_t now_ms);
 /* The segment on offer was confirmed or given up. */
 void qg_relay_out_end(qg_stream *st, bool mismatch);
+/* Trusted nodes that the segment on offer passed: the most of any route. */
+uint32_t qg_relay_out_hops(const qg_stream *st);
 /* When a message is due next; 0: not by time. */
 uint64_t qg_relay_out_due_ms(const qg_stream *st);
 /* Sends what is due, on the conductor's thread, without locks: masking takes

@@ -370,6 +370,16 @@ end_all(struct qg_core *core, uint64_t commits)
 	return err;
 }
 
+static qg_err
+load_seen(struct qg_core *core)
+{
+	qg_err err = QG_OK;
+	for (size_t i = 0; i < core->n_streams; i++)
+		for (qg_epoch *e = core->stream[i].newest; e != NULL && err == QG_OK; e = e->older)
+			err = qg_pads_load_seen(e, core->part.store);
+	return err;
+}
+
 /* --- all of it -------------------------------------------------------------------- */
 
 static qg_err
@@ -450,6 +460,8 @@ qg_restore_all(struct qg_core *core, bool reset, char *why, size_t why_room)
 	qg_err err = restore_life(core);
 	if (err == QG_OK)
 		err = core->part.store->ops->load_epochs(core->part.store, load_epoch, &r);
+	if (err == QG_OK)
+		err = load_seen(core);
 	if (err != QG_OK)
 		snprintf(why, why_room, "database %s: %s", core->part.cfg->database, qg_err_text(err));
 	else

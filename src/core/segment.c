@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "relay_internal.h"
 
 /* A segment's chunks, from the first: [key-ID root, in the direction's first
  * segment only] usable chunks ... [answer key] [request key]. */
@@ -78,6 +79,7 @@ qg_segment_free(qg_segment **s)
 		return;
 	assert((*s)->pins == 0);
 	qg_secret_free(&(*s)->data);
+	qg_relay_part_free(*s);
 	free((*s)->used);
 	free((*s)->message);
 	free(*s);

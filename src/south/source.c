@@ -34,21 +34,30 @@ aborted(qg_source *s)
 	return is;
 }
 
+static const qg_source_kind session_kind = {
+	.order = {[QG_INTAKE_OPEN] = qg_order_open,
+		  [QG_INTAKE_GET] = qg_order_get,
+		  [QG_INTAKE_CLOSE] = qg_order_close},
+	.end = qg_session_drop,
+};
+
+static const qg_source_kind draw_kind = {
+	.order = {[QG_INTAKE_OPEN] = qg_draw_open,
+		  [QG_INTAKE_GET] = qg_draw_get,
+		  [QG_INTAKE_CLOSE] = qg_draw_close},
+	.end = qg_draw_end,
+};
+
 /* OPEN_CONNECT and GET_KEY do nothing while the session stops; what core orders
  * then, if all is well, is CLOSE and STOP. */
 static void
 do_order(qg_source *s, const qg_intake_order *o)
 {
-	static void (*const orders[])(qg_source *, const qg_intake_order *) = {
-		[QG_INTAKE_OPEN] = qg_order_open,
-		[QG_INTAKE_GET] = qg_order_get,
-		[QG_INTAKE_CLOSE] = qg_order_close,
-	};
 	if (o->what > QG_INTAKE_CLOSE)
 		return;
 	if (o->what != QG_INTAKE_CLOSE && qg_session_stopping(s))
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-	orders[o->what](s, o);
+	s->kind->order[o->what](s, o);
 }
 
 static void *
@@ -62,7 +71,7 @@ source_main(void *arg)
 			break;
 		do_order(s, &o);
 	}
-	qg_session_drop(s);
+	s->kind->end(s);
 	pthread_mutex_lock(&s->lock);
 	s->ended = true;
 	pthread_cond_broadcast(&s->wake);
@@ -74,6 +83,7 @@ static void
 source_free(qg_source *s)
 {
 	qg_order_forget(s);
+	qg_draw_free(s);
 	qg_secret_free(&s->frames);
 	free(s->requests);
 	free(s->ask);
@@ -94,12 +104,24 @@ source_init_locks(qg_source *s)
 	pthread_mutex_init(&s->lock, NULL);
 }
 
+static qg_err
+init_session(qg_source *s)
+{
+	s->rate.max_bps = s->cfg->source.max_bps;
+	s->requests = malloc(QG_SOUTH_REQUESTS_ROOM);
+	s->ask = calloc(1, QG_ETSI004_METADATA_MAX);
+	qg_err err = s->requests == NULL || s->ask == NULL ? QG_E_NOMEM : qg_session_fit(s);
+	if (err == QG_OK && s->profile->ask_len > 0)
+		memcpy(s->ask, s->profile->ask, s->profile->ask_len);
+	return err;
+}
+
 qg_err
 qg_source_start(qg_intake *in, qg_source **out)
 {
 	const qg_config_stream *cfg = qg_intake_config(in);
-	const qg_etsi004_profile *profile = profile_of(cfg->source.profile);
-	if (profile == NULL)
+	const qg_etsi004_profile *profile = cfg->relayed ? NULL : profile_of(cfg->source.profile);
+	if (profile == NULL && !cfg->relayed)
 		return QG_E_UNSUPPORTED;
 	if (cfg->chunk_size == 0 || cfg->chunk_size > QG_ETSI004_KEY_MAX)
 		return QG_E_RANGE;
@@ -111,14 +133,10 @@ qg_source_start(qg_intake *in, qg_source **out)
 	s->cfg = cfg;
 	s->profile = profile;
 	s->chunk_size = cfg->chunk_size;
-	s->rate.max_bps = cfg->source.max_bps;
+	s->kind = cfg->relayed ? &draw_kind : &session_kind;
 	s->reconnect = (qg_backoff){.first_ms = 200, .last_ms = 10000};
 	s->retry = (qg_backoff){.first_ms = 20, .last_ms = 1000};
-	s->requests = malloc(QG_SOUTH_REQUESTS_ROOM);
-	s->ask = calloc(1, QG_ETSI004_METADATA_MAX);
-	qg_err err = s->requests == NULL || s->ask == NULL ? QG_E_NOMEM : qg_session_fit(s);
-	if (err == QG_OK && profile->ask_len > 0)
-		memcpy(s->ask, profile->ask, profile->ask_len);
+	qg_err err = cfg->relayed ? qg_draw_new(s) : init_session(s);
 	if (err == QG_OK && pthread_create(&s->thread, NULL, source_main, s) != 0)
 		err = QG_E_NOMEM;
 	if (err != QG_OK) {

@@ -56,7 +56,14 @@ bool qg_reasons_due(qg_reasons *r, const char *what, qg_err err, uint32_t status
 
 #define QG_SOUTH_WINDOW 32 /* most requests in flight */
 
+/* What does a stream's orders: a 004 session, or for a virtual stream draw.c. */
+typedef struct qg_source_kind {
+	void (*order[QG_INTAKE_CLOSE + 1])(qg_source *s, const qg_intake_order *o); /* by qg_intake_what */
+	void (*end)(qg_source *s); /* at the end of the thread */
+} qg_source_kind;
+
 struct qg_source {
+	const qg_source_kind *kind;
 	qg_intake *in;
 	const qg_config_stream *cfg;
 	const qg_etsi004_profile *profile;
@@ -92,6 +99,8 @@ struct qg_source {
 	qg_secret *early;
 	bool early_has[QG_SOUTH_WINDOW];
 	uint32_t early_index[QG_SOUTH_WINDOW];
+
+	struct qg_draw *draw; /* of a virtual stream; then there is no session */
 };
 
 #define QG_SOUTH_REQUESTS_ROOM ((size_t)QG_ETSI004_METADATA_MAX + 4096)
@@ -142,5 +151,14 @@ void qg_order_worked(qg_source *s);
 
 /* Forgets keys that came before their turn. */
 void qg_order_forget(qg_source *s);
+
+/* --- draw.c: the same for virtual streams -------------------------------------- */
+
+qg_err qg_draw_new(qg_source *s) QG_CHECKED; /* sets s->draw */
+void qg_draw_free(qg_source *s);
+void qg_draw_open(qg_source *s, const qg_intake_order *o);
+void qg_draw_get(qg_source *s, const qg_intake_order *o);
+void qg_draw_close(qg_source *s, const qg_intake_order *o);
+void qg_draw_end(qg_source *s);
 
 #endif

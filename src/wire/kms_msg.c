@@ -106,6 +106,8 @@ static const qg_kms_field epoch_status_fields[] = {
 	WORD(qg_kms_epoch_status, state, epoch_states),
 	NUMBER(qg_kms_epoch_status, seen_mark, 0, INDEX_END),
 	NUMBER(qg_kms_epoch_status, seen_segments, 0, UINT32_MAX),
+	NUMBER(qg_kms_epoch_status, seen_mac, 0, UINT32_MAX),
+	NUMBER(qg_kms_epoch_status, seen_pad, 0, UINT32_MAX),
 };
 
 static const qg_kms_field status_fields[] = {

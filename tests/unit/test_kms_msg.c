@@ -21,7 +21,8 @@ static const qg_kms_closed closed = {
 static const qg_kms_status status = {
 	.n = 2,
 	.epoch = {
-		{.stream = "a-to-b", .epoch = SIXTEEN, .state = 1, .seen_mark = 2048, .seen_segments = 8},
+		{.stream = "a-to-b", .epoch = SIXTEEN, .state = 1, .seen_mark = 2048, .seen_segments = 8,
+		 .seen_mac = 5, .seen_pad = 7},
 		{.stream = "b-to-a", .epoch = MAC, .state = 3, .seen_mark = 0, .seen_segments = 0},
 	},
 };
@@ -66,8 +67,9 @@ const sample samples[] = {
 	 ",\"reason\":\"rollback\"}"},
 	{"get_status", status_encode, status_decode, &status, sizeof status,
 	 "{\"version\":1,\"epochs\":[{\"stream\":\"a-to-b\",\"epoch\":" SIXTEEN_TEXT
-	 ",\"state\":\"filling\",\"seen_mark\":2048,\"seen_segments\":8},{\"stream\":\"b-to-a\",\"epoch\":" MAC_TEXT
-	 ",\"state\":\"draining\",\"seen_mark\":0,\"seen_segments\":0}]}"},
+	 ",\"state\":\"filling\",\"seen_mark\":2048,\"seen_segments\":8,\"seen_mac\":5,\"seen_pad\":7},"
+	 "{\"stream\":\"b-to-a\",\"epoch\":" MAC_TEXT
+	 ",\"state\":\"draining\",\"seen_mark\":0,\"seen_segments\":0,\"seen_mac\":0,\"seen_pad\":0}]}"},
 	{"get_status of none", status_encode, status_decode, &no_status, sizeof no_status,
 	 "{\"version\":1,\"epochs\":[]}"},
 	{"new_app with SAEs", new_app_encode, new_app_decode, &telling_app, sizeof telling_app,
@@ -281,7 +283,7 @@ test_largest_status(void **state)
 		memset(e->epoch, 0xff, sizeof e->epoch);
 		e->state = 3;
 		e->seen_mark = UINT64_C(1) << 32;
-		e->seen_segments = UINT32_MAX;
+		e->seen_segments = e->seen_mac = e->seen_pad = UINT32_MAX;
 	}
 	most_saes(&most.saes);
 	assert_int_equal(qg_kms_status_encode(&most, out, sizeof out, &len), QG_OK);

@@ -2,50 +2,15 @@
 #ifndef CORE_PAIR_H
 #define CORE_PAIR_H
 
-#include <pthread.h>
-#include <semaphore.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include "../../../src/core/core_internal.h"
-#include "qkdgate/core.h"
+#include "core_common.h"
 
 /* Two gateways' cores in one process, KME-A (sae-alice, sae-dave) and KME-B
  * (sae-bob, sae-erin), on real stores, sealers and anchors, with a neighbour
  * channel and 004 sources whose faults a test switches. Included as a .c file
  * by the tests that use it. */
 
-#define PAIR_CHUNK 32
-#define PAIR_SEGMENT 64
 #define PAIR_STREAMS_MAX 2
-#define PAIR_KEYS_MAX 1024
-#define PAIR_WAIT_MS 30000
 #define PAIR_RECORD_MAX 4096
-
-/* --- the clock: the system's with offsets ---------------------------------- */
-
-extern _Atomic uint64_t pair_ahead_ms;     /* added to the elapsed time */
-extern _Atomic int64_t pair_wall_ahead_ms; /* added to the wall clock */
-void pair_clock(void);
-
-/* --- the store: the real one, with faults ------------------------------------ */
-
-typedef enum pair_fault {
-	FAULT_NONE,
-	FAULT_FAILS,         /* the commit fails and has not happened */
-	FAULT_UNKNOWN_DONE,  /* it happened, but nobody can tell */
-	FAULT_UNKNOWN_UNDONE /* it did not happen, but nobody can tell */
-} pair_fault;
-
-typedef struct fault_store {
-	qg_store store; /* first member */
-	qg_store *inner;
-	pthread_mutex_t gate; /* held from begin to commit; a test that holds it stops the committer */
-	_Atomic int fault;    /* of the commits to come */
-	atomic_uint commits, reseals;
-} fault_store;
 
 /* --- one end -------------------------------------------------------------------- */
 
@@ -70,29 +35,6 @@ typedef struct pair_record {
 	size_t len, answer_len;
 	int status;
 } pair_record;
-
-typedef struct pair_session {
-	core_end *end;
-	size_t index;
-	qg_intake *in;
-	pthread_t thread;
-	bool running;
-	bool fell_back, leapt;
-} pair_session;
-
-/* What the 004 source of one stream does at one end. */
-typedef struct pair_source {
-	atomic_bool down;               /* status 2 */
-	atomic_uint open_status;        /* OPEN_CONNECT is refused with it, unless 0 */
-	_Atomic uint32_t bad_from, bad_to;   /* other key at these indexes */
-	_Atomic uint32_t hole_from, hole_to; /* these indexes are never delivered */
-	_Atomic uint32_t back_at;       /* at this index the index falls back once, unless 0 */
-	atomic_bool loses;              /* GET_KEY of what was read before gives status 2 */
-	_Atomic uint32_t generation;    /* another one has other key for the same KSID */
-	_Atomic uint32_t stop_at;       /* no chunk from this index on, unless 0 */
-	atomic_uint get_status;         /* the next GET_KEY is answered with it, unless 0 */
-	atomic_uint opens, closes, probes;
-} pair_source;
 
 struct core_end {
 	core_pair *pair;
@@ -151,8 +93,6 @@ struct core_pair {
 	size_t n_records;
 };
 
-/* Sets up what the tests of a program share. */
-int pair_init(void);
 /* Makes the pair, stopped, so that faults can be set first; and running. */
 core_pair *pair_new(const pair_options *o);
 core_pair *pair_start(const pair_options *o);
@@ -182,20 +122,6 @@ pair_source *pair_source_of(core_pair *p, int side, int owner);
 
 /* --- keys ------------------------------------------------------------------------- */
 
-typedef struct pair_keys {
-	qg_err err;
-	size_t n;
-	uint32_t retry_after_s;
-	size_t bytes;
-	qg_uuid id[PAIR_KEYS_MAX];
-	uint16_t size[PAIR_KEYS_MAX];
-	uint8_t *key;
-	sem_t told;
-	atomic_uint calls;
-} pair_keys;
-
-pair_keys *keys_new(void);
-void keys_free(pair_keys **k);
 /* Waits for the answer. */
 qg_err pair_issue(core_end *e, const char *master, const char *slave, uint32_t number, uint32_t size, pair_keys *out);
 qg_err pair_issue_req(core_end *e, const qg_issue_request *req, pair_keys *out);
@@ -222,7 +148,6 @@ bool pair_wait(core_pair *p, pair_condition *c, void *ctx);
 uint64_t pair_ready(core_pair *p, int side);
 bool pair_wait_ready(core_pair *p, int side, uint64_t chunks);
 bool pair_wait_idle(core_pair *p, int side);
-void pair_nap(unsigned ms);
 /* A copy of what the newest epoch of a stream says, and how many there are. */
 typedef struct epoch_view {
 	bool any;

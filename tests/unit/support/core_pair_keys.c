@@ -5,76 +5,9 @@
 
 /* --- keys --------------------------------------------------------------------------- */
 
-pair_keys *keys_new(void)
-{
-	pair_keys *k = calloc(1, sizeof *k);
-	must(k != NULL && sem_init(&k->told, 0, 0) == 0, "memory");
-	return k;
-}
-
-static void keys_clear(pair_keys *k)
-{
-	free(k->key);
-	k->key = NULL;
-	k->n = k->bytes = 0;
-}
-
-void keys_free(pair_keys **k)
-{
-	keys_clear(*k);
-	sem_destroy(&(*k)->told);
-	free(*k);
-	*k = NULL;
-}
-
-static void keys_take(pair_keys *k, qg_err err, qg_secret **keys)
-{
-	k->err = err;
-	if (*keys != NULL) {
-		k->bytes = (*keys)->len;
-		k->key = malloc(k->bytes + 1);
-		must(k->key != NULL, "memory");
-		memcpy(k->key, (*keys)->data, k->bytes);
-		qg_secret_free(keys);
-	}
-	atomic_fetch_add(&k->calls, 1);
-	sem_post(&k->told);
-}
-
-static void issue_told(void *ctx, qg_issue_result *r)
-{
-	pair_keys *k = ctx;
-	if (r->err == QG_OK)
-		memcpy(k->id, r->ids, k->n * sizeof *k->id);
-	k->retry_after_s = r->retry_after_s;
-	keys_take(k, r->err, &r->keys);
-}
-
-static void fetch_told(void *ctx, qg_fetch_result *r)
-{
-	pair_keys *k = ctx;
-	if (r->err == QG_OK)
-		memcpy(k->size, r->sizes, k->n * sizeof *k->size);
-	keys_take(k, r->err, &r->keys);
-}
-
-static qg_err keys_wait(pair_keys *k)
-{
-	struct timespec end;
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += PAIR_WAIT_MS / 1000;
-	int rc;
-	while ((rc = sem_timedwait(&k->told, &end)) != 0 && errno == EINTR)
-		;
-	must(rc == 0, "no answer came");
-	return k->err;
-}
-
 void pair_issue_begin(core_end *e, const qg_issue_request *req, pair_keys *out)
 {
-	keys_clear(out);
-	out->n = req->number;
-	qg_keystore_issue(qg_core_keystore(e->core), req, issue_told, out);
+	keys_issue_begin(e->core, req, out);
 }
 
 qg_err pair_issue_req(core_end *e, const qg_issue_request *req, pair_keys *out)
@@ -103,9 +36,7 @@ qg_err pair_issue_wait(core_end *e, const char *master, const char *slave, uint3
 
 void pair_fetch_begin(core_end *e, const qg_fetch_request *req, pair_keys *out)
 {
-	keys_clear(out);
-	out->n = req->n;
-	qg_keystore_fetch(qg_core_keystore(e->core), req, fetch_told, out);
+	keys_fetch_begin(e->core, req, out);
 }
 
 qg_err pair_fetch(core_end *e, const char *master, const char *slave, const qg_uuid *ids, size_t n, pair_keys *out)
@@ -131,29 +62,9 @@ bool pair_deliver(core_pair *p, int side, uint32_t number, uint32_t size)
 
 /* --- looking ------------------------------------------------------------------------- */
 
-static _Thread_local const void *sought;
-static _Thread_local size_t sought_len;
-
-static int seek_in(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-	(void)ftw;
-	if (flag != FTW_F || st->st_size == 0)
-		return 0;
-	FILE *f = fopen(path, "rb");
-	char *all = malloc((size_t)st->st_size);
-	size_t n = f != NULL && all != NULL ? fread(all, 1, (size_t)st->st_size, f) : 0;
-	int found = n >= sought_len && memmem(all, n, sought, sought_len) != NULL;
-	if (f != NULL)
-		fclose(f);
-	free(all);
-	return found;
-}
-
 bool pair_on_disk(const core_pair *p, const void *bytes, size_t n)
 {
-	sought = bytes;
-	sought_len = n;
-	return nftw(p->dir, seek_in, 16, FTW_PHYS) != 0;
+	return folder_holds(p->dir, bytes, n);
 }
 
 bool pair_wait(core_pair *p, pair_condition *c, void *ctx)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core_pair.h"
+#include "core_common.h"
 
 /* The SQLite store with commits that fail on demand. */
 

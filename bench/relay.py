@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Relaying over lines of gateways: keys per second, CPU, and the latency of a key at the first node
+for one at the last, by the number of links in between. Used by run.py.
+
+Everything runs on the cores of this machine, simulators included, so keys per second over many links are
+those of the machine, not of a network. CPU is by process, and so is not."""
+
+import shutil
+import statistics
+import time
+
+from network import Network
+from processes import wait_for
+from topology import line, pair
+
+MASTER, SLAVE = "alice", "carol"
+SEGMENT = 256
+NODE_CHUNKS = 16384
+KEYS_AT_ONCE = 128
+RATE = 500  # requests per second while latency is measured: what is taken is refilled meanwhile
+
+QUICK = {"links": (2, 4), "stock": 12288, "latency": 1000, "refills": 1}
+FULL = {"links": (1, 2, 4, 8), "stock": 32768, "latency": 5000, "refills": 3}
+
+
+class Line:
+    """Gateways in a row; `bench` lends its load client, CPU clocks and folder."""
+
+    def __init__(self, bench, links, plan):
+        self.bench, self.links, self.plan = bench, links, plan
+        fast = {"rate_bps": 0, "source": {"max_bps": 0}}
+        if links == 1:
+            topology = pair(**fast)
+            self.slave = "bob"
+        else:
+            topology = line(links + 1, link={**fast, "node_chunks": NODE_CHUNKS})
+            self.slave = SLAVE
+        self.first, self.last = topology.nodes[0].name, topology.nodes[-1].name
+        self.between = [node.name for node in topology.nodes[1:-1]]
+        folder = bench.folder / f"line-{links}"
+        shutil.rmtree(folder, ignore_errors=True)
+        self.network = Network(topology, folder, pki=bench.folder / "pki", tweak=self.tweak)
+        self.client = None
+
+    def tweak(self, name, config):
+        stock = self.plan["stock"] if name == self.first else 8 * SEGMENT
+        config["pool"] = {"ready_chunks": stock, "inbound_chunks": 64 * self.plan["stock"]}
+        config.setdefault("log", {})["level"] = "warn"
+
+    def stock(self):
+        answer = self.client.status(f"sae-{self.slave}")
+        return answer.json["stored_key_count"] if answer.status == 200 else 0
+
+    def wait_stock(self, n, what):
+        wait_for(what, lambda: self.stock() >= n, 180, 0.02)
+
+    def load(self, keys, requests, connections, *more):
+        return self.bench.pair_between(self.network, self.first, self.last, MASTER, self.slave, keys, requests,
+                                       connections, *more)
+
+    def cpu(self):
+        return {name: self.bench.cpu_seconds(gateway.pid) for name, gateway in self.network.gateways.items()}
+
+    def refill(self):
+        """Takes most of the stock, and follows how it comes back."""
+        full = self.plan["stock"] - 2 * SEGMENT
+        self.wait_stock(full, f"{full} keys over {self.links} links")
+        requests = (self.plan["stock"] * 3 // 4) // KEYS_AT_ONCE
+        self.load(KEYS_AT_ONCE, requests, 4)
+        cpu, stock, begin_s = self.cpu(), self.stock(), time.monotonic()
+        self.wait_stock(full, "the refill")
+        keys, seconds = self.stock() - stock, time.monotonic() - begin_s
+        cpu = {name: (after - cpu[name]) / keys * 1e6 for name, after in self.cpu().items()}
+        return {"keys": keys, "keys_per_s": keys / seconds, "source_us": cpu[self.first],
+                "target_us": cpu[self.last], "hop_us": [cpu[name] for name in self.between]}
+
+    def measure(self):
+        rows = [self.refill() for _ in range(self.plan["refills"])]
+        self.wait_stock(self.plan["stock"] - 2 * SEGMENT, "the last refill")
+        taken, given = self.load(1, self.plan["latency"], 4, "--rate", RATE)
+        hops = [statistics.median(row["hop_us"]) for row in rows if row["hop_us"]]
+        return {
+            "links": self.links,
+            "keys_per_s": statistics.median(row["keys_per_s"] for row in rows),
+            "source_us_per_key": statistics.median(row["source_us"] for row in rows),
+            "hop_us_per_key": statistics.median(hops) if hops else None,
+            "target_us_per_key": statistics.median(row["target_us"] for row in rows),
+            "enc_keys_p50_us": taken["p50_us"], "enc_keys_p99_us": taken["p99_us"],
+            "dec_keys_p50_us": given["p50_us"], "dec_keys_p99_us": given["p99_us"],
+            "refills": rows,
+        }
+
+    def run(self):
+        try:
+            self.network.prepare()
+            self.network.start()
+            self.client = self.network.client(MASTER)
+            return self.measure()
+        finally:
+            self.network.stop()
+
+
+def run(bench, plan):
+    return [Line(bench, links, plan).run() for links in plan["links"]]
+
+
+def figures(rows):
+    hops = [row["hop_us_per_key"] for row in rows if row["hop_us_per_key"] is not None]
+    out = {"relay_us_per_key_hop": statistics.median(hops)}
+    for row in rows:
+        out[f"relay_keys_per_s_{row['links']}_links"] = row["keys_per_s"]
+        out[f"relay_enc_keys_p50_us_{row['links']}_links"] = row["enc_keys_p50_us"]
+    return out
+
+
+def ratios(rows):
+    """Of the longest line to the shortest."""
+    return {"relay_enc_keys_p50_longest": rows[-1]["enc_keys_p50_us"] / rows[0]["enc_keys_p50_us"]}
+
+
+def print_table(rows):
+    columns = ("keys_per_s", "source_us_per_key", "hop_us_per_key", "target_us_per_key", "enc_keys_p50_us",
+               "enc_keys_p99_us", "dec_keys_p50_us", "dec_keys_p99_us")
+    print(f"\n{'links':>6}" + "".join(f"{c:>19}" for c in columns))
+    for row in rows:
+        cells = ("-" if row[c] is None else f"{row[c]:.1f}" for c in columns)
+        print(f"{row['links']:>6}" + "".join(f"{c:>19}" for c in cells))
