@@ -26,6 +26,7 @@ typedef struct qg_mc_part {
 	uint32_t held;    /* keys that the home holds for sure; under the lock */
 	uint32_t n;       /* in the message */
 	uint32_t most;    /* in one message */
+	unsigned refusals;
 	qg_stream *link;
 	qg_pad_use use;
 	qg_secret *answer_key;

@@ -12,6 +12,7 @@
 
 #define POLL_MS 20   /* while node key is awaited */
 #define AGAIN_MS 100 /* after a message without an answer */
+#define REFUSALS 3   /* that end it */
 
 void
 qg_make_canonical(const void *message, qg_writer *w)
@@ -50,6 +51,18 @@ verifies(const qg_mc_part *p, const qg_kms_make_answer *a)
 	return qg_equal_ct(mac, a->mac, sizeof mac);
 }
 
+/* Has no MAC. A message that HTTP brought twice is refused the second time, and
+ * only that answer may have come back. */
+static void
+refused(qg_mc_part *p)
+{
+	qg_relay_wrong(p->op->core, p->m.to, "it refuses what it should take");
+	if (++p->refusals < REFUSALS)
+		qg_mc_part_rest(p, qg_clock_elapsed_ms() + AGAIN_MS);
+	else
+		qg_mc_part_failed(p, "it refuses the message");
+}
+
 static void
 answered(qg_mc_part *p, const qg_kms_make_answer *a)
 {
@@ -62,8 +75,7 @@ answered(qg_mc_part *p, const qg_kms_make_answer *a)
 	if (a->result == QG_KMS_MAKE_NO_PAD) {
 		qg_mc_part_rest(p, 0);
 	} else if (a->result == QG_KMS_MAKE_REFUSED) {
-		qg_relay_wrong(core, p->m.to, "it refuses what it should take");
-		qg_mc_part_failed(p, "it refuses the message");
+		refused(p);
 	} else if (!verifies(p, a)) {
 		qg_relay_wrong(core, p->m.to, "its answer does not verify");
 		qg_mc_part_failed(p, "its answer does not verify");
@@ -147,17 +159,24 @@ hand_over(qg_mc_part *p, const char *text, size_t len, unsigned timeout_ms)
 	return err;
 }
 
+/* Half of what is left, so that one that is lost can be sent again. */
+static unsigned
+patience_ms(const qg_mc_part *p, uint64_t now_ms)
+{
+	const uint64_t left_ms = p->op->deadline_ms > now_ms ? p->op->deadline_ms - now_ms : 0;
+	return (unsigned)(left_ms / 2 + 1); /* of kms_timeout_ms, 32 bits */
+}
+
 static void
 send_sealed(qg_mc_part *p, uint64_t now_ms)
 {
 	char *text = malloc(QG_KMS_MSG_MAX);
 	size_t len = 0;
 	qg_err err = text == NULL ? QG_E_NOMEM : qg_kms_make_encode(&p->m, text, QG_KMS_MSG_MAX, &len);
-	const uint64_t left_ms = p->op->deadline_ms > now_ms ? p->op->deadline_ms - now_ms : 1;
 	if (err == QG_OK && !qg_mc_part_tells(p))
 		err = QG_E_CLOSED;
 	if (err == QG_OK)
-		err = hand_over(p, text, len, left_ms < UINT32_MAX ? (unsigned)left_ms : UINT32_MAX);
+		err = hand_over(p, text, len, patience_ms(p, now_ms));
 	free(text);
 	if (err == QG_OK)
 		return; /* it may have been answered by now */

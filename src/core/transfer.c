@@ -324,7 +324,7 @@ qg_transfer_known(qg_transfers *t, const qg_uuid *id)
 {
 	pthread_mutex_lock(&t->lock);
 	const qg_transfer *x = *bucket_of(t, id);
-	while (x != NULL && !qg_uuid_equal(&x->id, id))
+	while (x != NULL && !(qg_uuid_equal(&x->id, id) && x->n_targets > 0))
 		x = x->next;
 	pthread_mutex_unlock(&t->lock);
 	return x != NULL;
