@@ -125,10 +125,14 @@ check_home(struct qg_core *core, const qg_issue_request *req, const char *home)
 	return (uint64_t)req->number * req->size_bytes <= most ? QG_OK : QG_E_RANGE;
 }
 
+/* What the messages between KMEs can name. */
 static bool
 fits_message(const char *sae)
 {
-	return strnlen(sae, QG_KMS_SAE_MAX + 1) <= QG_KMS_SAE_MAX;
+	size_t n = 0;
+	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
+		n++;
+	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
 }
 
 /* So that a home that is down for long does not fill the store with what it is

@@ -9,6 +9,7 @@ struct qg_transfer_claim {
 	qg_transfers *owner;
 	qg_transfer *record;
 	target *target;
+	qg_target_state was; /* when it was claimed: what is void since is not delivered */
 	bool forgot; /* the job took the value out of the store */
 };
 
@@ -51,7 +52,7 @@ claim_locked(qg_transfers *t, const char *initiator, const qg_uuid *id, const ch
 		return err;
 	tg->claimed = true;
 	x->claims++;
-	*c = (qg_transfer_claim){.owner = t, .record = x, .target = tg};
+	*c = (qg_transfer_claim){.owner = t, .record = x, .target = tg, .was = tg->state};
 	return QG_OK;
 }
 
@@ -99,8 +100,7 @@ qg_transfer_claim_store(qg_transfer_claim *c, qg_store *store)
 {
 	const qg_transfer *x = c->record;
 	c->forgot = false;
-	qg_err err = store->ops->target_state(store, x->row, c->target->sae, c->target->state,
-					      QG_TARGET_DELIVERED);
+	qg_err err = store->ops->target_state(store, x->row, c->target->sae, c->was, QG_TARGET_DELIVERED);
 	if (err != QG_OK)
 		return err == QG_E_STATE ? QG_E_CONSUMED : err;
 	if (!is_last(c))
