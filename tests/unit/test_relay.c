@@ -291,25 +291,13 @@ static void test_a_dry_link_runs_the_pool_down_and_it_refills(void **state)
 
 /* --- accounts -------------------------------------------------------------------------- */
 
-static bool is_quiet(core_net *net, void *ctx)
-{
-	size_t *last = ctx, now = net_records(net);
-	bool quiet = *last == now;
-	*last = now;
-	if (quiet)
-		return true;
-	pair_nap(250);
-	return false;
-}
-
 static void test_accounts_add_up_to_the_byte(void **state)
 {
 	(void)state;
 	start_line(5);
 	for (int i = 0; i < 10; i++)
 		assert_true(net_deliver(n, A, E, 64, 32) && net_deliver(n, E, A, 16, 32));
-	size_t last = SIZE_MAX;
-	assert_true(net_wait(n, is_quiet, &last));
+	assert_true(net_wait_quiet(n));
 	assert_true(net_accounts_add_up(n, stdout));
 }
 
@@ -326,8 +314,7 @@ static void test_accounts_add_up_over_losses(void **state)
 		node_start(&n->node[i]);
 	for (int i = 0; i < 4; i++)
 		assert_true(net_deliver(n, A, D, 64, 32) && net_deliver(n, D, A, 16, 32));
-	size_t last = SIZE_MAX;
-	assert_true(net_wait(n, is_quiet, &last));
+	assert_true(net_wait_quiet(n));
 	assert_true(net_accounts_add_up(n, stdout));
 }
 

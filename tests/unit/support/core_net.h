@@ -246,7 +246,10 @@ bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use mac, qg
 		 qg_kms_masked *out);
 /* Delivers it as the neighbour `from`; the result of the answer. */
 qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const qg_kms_forward *m, int *status);
-bool net_answer_verifies(core_net *n, const qg_kms_forward *m, const qg_kms_forward_answer *a);
+/* The MAC of an answer to that message. */
+void net_answer_mac(core_net *n, const qg_kms_forward *m, qg_kms_forward_answer *a);
+/* Waits until no message was sent for a while. */
+bool net_wait_quiet(core_net *n);
 /* No two messages recorded, lost ones included, name the same byte of node key,
  * and no masked block occurs twice. */
 bool net_all_fresh(core_net *n, size_t *messages);

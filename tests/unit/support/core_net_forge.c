@@ -103,17 +103,16 @@ qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const
 	return out.result;
 }
 
-bool net_answer_verifies(core_net *n, const qg_kms_forward *m, const qg_kms_forward_answer *a)
+void net_answer_mac(core_net *n, const qg_kms_forward *m, qg_kms_forward_answer *a)
 {
-	uint8_t pad[QG_KMS_MAC_OVERHEAD], mac[QG_MAC_BYTES], canonical[1024];
-	static _Thread_local uint8_t all[QG_KMS_MAC_OVERHEAD + QG_KMS_DATA_MAX];
-	if (!net_pad_bytes(n, m->masked.pad, m->masked.n_pads, all, QG_KMS_MAC_OVERHEAD + m->masked.data_len))
-		return false;
-	memcpy(pad, all, sizeof pad);
+	static _Thread_local uint8_t pad[QG_KMS_MAC_OVERHEAD + QG_KMS_DATA_MAX];
+	uint8_t canonical[1024];
+	const qg_kms_masked *k = &m->masked;
+	must(net_pad_bytes(n, k->pad, k->n_pads, pad, QG_KMS_MAC_OVERHEAD + k->data_len), "pads");
 	qg_writer w = qg_writer_of(canonical, sizeof canonical);
-	qg_kms_forward_answer_canonical(m->masked.mac, a, &w);
-	crypto_onetimeauth(mac, canonical, w.len, pad + QG_MAC_KEY_BYTES);
-	return memcmp(mac, a->mac, sizeof mac) == 0;
+	qg_kms_forward_answer_canonical(k->mac, a, &w);
+	must(!w.bad, "canonical");
+	crypto_onetimeauth(a->mac, canonical, w.len, pad + QG_MAC_KEY_BYTES);
 }
 
 /* --- what was sent, looked at as a whole --------------------------------------------------- */
