@@ -87,7 +87,8 @@ typedef struct qg_pad_use {
  * qg_pads_ready_bytes; with QG_E_CLOSED at a stop). QG_E_CLOSED: the gateway
  * stops, w is not called. QG_E_RANGE: it would take more ranges than a message
  * has. QG_E_INVAL: data_len is more than QG_KMS_DATA_MAX. */
-qg_err qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out, qg_waiter *w) QG_CHECKED;
+qg_err qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out,
+		    qg_waiter *w) QG_CHECKED;
 
 /* The message was answered, or failed: its segments need not stay named for it. */
 void qg_pads_settle(qg_stream *st, const qg_pad_use *use);
