@@ -198,6 +198,34 @@ links_to_the_unreachable_are_down(void **state)
 	wait_cost(0, 2, 1, EXTRA);
 }
 
+/* Six links fail one after the other, faster than that is told. */
+static void
+many_changes_make_few_reports(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 2);
+	for (unsigned i = 2; i < 8; i++)
+		net_plan_link(&pl, 0, i);
+	n = net_start(&pl);
+	for (unsigned i = 1; i < 8; i++)
+		wait_told(0, 1, 0, i, QG_KMS_LINK_UP, 0);
+	pair_nap(600);
+	size_t since = net_records(n);
+	uint64_t from_ms = qg_clock_elapsed_ms();
+	for (unsigned i = 2; i < 8; i++) {
+		net_down(n, 0, i, true);
+		qg_routes_fault(n->node[0].core->routes, n->node[0].id, n->node[i].id, QG_ROUTE_DOWN,
+				qg_clock_elapsed_ms());
+		pair_nap(220);
+	}
+	for (unsigned i = 2; i < 8; i++)
+		wait_told(0, 1, 0, i, QG_KMS_LINK_DOWN, since);
+	/* Each at most half a second after the one before, and one every five. */
+	uint64_t took_ms = qg_clock_elapsed_ms() - from_ms;
+	assert_in_range(reports(0, 1, 0, 0, since, NULL), 2, 1 + took_ms / 500 + (took_ms + 4999) / 5000);
+}
+
 /* That relaying takes a link for down is no proof for others. */
 static void
 a_penalty_alone_is_not_told(void **state)
@@ -337,8 +365,7 @@ malformed_reports_are_refused(void **state)
 		"", "{}", "[]", "{\"version\":1}", "{\"version\":1,\"origin\":\"KME-B\",\"sequence\":-1,\"links\":[]}",
 		"{\"version\":2,\"origin\":\"KME-B\",\"sequence\":1,\"links\":[]}",
 		"{\"version\":1,\"origin\":\"KME-B\",\"sequence\":1,\"links\":[],\"more\":0}",
-		"{\"version\":1,\"origin\":\"KME-B\",\"sequence\":1,"
-		"\"links\":[{\"peer\":\"KME-A\",\"state\":\"gone\",\"bytes\":1}]}",
+		"{\"version\":1,\"origin\":\"B\",\"sequence\":1,\"links\":[{\"peer\":\"A\",\"state\":\"gone\",\"bytes\":1}]}",
 		"{\"version\":1,\"origin\":\"KME-B\",\"sequence\":1,\"links\":[",
 	};
 	static net_answer answer;
@@ -395,6 +422,7 @@ main(void)
 		cmocka_unit_test_teardown(reports_reach_everybody, teardown),
 		cmocka_unit_test_teardown(links_without_key_starve, teardown),
 		cmocka_unit_test_teardown(links_to_the_unreachable_are_down, teardown),
+		cmocka_unit_test_teardown(many_changes_make_few_reports, teardown),
 		cmocka_unit_test_teardown(a_penalty_alone_is_not_told, teardown),
 		cmocka_unit_test_teardown(sequences_grow_over_restarts, teardown),
 		cmocka_unit_test_teardown(who_does_not_relay_tells_nothing, teardown),
