@@ -27,16 +27,20 @@ typedef struct qg_issue_request {
 	uint32_t number;                /* 1 to QG_KEYSTORE_KEYS_MAX */
 	uint32_t size_bytes;            /* 1 to the stream's largest */
 	uint32_t max_age_ms;            /* 0: any */
-	uint32_t min_hops, max_hops;    /* 0 and UINT32_MAX: any */
+	uint32_t min_hops, max_hops;    /* trusted nodes in between; 0 and UINT32_MAX: any */
 } qg_issue_request;
 
 /* Keys in the order of ids, each size_bytes long, one after the other. */
 typedef struct qg_issue_result {
 	qg_err err;              /* QG_OK; QG_E_EMPTY (503), QG_E_LIMIT (503), QG_E_IO
 				    (503, the store refuses), QG_E_RANGE (size or number
-				    beyond the stream's largest), QG_E_STATE (age or hops
-				    cannot be met), QG_E_NOTFOUND (no stream to that KME) */
+				    beyond the stream's largest), QG_E_STATE (the age cannot
+				    be met, or the hops by no stream towards that KME ever;
+				    while keys of such hops are merely short: QG_E_EMPTY),
+				    QG_E_NOTFOUND (no stream to that KME) */
 	const qg_uuid *ids;      /* number of them, valid inside done */
+	const uint32_t *hops;    /* of each, by the route it was relayed over; valid inside
+				    done. NULL: all 0 */
 	qg_secret *keys;         /* done takes it; NULL unless QG_OK */
 	uint32_t retry_after_s;  /* with QG_E_EMPTY, QG_E_LIMIT */
 } qg_issue_result;

@@ -158,14 +158,10 @@ make_sources(daemon_parts *d)
 	d->source = calloc(n + 1, sizeof(qg_source *));
 	if (d->source == NULL)
 		return QG_E_NOMEM;
-	for (size_t i = 0; i < n; i++) {
-		qg_intake *in = qg_core_intake(d->core, i);
-		if (qg_intake_config(in)->relayed)
-			continue; /* its chunks come from no 004 source */
-		qg_err err = qg_source_start(in, &d->source[d->n_sources]);
+	for (; d->n_sources < n; d->n_sources++) {
+		qg_err err = qg_source_start(qg_core_intake(d->core, d->n_sources), &d->source[d->n_sources]);
 		if (err != QG_OK)
 			return err;
-		d->n_sources++;
 	}
 	return QG_OK;
 }

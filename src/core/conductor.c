@@ -103,6 +103,7 @@ qg_conductor_run(void *arg)
 		for (size_t i = 0; i < core->n_streams; i++)
 			conduct_stream(&core->stream[i], now_ms, &due_ms);
 		qg_status_step(core, now_ms);
+		qg_link_state_step(core, now_ms);
 		earlier(&due_ms, qg_multicast_step(core, now_ms), now_ms);
 		conduct_time(core, now_ms);
 		earlier(&due_ms, core->flush_at_ms, now_ms);

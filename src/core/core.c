@@ -22,6 +22,7 @@ stream_init(struct qg_core *core, unsigned index)
 	st->core = core;
 	st->cfg = &cfg->streams[index];
 	st->index = index;
+	qg_hops_range(cfg, st->cfg, &st->hops_least, &st->hops_most);
 	for (size_t i = 0; i < cfg->n_neighbours; i++)
 		if (strcmp(cfg->neighbours[i].id, st->cfg->neighbour) == 0)
 			st->neighbour = &cfg->neighbours[i];
@@ -78,6 +79,8 @@ core_new(const qg_core_parts *parts, qg_core **out)
 		err = qg_routes_new(parts->cfg, &core->routes);
 	if (err == QG_OK)
 		err = qg_relay_new(core);
+	if (err == QG_OK)
+		err = qg_link_state_new(core);
 	if (err == QG_OK)
 		err = qg_multicast_new(core);
 	if (err != QG_OK) {
@@ -287,6 +290,7 @@ qg_core_stop(qg_core **corep)
 	qg_anchor_close(&core->anchor);
 	qg_window_free(&core->pair_window);
 	qg_limits_free(&core->unknown_limit);
+	qg_link_state_free(core);
 	qg_relay_free(core);
 	qg_routes_free(&core->routes);
 	qg_wipe(core->probe_key, sizeof core->probe_key);

@@ -139,6 +139,7 @@ struct qg_stream {
 	const qg_config_stream *cfg;
 	const qg_config_neighbour *neighbour;
 	unsigned index;
+	uint32_t hops_least, hops_most; /* trusted nodes that its keys can pass */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	qg_stream_phase phase;
@@ -207,6 +208,7 @@ struct qg_core {
 	size_t n_streams;
 	qg_neighbour_check *check; /* one for each neighbour of the configuration */
 	struct qg_routes *routes;
+	struct qg_link_state *link_state; /* what is told of links (link_state.c) */
 	struct qg_relay *relay;    /* quotas, wrong answers, relaying for others */
 	struct qg_multicast *multicast; /* requests with targets at several nodes */
 	/* requests that wait for the outcome of another for the same key */
@@ -318,6 +320,9 @@ void qg_segment_job_free(qg_segment_job *j);
 qg_err qg_segment_take_root(qg_segment *s) QG_CHECKED;
 /* Counts, logs and audits a segment that ends without use. */
 void qg_segment_report(qg_epoch *e, uint32_t number, bool mismatch, const char *why);
+
+/* hops.c: how many trusted nodes the keys of a stream pass, least and most. */
+void qg_hops_range(const qg_config *cfg, const qg_config_stream *st, uint32_t *least, uint32_t *most);
 
 /* --- offer.c, accept.c, lease.c, conductor.c ... --------------------------- */
 

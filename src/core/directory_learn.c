@@ -219,22 +219,22 @@ find_teacher(qg_learned *l, const char *kme)
 	return NULL;
 }
 
-/* Told once a minute for each neighbour; in between it is for debugging. */
-static qg_log_level
-refusal_level(teacher *t)
+/* Once a minute for each neighbour. */
+static bool
+refusal_due(teacher *t)
 {
 	const uint64_t now_ms = qg_clock_elapsed_ms();
 	if (t->told_ms != 0 && now_ms - t->told_ms < TELL_AGAIN_MS)
-		return QG_LOG_DEBUG;
+		return false;
 	t->told_ms = now_ms > 0 ? now_ms : 1;
-	return QG_LOG_WARN;
+	return true;
 }
 
 void
 qg_directory_learn(qg_directory *d, const char *kme, const qg_kms_saes *saes)
 {
 	lesson le = {.learned = 0};
-	qg_log_level level = QG_LOG_DEBUG;
+	bool told = false;
 	qg_learned *const l = qg_directory_learned(d);
 	teacher *const t = find_teacher(l, kme);
 	if (t == NULL)
@@ -247,13 +247,13 @@ qg_directory_learn(qg_directory *d, const char *kme, const qg_kms_saes *saes)
 	le.dropped = remove_stale(l, t);
 	le.all = l->n;
 	if (le.refused > 0)
-		level = refusal_level(t);
+		told = refusal_due(t);
 	pthread_rwlock_unlock(&l->lock);
 	if (le.learned > 0 || le.dropped > 0)
 		qg_log(QG_LOG_INFO, "directory", "event=saes_learned neighbour=%s new=%u gone=%u all=%zu",
 		       t->cfg->id, le.learned, le.dropped, le.all);
-	if (le.refused > 0)
-		qg_log(level, "directory", "event=saes_refused neighbour=%s n=%u sae=%s reason=\"%s\"", t->cfg->id,
+	if (told)
+		qg_log(QG_LOG_WARN, "directory", "event=saes_refused neighbour=%s n=%u sae=%s reason=\"%s\"", t->cfg->id,
 		       le.refused, qg_log_safe(le.sae), le.why);
 }
 

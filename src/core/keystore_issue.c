@@ -46,19 +46,24 @@ unlock_all(source_set *set)
 static qg_err
 choose_streams(struct qg_core *core, const qg_issue_request *req, const char *home, source_set *set)
 {
-	bool any = false;
+	bool any = false, near = false;
 	set->n = 0;
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
 		if (st->cfg->direction == QG_DIRECTION_INBOUND || strcmp(st->neighbour->id, home) != 0)
 			continue;
 		any = true;
+		if (st->hops_most < req->min_hops || st->hops_least > req->max_hops)
+			continue;
+		near = true;
 		uint32_t most = qg_segment_max_key_bytes(st->cfg->chunk_size, st->cfg->segment_chunks);
 		if (req->size_bytes <= most && set->n < QG_STREAMS_PER_KME)
 			set->st[set->n++] = st;
 	}
 	if (!any)
 		return QG_E_NOTFOUND;
+	if (!near)
+		return QG_E_STATE;
 	return set->n > 0 ? QG_OK : QG_E_RANGE;
 }
 
@@ -68,11 +73,13 @@ chunks_of(const qg_epoch *e, uint32_t size_bytes)
 	return (size_bytes + e->chunk_size - 1) / e->chunk_size;
 }
 
+/* Those of other hops are passed over, not consumed. */
 static bool
-segment_issuable(const qg_segment *s, uint64_t now_ms)
+segment_issuable(const qg_segment *s, const qg_issue_request *req, uint64_t now_ms)
 {
 	return s != NULL && s->ours && s->phase == QG_SEG_CONFIRMED && s->use == QG_USE_APPLICATION &&
-	       s->cursor < s->hi && now_ms < s->born_ms + (uint64_t)s->issue_s * 1000;
+	       s->cursor < s->hi && s->hops >= req->min_hops && s->hops <= req->max_hops &&
+	       now_ms < s->born_ms + (uint64_t)s->issue_s * 1000;
 }
 
 static bool
@@ -110,7 +117,7 @@ count_epoch(const qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, sto
 	k->need_chunks = (uint64_t)c * req->number;
 	for (uint32_t i = from; i < e->n_seg && k->leased < req->number; i++) {
 		const qg_segment *s = e->seg[i];
-		if (!segment_issuable(s, now_ms))
+		if (!segment_issuable(s, req, now_ms))
 			continue;
 		if (k->total == 0)
 			k->oldest_wall_ms = s->ready_wall_ms;
@@ -162,23 +169,31 @@ fair_share(struct qg_core *core, const qg_issue_request *req, const stock *k, ui
 	return qg_window_add(core->pair_window, name, k->need_chunks, now_ms, retry_after_s);
 }
 
+/* What was taken so far. */
+typedef struct issued {
+	uint32_t n;
+	qg_uuid *ids;
+	uint32_t *hops;
+	qg_secret *keys;
+} issued;
+
 static void
-take_from_segment(qg_segment *s, const qg_key_id_pair *pair, const qg_issue_request *req, uint32_t *got,
-		  qg_uuid *ids, qg_secret *keys)
+take_from_segment(qg_segment *s, const qg_key_id_pair *pair, const qg_issue_request *req, issued *got)
 {
 	qg_epoch *e = s->epoch;
 	uint32_t c = chunks_of(e, req->size_bytes), first = s->cursor, room = qg_lease_room(s) / c;
-	for (; room > 0 && *got < req->number; room--) {
+	for (; room > 0 && got->n < req->number; room--) {
 		qg_key_id_position pos = {.index = (uint32_t)(s->first_index + s->cursor),
 					  .size_bytes = (uint16_t)req->size_bytes};
-		qg_key_id_make(e->keys_out, pair, pos, &ids[*got]);
-		memcpy(keys->data + keys->len, qg_segment_chunk(s, s->cursor), req->size_bytes);
-		keys->len += req->size_bytes;
+		qg_key_id_make(e->keys_out, pair, pos, &got->ids[got->n]);
+		got->hops[got->n] = s->hops;
+		memcpy(got->keys->data + got->keys->len, qg_segment_chunk(s, s->cursor), req->size_bytes);
+		got->keys->len += req->size_bytes;
 		s->cursor += c;
-		(*got)++;
+		got->n++;
 	}
 	/* A tail too short for this key is given up: what is issued only moves up. */
-	if (*got < req->number && s->hi - s->cursor < c)
+	if (got->n < req->number && s->hi - s->cursor < c)
 		s->cursor = s->hi;
 	qg_segment_wipe(s, first, s->cursor - first);
 	e->stream->ready -= s->cursor - first;
@@ -200,16 +215,15 @@ advance_issue_from(qg_epoch *e)
 }
 
 static void
-take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, uint32_t *got, qg_uuid *ids,
-		qg_secret *keys)
+take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, issued *got)
 {
 	qg_key_id_pair pair;
 	uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
 	qg_key_id_pair_of(e->keys_out, req->master, req->slave, &pair);
-	for (uint32_t i = from; i < e->n_seg && *got < req->number; i++) {
+	for (uint32_t i = from; i < e->n_seg && got->n < req->number; i++) {
 		qg_segment *s = e->seg[i];
-		if (segment_issuable(s, now_ms))
-			take_from_segment(s, &pair, req, got, ids, keys);
+		if (segment_issuable(s, req, now_ms))
+			take_from_segment(s, &pair, req, got);
 	}
 	advance_issue_from(e);
 	qg_lease_step(e, 0);
@@ -217,34 +231,51 @@ take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, uint3
 }
 
 static void
-take_from_set(source_set *set, const qg_issue_request *req, uint64_t now_ms, qg_uuid *ids, qg_secret *keys)
+take_from_set(source_set *set, const qg_issue_request *req, uint64_t now_ms, issued *got)
 {
-	uint32_t got = 0;
-	for (size_t i = 0; i < set->n && got < req->number; i++) {
+	for (size_t i = 0; i < set->n && got->n < req->number; i++) {
 		qg_epoch *list[QG_LIVE_EPOCHS];
 		size_t n = list_epochs(set->st[i], list);
-		for (size_t j = 0; j < n && got < req->number; j++)
-			take_from_epoch(list[j], req, now_ms, &got, ids, keys);
+		for (size_t j = 0; j < n && got->n < req->number; j++)
+			take_from_epoch(list[j], req, now_ms, got);
 		if (set->st[i]->wants_room) {
 			set->st[i]->wants_room = false;
 			pthread_cond_broadcast(&set->st[i]->wake);
 		}
 	}
-	assert(got == req->number);
+	assert(got->n == req->number);
 }
 
 static void lease_again(qg_waiter *w, qg_err err);
 
+/* Chunks behind the mark up to the end of what the request would take; 0: the
+ * epoch has nothing more for it. */
+static uint32_t
+lease_need(const qg_epoch *e, const qg_issue_request *req, uint64_t now_ms)
+{
+	for (uint32_t i = 0; i < e->n_seg; i++) {
+		const qg_segment *s = e->seg[i];
+		if (!segment_issuable(s, req, now_ms) || s->first_index + s->hi <= e->mark)
+			continue;
+		const uint64_t from = s->first_index + s->cursor;
+		return (from > e->mark ? (uint32_t)(from - e->mark) : 0) +
+		       chunks_of(e, req->size_bytes) * req->number;
+	}
+	return 0;
+}
+
 /* Asks for leases and, when one is under way, leaves the request to wait. */
 static qg_err
-wait_for_lease(source_set *set, const qg_issue_request *req, issue_op *op)
+wait_for_lease(source_set *set, const qg_issue_request *req, uint64_t now_ms, issue_op *op)
 {
 	for (size_t i = 0; i < set->n; i++) {
 		qg_epoch *list[QG_LIVE_EPOCHS];
 		size_t n = list_epochs(set->st[i], list);
 		for (size_t j = 0; j < n; j++) {
-			qg_lease_step(list[j], chunks_of(list[j], req->size_bytes) * req->number);
-			if (list[j]->lease_wish == 0)
+			const uint32_t need = lease_need(list[j], req, now_ms);
+			if (need > 0)
+				qg_lease_step(list[j], need);
+			if (need == 0 || list[j]->lease_wish == 0)
 				continue;
 			op->waiter.again = lease_again;
 			op->waiter.next = set->st[i]->lease_waiters;
@@ -256,7 +287,7 @@ wait_for_lease(source_set *set, const qg_issue_request *req, issue_op *op)
 }
 
 static qg_err
-issue_locked(issue_op *op, source_set *set, qg_uuid *ids, qg_secret *keys, uint32_t *retry_after_s)
+issue_locked(issue_op *op, source_set *set, issued *got, uint32_t *retry_after_s)
 {
 	struct qg_core *core = op->core;
 	uint64_t now_ms = qg_lifetime_owner_ms(&core->life);
@@ -267,23 +298,55 @@ issue_locked(issue_op *op, source_set *set, qg_uuid *ids, qg_secret *keys, uint3
 	if (op->req->max_age_ms > 0 && qg_clock_wall_ms() - k.oldest_wall_ms > (int64_t)op->req->max_age_ms)
 		return QG_E_STATE;
 	if (k.leased < op->req->number)
-		return op->tries++ < LEASE_TRIES ? wait_for_lease(set, op->req, op) : QG_E_EMPTY;
+		return op->tries++ < LEASE_TRIES ? wait_for_lease(set, op->req, now_ms, op) : QG_E_EMPTY;
 	qg_err err = fair_share(core, op->req, &k, qg_clock_elapsed_ms(), retry_after_s);
 	if (err == QG_OK)
-		take_from_set(set, op->req, now_ms, ids, keys);
+		take_from_set(set, op->req, now_ms, got);
 	return err;
 }
 
 /* --- entry ----------------------------------------------------------------------- */
 
+/* What a request with additional slaves tells of its keys, kept until their
+ * records are stored. */
+typedef struct hops_told {
+	qg_issue_done *done;
+	void *ctx;
+	uint32_t hops[];
+} hops_told;
+
 static void
-issue_deliver(issue_op *op, qg_err err, qg_uuid *ids, qg_secret **keys, uint32_t retry_after_s)
+tell_hops(void *ctx, qg_issue_result *r)
 {
-	if (err == QG_OK && op->req->n_extra > 0) {
-		qg_records_issue(op->core, op->req, false, ids, keys, op->done, op->ctx);
+	hops_told *t = ctx;
+	r->hops = t->hops;
+	t->done(t->ctx, r);
+	free(t);
+}
+
+static void
+issue_extra(issue_op *op, const issued *got, qg_secret **keys)
+{
+	const qg_issue_request *req = op->req;
+	hops_told *t = malloc(sizeof *t + got->n * sizeof t->hops[0]);
+	if (t == NULL) {
+		op->done(op->ctx, &(qg_issue_result){.err = QG_E_IO});
 		return;
 	}
-	qg_issue_result r = {.err = err, .ids = ids, .retry_after_s = retry_after_s};
+	t->done = op->done;
+	t->ctx = op->ctx;
+	memcpy(t->hops, got->hops, got->n * sizeof t->hops[0]);
+	qg_records_issue(op->core, req, false, got->ids, keys, tell_hops, t);
+}
+
+static void
+issue_deliver(issue_op *op, qg_err err, const issued *got, qg_secret **keys, uint32_t retry_after_s)
+{
+	if (err == QG_OK && op->req->n_extra > 0) {
+		issue_extra(op, got, keys);
+		return;
+	}
+	qg_issue_result r = {.err = err, .ids = got->ids, .hops = got->hops, .retry_after_s = retry_after_s};
 	if (err == QG_OK) {
 		r.keys = *keys;
 		*keys = NULL;
@@ -296,6 +359,7 @@ static void
 issue_try(issue_op *op)
 {
 	static _Thread_local qg_uuid ids[QG_KEYSTORE_KEYS_MAX];
+	static _Thread_local uint32_t hops[QG_KEYSTORE_KEYS_MAX];
 	const qg_issue_request *req = op->req;
 	const char *home = qg_directory_home(op->core->part.directory, req->slave);
 	source_set set;
@@ -310,18 +374,17 @@ issue_try(issue_op *op)
 	}
 	if (err == QG_OK)
 		err = choose_streams(op->core, req, home, &set);
-	if (err == QG_OK && req->min_hops > 0)
-		err = QG_E_STATE; /* a link's keys pass no trusted node */
 	if (err == QG_OK && qg_secret_new((size_t)req->number * req->size_bytes, &keys) != QG_OK)
 		err = QG_E_IO;
+	issued got = {.ids = ids, .hops = hops, .keys = keys};
 	if (err == QG_OK) {
 		lock_all(&set);
-		err = issue_locked(op, &set, ids, keys, &retry_after_s);
+		err = issue_locked(op, &set, &got, &retry_after_s);
 		unlock_all(&set);
 	}
 	if (err == QG_E_AGAIN)
 		return;
-	issue_deliver(op, err, ids, &keys, retry_after_s);
+	issue_deliver(op, err, &got, &keys, retry_after_s);
 	free(op);
 }
 

@@ -94,19 +94,24 @@ mask(uint8_t *out, const uint8_t *data, const uint8_t *pad, const uint8_t *unmas
 }
 
 static qg_err
-take_pad(qg_stream *link, size_t data_len, qg_pad_use *use, qg_secret **out)
+take_pad(qg_stream *link, size_t data_len, qg_pad_use *use, qg_secret **out, qg_waiter *w)
 {
 	pthread_mutex_lock(&link->lock);
 	qg_err err = link->stopping ? QG_E_CLOSED : qg_pads_take(link, data_len, use, out, NULL);
+	if (err == QG_E_EMPTY && w != NULL && qg_pads_wait(link, w) == QG_OK)
+		err = QG_E_AGAIN;
 	pthread_mutex_unlock(&link->lock);
 	return err;
 }
 
-static void
-settle(qg_stream *link, const qg_pad_use *use)
+void
+qg_masked_settle(qg_stream *link, const qg_pad_use *use, bool disown)
 {
 	pthread_mutex_lock(&link->lock);
-	qg_pads_settle(link, use);
+	if (disown)
+		qg_pads_disown(link, use); /* settles, too */
+	else
+		qg_pads_settle(link, use);
 	pthread_mutex_unlock(&link->lock);
 }
 
@@ -115,13 +120,22 @@ qg_masked_seal(qg_stream *link, void *message, qg_kms_masked *masked, qg_masked_
 	       const uint8_t *data, size_t data_len, const uint8_t *unmask, qg_pad_use *use,
 	       qg_secret **answer_key)
 {
+	return qg_masked_seal_or_wait(link, message, masked, canonical, data, data_len, unmask, use, answer_key,
+				      NULL);
+}
+
+qg_err
+qg_masked_seal_or_wait(qg_stream *link, void *message, qg_kms_masked *masked, qg_masked_canonical *canonical,
+		       const uint8_t *data, size_t data_len, const uint8_t *unmask, qg_pad_use *use,
+		       qg_secret **answer_key, qg_waiter *w)
+{
 	if (data_len == 0 || data_len > QG_KMS_DATA_MAX)
 		return QG_E_INVAL;
 	QG_SECRET_AUTO *pad = NULL;
 	QG_SECRET_AUTO *key = NULL;
 	qg_err err = qg_secret_new(QG_MAC_KEY_BYTES, &key);
 	if (err == QG_OK)
-		err = take_pad(link, data_len, use, &pad);
+		err = take_pad(link, data_len, use, &pad, w);
 	if (err != QG_OK)
 		return err;
 	int n = snprintf(masked->link, sizeof masked->link, "%s", link->cfg->name);
@@ -136,7 +150,7 @@ qg_masked_seal(qg_stream *link, void *message, qg_kms_masked *masked, qg_masked_
 	if (err == QG_OK)
 		err = qg_secret_append(key, pad->data + ANSWER_KEY_AT, QG_MAC_KEY_BYTES);
 	if (err != QG_OK) {
-		settle(link, use);
+		qg_masked_settle(link, use, false);
 		return err;
 	}
 	*answer_key = key;

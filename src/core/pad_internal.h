@@ -48,6 +48,12 @@ void qg_pads_left(qg_segment *s);
  * made, so that the applications' segments go on. */
 bool qg_pads_far_full(qg_stream *st);
 
+/* Likewise for an application segment, while node key is short: keys that nobody
+ * fetches at the far end must not keep the links from relaying. Until then
+ * (qg_pads_app_held) no application segment is offered. */
+bool qg_pads_app_full(qg_stream *st);
+bool qg_pads_app_held(const qg_stream *st);
+
 /* The neighbour answered get_status: what was restored may be used. Before, a
  * store that was put back together with its anchor would not be noticed. */
 void qg_pads_agreed(qg_stream *st);
@@ -88,6 +94,11 @@ typedef struct qg_pad_use {
  * stops, w is not called. QG_E_RANGE: it would take more ranges than a message
  * has. QG_E_INVAL: data_len is more than QG_KMS_DATA_MAX. */
 qg_err qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out, qg_waiter *w) QG_CHECKED;
+
+/* After QG_E_EMPTY, under the same hold of the lock: waits for the opening that
+ * is under way, which ends soon. QG_OK: w is called then, as above. QG_E_EMPTY:
+ * none is. */
+qg_err qg_pads_wait(qg_stream *st, qg_waiter *w) QG_CHECKED;
 
 /* The message was answered, or failed: its segments need not stay named for it. */
 void qg_pads_settle(qg_stream *st, const qg_pad_use *use);

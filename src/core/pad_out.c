@@ -328,6 +328,17 @@ wait_for_more(qg_stream *st, qg_waiter *w)
 	q->waiters = w;
 }
 
+qg_err
+qg_pads_wait(qg_stream *st, qg_waiter *w)
+{
+	qg_pads *q = st->pads;
+	if (!q->job || st->stopping)
+		return QG_E_EMPTY;
+	w->next = q->waiters;
+	q->waiters = w;
+	return QG_OK;
+}
+
 /* The pools may be short now. */
 static void
 wake_intake(qg_stream *st)

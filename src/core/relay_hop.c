@@ -11,7 +11,7 @@
  * is all there is of it here, for as long as it is under way. */
 
 #define HOP_MARGIN_MS 100 /* that each hop keeps of the time allowed */
-#define OPEN_TRIES 4      /* node segments being opened */
+#define OPEN_TRIES 4      /* while node key is being opened */
 
 typedef struct forward_in {
 	qg_waiter waiter; /* first member */
@@ -20,7 +20,8 @@ typedef struct forward_in {
 	qg_peer_answer *answer;
 	void *ctx;
 	uint64_t came_ms;
-	unsigned tries;
+	uint32_t allowed_ms;       /* for the rest of the way */
+	unsigned tries;            /* at node key being opened, theirs and then ours */
 	uint8_t tag[QG_MAC_BYTES]; /* of the message as it came */
 	qg_secret *keys;           /* the answer's key, then the pad of the data */
 	qg_kms_forward m;          /* as it came, then as it goes on */
@@ -118,16 +119,6 @@ answer_verifies(const forward_in *in, const qg_kms_forward_answer *a)
 }
 
 static void
-settle(forward_in *in, bool disown)
-{
-	pthread_mutex_lock(&in->link->lock);
-	if (disown)
-		qg_pads_disown(in->link, &in->use);
-	qg_pads_settle(in->link, &in->use);
-	pthread_mutex_unlock(&in->link->lock);
-}
-
-static void
 next_answered(forward_in *in, const qg_kms_forward_answer *a)
 {
 	const char *why = a->result == QG_KMS_FORWARD_REFUSED ? "it refuses what it should take"
@@ -154,7 +145,7 @@ forward_done(void *ctx, qg_err err, int http_status, const char *body, size_t le
 	qg_kms_forward_answer a = {.result = QG_KMS_FORWARD_DOWN};
 	bool answered = err == QG_OK && http_status == 200;
 	bool readable = answered && qg_kms_forward_answer_decode(body, len, &a) == QG_OK;
-	settle(in, readable && a.result == QG_KMS_FORWARD_NO_PAD);
+	qg_masked_settle(in->link, &in->use, readable && a.result == QG_KMS_FORWARD_NO_PAD);
 	if (readable) {
 		next_answered(in, &a);
 	} else if (answered) {
@@ -194,29 +185,65 @@ judge_link(const forward_in *in, size_t need)
 	return ready - need < own ? QG_KMS_FORWARD_BUSY : QG_KMS_FORWARD_DELIVERED;
 }
 
-static qg_kms_forward_result
-mask_again(forward_in *in)
-{
-	size_t n = in->m.masked.data_len;
-	qg_err err = qg_masked_seal(in->link, &in->m, &in->m.masked, qg_masked_forward_canonical,
-				    in->m.masked.data, n, in->keys->data + QG_MAC_KEY_BYTES, &in->use,
-				    &in->next_key);
-	if (err != QG_OK)
-		return err == QG_E_EMPTY || err == QG_E_RANGE ? QG_KMS_FORWARD_STARVING : QG_KMS_FORWARD_DOWN;
-	/* What is left is the answer's key. */
-	qg_wipe(in->keys->data + QG_MAC_KEY_BYTES, in->keys->len - QG_MAC_KEY_BYTES);
-	in->keys->len = QG_MAC_KEY_BYTES;
-	return QG_KMS_FORWARD_DELIVERED;
-}
-
 /* The time that is left for the rest of the way; 0: none. */
 static uint32_t
 time_left_ms(const forward_in *in)
 {
-	uint32_t most = in->core->part.cfg->relay_timeout_ms;
-	uint32_t allowed = in->m.timeout_ms < most ? in->m.timeout_ms : most;
 	uint64_t spent = qg_clock_elapsed_ms() - in->came_ms + HOP_MARGIN_MS;
-	return spent < allowed ? (uint32_t)(allowed - spent) : 0;
+	return spent < in->allowed_ms ? (uint32_t)(in->allowed_ms - spent) : 0;
+}
+
+/* QG_E_AGAIN: it is gone from here. */
+static qg_err
+mask_again(forward_in *in)
+{
+	in->m.timeout_ms = time_left_ms(in);
+	if (in->m.timeout_ms == 0)
+		return QG_E_TIMEOUT;
+	bool wait = ++in->tries < OPEN_TRIES;
+	qg_err err = qg_masked_seal_or_wait(in->link, &in->m, &in->m.masked, qg_masked_forward_canonical,
+					    in->m.masked.data, in->m.masked.data_len,
+					    in->keys->data + QG_MAC_KEY_BYTES, &in->use, &in->next_key,
+					    wait ? &in->waiter : NULL);
+	if (err != QG_OK)
+		return err;
+	/* What is left is the answer's key. */
+	qg_wipe(in->keys->data + QG_MAC_KEY_BYTES, in->keys->len - QG_MAC_KEY_BYTES);
+	in->keys->len = QG_MAC_KEY_BYTES;
+	return QG_OK;
+}
+
+static void
+mask_and_send(forward_in *in)
+{
+	qg_err err = mask_again(in);
+	if (err == QG_E_AGAIN)
+		return;
+	if (err != QG_OK) {
+		bool busy = err == QG_E_TIMEOUT, dry = err == QG_E_EMPTY || err == QG_E_RANGE;
+		finish(in, busy ? QG_KMS_FORWARD_BUSY : dry ? QG_KMS_FORWARD_STARVING : QG_KMS_FORWARD_DOWN);
+		return;
+	}
+	char *text = malloc(QG_KMS_MSG_MAX);
+	size_t len = 0;
+	err = text == NULL ? QG_E_NOMEM : qg_kms_forward_encode(&in->m, text, QG_KMS_MSG_MAX, &len);
+	if (err == QG_OK)
+		err = forward_send(in, text, len);
+	free(text);
+	if (err != QG_OK) {
+		qg_masked_settle(in->link, &in->use, false);
+		next_failed(in, QG_E_CLOSED);
+	}
+}
+
+static void
+mask_later(qg_waiter *w, qg_err err)
+{
+	forward_in *in = (forward_in *)w;
+	if (err == QG_OK)
+		mask_and_send(in);
+	else
+		finish(in, err == QG_E_CLOSED ? QG_KMS_FORWARD_DOWN : QG_KMS_FORWARD_STARVING);
 }
 
 static void
@@ -224,32 +251,20 @@ pass_on(forward_in *in)
 {
 	size_t n = in->m.masked.data_len;
 	in->m.hop++;
-	in->m.timeout_ms = time_left_ms(in);
+	in->tries = 0;
+	in->waiter.again = mask_later;
 	qg_kms_forward_result result = QG_KMS_FORWARD_DELIVERED;
 	in->link = qg_masked_link(in->core, next_hop(in), false);
-	if (in->m.timeout_ms == 0 ||
-	    !qg_relay_quota(in->core, in->neighbour, in->m.path[0], in->m.stream, n))
+	if (!qg_relay_quota(in->core, in->neighbour, in->m.path[0], in->m.stream, n))
 		result = QG_KMS_FORWARD_BUSY;
 	else if (in->link == NULL)
 		result = QG_KMS_FORWARD_DOWN;
 	else
 		result = judge_link(in, n);
 	if (result == QG_KMS_FORWARD_DELIVERED)
-		result = mask_again(in);
-	if (result != QG_KMS_FORWARD_DELIVERED) {
+		mask_and_send(in);
+	else
 		finish(in, result);
-		return;
-	}
-	char *text = malloc(QG_KMS_MSG_MAX);
-	size_t len = 0;
-	qg_err err = text == NULL ? QG_E_NOMEM : qg_kms_forward_encode(&in->m, text, QG_KMS_MSG_MAX, &len);
-	if (err == QG_OK)
-		err = forward_send(in, text, len);
-	free(text);
-	if (err != QG_OK) {
-		settle(in, false);
-		next_failed(in, QG_E_CLOSED);
-	}
 }
 
 /* --- what came ------------------------------------------------------------------------- */
@@ -361,6 +376,8 @@ qg_forward_receive(struct qg_core *core, const char *neighbour, const char *body
 		finish_status(in, 400);
 		return;
 	}
+	uint32_t most = core->part.cfg->relay_timeout_ms;
+	in->allowed_ms = in->m.timeout_ms < most ? in->m.timeout_ms : most;
 	memcpy(in->tag, in->m.masked.mac, sizeof in->tag);
 	const char *why = why_misdirected(in);
 	if (why != NULL) {

@@ -73,6 +73,16 @@ qg_err qg_masked_seal(qg_stream *link, void *message, qg_kms_masked *masked, qg_
 		      const uint8_t *data, size_t data_len, const uint8_t *unmask, qg_pad_use *use,
 		      qg_secret **answer_key) QG_CHECKED;
 
+/* The same; but where node key is being opened, w is called when it is, with
+ * the outcome and without locks: QG_E_AGAIN, then call again. */
+qg_err qg_masked_seal_or_wait(qg_stream *link, void *message, qg_kms_masked *masked, qg_masked_canonical *canonical,
+			      const uint8_t *data, size_t data_len, const uint8_t *unmask, qg_pad_use *use,
+			      qg_secret **answer_key, qg_waiter *w) QG_CHECKED;
+
+/* The message was answered, or failed: its node key need not stay named. With
+ * `disown` the neighbour has no such node key. Locks the link meanwhile. */
+void qg_masked_settle(qg_stream *link, const qg_pad_use *use, bool disown);
+
 /* The message came from `neighbour`: finds the link stream, verifies, opens and
  * spends. On QG_OK *keys holds the answer's key (32 bytes), then the pad for the
  * data. QG_E_AGAIN: w is called later, then call again. QG_E_NOTFOUND (no such
@@ -117,6 +127,8 @@ qg_kms_forward_result qg_relay_take(struct qg_core *core, const qg_kms_forward *
 void qg_relay_part_free(qg_segment *s);
 void qg_report_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
 		       qg_peer_answer *answer, void *ctx); /* link_state.c */
+qg_err qg_link_state_new(struct qg_core *core) QG_CHECKED; /* sets core->link_state */
+void qg_link_state_free(struct qg_core *core);
 /* Tells the neighbours how our links are, when it changed or is due. */
 void qg_link_state_step(struct qg_core *core, uint64_t now_ms);
 

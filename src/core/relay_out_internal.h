@@ -51,6 +51,7 @@ struct qg_relay_out {
 	unsigned flying, window;
 	uint64_t at_ms;                           /* nothing is sent before */
 	unsigned backoff_ms, full_ms;
+	unsigned faults, openings;                /* in a row */
 	unsigned given_up;                        /* segments in a row */
 	struct {
 		const char *at;
@@ -84,6 +85,9 @@ void qg_relay_out_shorten(qg_relay_send *t, uint32_t n);
 bool qg_relay_out_landed(qg_relay_send *t, bool acked);
 /* What an answer, or none, says of the way. */
 void qg_relay_out_fault(qg_relay_send *t, size_t at, qg_route_fault fault, uint64_t now_ms);
+/* The link has node key, but none of it open yet: soon again. False: it takes
+ * too long. */
+bool qg_relay_out_opening(qg_stream *st, uint64_t now_ms);
 void qg_relay_out_full(qg_stream *st, uint64_t now_ms);
 void qg_relay_out_ask(qg_stream *st);
 void qg_relay_out_give_up(qg_stream *st, bool mismatch, const char *why);

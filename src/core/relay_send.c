@@ -108,23 +108,13 @@ judge(qg_relay_send *t, const qg_kms_forward_answer *a)
 }
 
 static void
-settle(qg_relay_send *t, bool disown)
-{
-	pthread_mutex_lock(&t->link->lock);
-	if (disown)
-		qg_pads_disown(t->link, &t->use);
-	qg_pads_settle(t->link, &t->use);
-	pthread_mutex_unlock(&t->link->lock);
-}
-
-static void
 relay_answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
 	qg_relay_send *t = ctx;
 	qg_kms_forward_answer a = {.result = QG_KMS_FORWARD_DOWN};
 	bool answered = err == QG_OK && http_status == 200;
 	bool readable = answered && qg_kms_forward_answer_decode(body, len, &a) == QG_OK;
-	settle(t, readable && a.result == QG_KMS_FORWARD_NO_PAD);
+	qg_masked_settle(t->link, &t->use, readable && a.result == QG_KMS_FORWARD_NO_PAD);
 	if (!answered)
 		failed(t, 0, QG_ROUTE_DOWN);
 	else if (!readable)
@@ -137,6 +127,26 @@ relay_answered(void *ctx, qg_err err, int http_status, const char *body, size_t 
 		wrong(t, "its answer does not verify");
 	else
 		judge(t, &a);
+}
+
+/* Nothing open to mask with. */
+static void
+starving(qg_relay_send *t)
+{
+	qg_stream *st = t->stream;
+	bool soon = false;
+	pthread_mutex_lock(&t->link->lock);
+	bool more = qg_pads_ready_bytes(t->link) > qg_pads_open_bytes(t->link);
+	pthread_mutex_unlock(&t->link->lock);
+	pthread_mutex_lock(&st->lock);
+	if (more && qg_relay_out_opening(st, qg_clock_elapsed_ms())) {
+		(void)qg_relay_out_landed(t, false);
+		qg_relay_send_free(t);
+		soon = true;
+	}
+	pthread_mutex_unlock(&st->lock);
+	if (!soon)
+		failed(t, 0, QG_ROUTE_STARVING);
 }
 
 /* --- sending ------------------------------------------------------------------------ */
@@ -216,10 +226,12 @@ qg_relay_send_go(qg_relay_send *t)
 		QG_RELAY_COUNT(core, sent, 1);
 		err = send_sealed(t, m, text);
 		if (err != QG_OK)
-			settle(t, false);
+			qg_masked_settle(t->link, &t->use, false);
 	}
-	if (err != QG_OK)
-		failed(t, 0, err == QG_E_EMPTY || err == QG_E_RANGE ? QG_ROUTE_STARVING : QG_ROUTE_DOWN);
+	if (err == QG_E_EMPTY || err == QG_E_RANGE)
+		starving(t);
+	else if (err != QG_OK)
+		failed(t, 0, QG_ROUTE_DOWN);
 	free(text);
 	free(m);
 }

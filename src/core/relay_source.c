@@ -10,6 +10,10 @@
 #define BATCH_MAX 8192      /* bytes of key in one message */
 #define FAULT_MS 50
 #define FAULT_MAX_MS 2000
+#define FAULTS_FREE 3       /* in a row before the pauses grow: another route may do */
+#define NO_ROUTE_MS 200     /* nothing is sent to find out */
+#define OPENING_MS 10
+#define OPENING_MAX 50      /* in a row, for node key that is being opened */
 #define FULL_MS 1000
 #define FULL_MAX_MS 10000
 #define REROUTE_MS 1000     /* costs change */
@@ -244,7 +248,7 @@ back_off(struct qg_relay_out *r, uint64_t now_ms)
 {
 	if (now_ms < r->at_ms)
 		return; /* one of several that failed together */
-	r->backoff_ms = r->backoff_ms < FAULT_MS ? FAULT_MS : r->backoff_ms * 2;
+	r->backoff_ms = r->faults++ < FAULTS_FREE ? FAULT_MS : r->backoff_ms * 2;
 	if (r->backoff_ms > FAULT_MAX_MS)
 		r->backoff_ms = FAULT_MAX_MS;
 	r->at_ms = now_ms + r->backoff_ms;
@@ -259,7 +263,8 @@ no_route(qg_stream *st, size_t n, uint64_t now_ms)
 		qg_log(QG_LOG_WARN, "relay", "event=relay_no_route stream=%s found=%zu wanted=%u", st->cfg->name,
 		       n, paths_wanted(st));
 	r->told_none = true;
-	back_off(r, now_ms);
+	r->reroute = true;
+	r->at_ms = now_ms + NO_ROUTE_MS;
 }
 
 /* The shares of a segment are drawn once: all but the last at random. */
@@ -438,7 +443,7 @@ acknowledged(struct qg_relay_out *r, const qg_relay_send *t)
 	mark(r, t, 0, QG_RELAY_ACKED);
 	r->left -= t->count;
 	r->window = r->window >= QG_RELAY_WINDOW / 2 ? QG_RELAY_WINDOW : (r->window < 1 ? 1 : r->window) * 2;
-	r->backoff_ms = r->full_ms = 0;
+	r->faults = r->openings = r->full_ms = 0;
 	r->at_ms = 0;
 	if (r->n_told > 0)
 		qg_log(QG_LOG_INFO, "relay", "event=relay_recovered stream=%s", t->stream->cfg->name);
@@ -498,6 +503,18 @@ qg_relay_out_fault(qg_relay_send *t, size_t at, qg_route_fault fault, uint64_t n
 	tell_fault(t->stream, t->route.node[at], t->route.node[at + 1], fault, now_ms);
 	r->reroute = true;
 	back_off(r, now_ms);
+}
+
+bool
+qg_relay_out_opening(qg_stream *st, uint64_t now_ms)
+{
+	struct qg_relay_out *r = st->relay;
+	if (r->openings >= OPENING_MAX)
+		return false;
+	r->openings++;
+	if (r->at_ms < now_ms + OPENING_MS)
+		r->at_ms = now_ms + OPENING_MS;
+	return true;
 }
 
 void

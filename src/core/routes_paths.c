@@ -69,7 +69,7 @@ flow_init(flow *f, const qg_graph *g, uint32_t s, uint32_t t, uint64_t charge)
 	f->head = calloc(f->n_vertices, sizeof *f->head);
 	f->dist = calloc(f->n_vertices, sizeof *f->dist);
 	f->via = calloc(f->n_vertices, sizeof *f->via);
-	f->queue = calloc(f->n_vertices, sizeof *f->queue);
+	f->queue = calloc(f->n_vertices + 1, sizeof *f->queue);
 	f->queued = calloc(f->n_vertices, sizeof *f->queued);
 	if (f->arc == NULL || f->head == NULL || f->dist == NULL || f->via == NULL || f->queue == NULL ||
 	    f->queued == NULL) {
@@ -97,7 +97,7 @@ relax(flow *f, uint32_t v, size_t *end)
 		if (!f->queued[a->to]) {
 			f->queued[a->to] = true;
 			f->queue[*end] = a->to;
-			*end = (*end + 1) % f->n_vertices;
+			*end = (*end + 1) % (f->n_vertices + 1);
 		}
 	}
 }
@@ -110,13 +110,13 @@ augment(flow *f)
 	for (size_t v = 0; v < f->n_vertices; v++)
 		f->dist[v] = FAR;
 	f->dist[f->s] = 0;
-	size_t begin = 0, end = 1 % f->n_vertices;
+	size_t begin = 0, end = 1;
 	f->queue[0] = f->s;
 	f->queued[f->s] = true;
-	/* A vertex stands in the queue at most once, so there is always room. */
+	/* A vertex stands in the queue at most once, so it never fills up. */
 	do {
 		uint32_t v = f->queue[begin];
-		begin = (begin + 1) % f->n_vertices;
+		begin = (begin + 1) % (f->n_vertices + 1);
 		f->queued[v] = false;
 		relax(f, v, &end);
 	} while (begin != end);
@@ -226,19 +226,13 @@ find_short(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned max_a
 	return qg_paths_bounded(g, s, t, k, max_arcs, out, have);
 }
 
-qg_err
-qg_paths_find(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned max_arcs, qg_path *out, size_t *n)
+/* As many as there are, the cheapest; path[] has room for k. */
+static qg_err
+find_all(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned max_arcs, qg_path *path, size_t *n)
 {
-	qg_path path[QG_PATHS_MAX];
-	if (k > QG_PATHS_MAX)
-		k = QG_PATHS_MAX;
-	if (max_arcs > QG_KMS_PATH_MAX - 1)
-		max_arcs = QG_KMS_PATH_MAX - 1;
-	size_t found = 0;
 	bool have = false;
-	if (s == t || max_arcs == 0)
-		k = 0;
 	while (k > 0 && !have) {
+		size_t found = 0;
 		qg_err err = qg_paths_flow(g, s, t, k, max_arcs, 0, path, &found, &have);
 		k = (unsigned)found;
 		if (err == QG_OK && !have)
@@ -248,8 +242,98 @@ qg_paths_find(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned ma
 		k -= !have;
 	}
 	qsort(path, k, sizeof path[0], by_cost);
-	for (size_t i = 0; i < k; i++)
-		out[i] = path[i];
 	*n = k;
+	return QG_OK;
+}
+
+/* --- what is near enough ----------------------------------------------------------- */
+
+typedef struct near_graph {
+	qg_graph graph;
+	uint32_t *first;
+	qg_graph_arc *arc;
+	unsigned *from_s, *to_t; /* arcs at least, up to max_arcs + 1 */
+} near_graph;
+
+static void
+near_free(near_graph *w)
+{
+	free(w->first);
+	free(w->arc);
+	free(w->from_s);
+	free(w->to_t);
+}
+
+static void
+measure(const qg_graph *g, uint32_t s, uint32_t t, unsigned max_arcs, near_graph *w)
+{
+	for (uint32_t v = 0; v < g->n_nodes; v++) {
+		w->from_s[v] = v == s ? 0 : max_arcs + 1;
+		w->to_t[v] = v == t ? 0 : max_arcs + 1;
+	}
+	bool nearer = true;
+	while (nearer) {
+		nearer = false;
+		for (uint32_t v = 0; v < g->n_nodes; v++)
+			for (uint32_t i = g->first[v]; i < g->first[v + 1]; i++) {
+				uint32_t to = g->arc[i].to;
+				if (w->from_s[v] + 1 < w->from_s[to]) {
+					w->from_s[to] = w->from_s[v] + 1;
+					nearer = true;
+				}
+				if (w->to_t[to] + 1 < w->to_t[v]) {
+					w->to_t[v] = w->to_t[to] + 1;
+					nearer = true;
+				}
+			}
+	}
+}
+
+/* The arcs that a path of at most max_arcs can take. */
+static qg_err
+near_init(near_graph *w, const qg_graph *g, uint32_t s, uint32_t t, unsigned max_arcs)
+{
+	*w = (near_graph){.first = calloc(g->n_nodes + 1, sizeof *w->first),
+			  .arc = calloc((size_t)g->first[g->n_nodes] + 1, sizeof *w->arc),
+			  .from_s = calloc(g->n_nodes + 1, sizeof *w->from_s),
+			  .to_t = calloc(g->n_nodes + 1, sizeof *w->to_t)};
+	if (w->first == NULL || w->arc == NULL || w->from_s == NULL || w->to_t == NULL) {
+		near_free(w);
+		return QG_E_NOMEM;
+	}
+	measure(g, s, t, max_arcs, w);
+	uint32_t n = 0;
+	for (uint32_t v = 0; v < g->n_nodes; v++) {
+		for (uint32_t i = g->first[v]; i < g->first[v + 1]; i++)
+			if (w->from_s[v] + 1 + w->to_t[g->arc[i].to] <= max_arcs)
+				w->arc[n++] = g->arc[i];
+		w->first[v + 1] = n;
+	}
+	w->graph = (qg_graph){.n_nodes = g->n_nodes, .first = w->first, .arc = w->arc};
+	return QG_OK;
+}
+
+qg_err
+qg_paths_find(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned max_arcs, qg_path *out, size_t *n)
+{
+	qg_path path[QG_PATHS_MAX];
+	near_graph w;
+	if (k > QG_PATHS_MAX)
+		k = QG_PATHS_MAX;
+	if (max_arcs > QG_KMS_PATH_MAX - 1)
+		max_arcs = QG_KMS_PATH_MAX - 1;
+	if (s == t)
+		k = 0;
+	qg_err err = near_init(&w, g, s, t, max_arcs);
+	if (err != QG_OK)
+		return err;
+	size_t found = 0;
+	err = find_all(&w.graph, s, t, k, max_arcs, path, &found);
+	near_free(&w);
+	if (err != QG_OK)
+		return err;
+	for (size_t i = 0; i < found; i++)
+		out[i] = path[i];
+	*n = found;
 	return QG_OK;
 }

@@ -182,21 +182,41 @@ qg_014_status_json(const qg_014_status *st, char *buf, size_t room)
 #define ID "{\"key_ID\":\""
 #define KEY "\",\"key\":\""
 #define END "\"}"
+#define HOPS "\",\"key_extension\":{\"hops\":"
+#define HOPS_END "}}"
+#define HOPS_ROOM 11 /* digits of a uint32_t, NUL */
 #define TAIL "]}"
 #define LEN(literal) (sizeof(literal) - 1)
 #define ID_CHARS (QG_UUID_TEXT - 1)
 
+/* The hops of a key as text, its length; 0: they are not told. */
+static size_t
+hops_text(const qg_014_hops *hops, size_t i, char shown[HOPS_ROOM])
+{
+	const uint32_t value = hops == NULL || hops->of == NULL ? 0 : hops->of[i];
+	if (hops == NULL || (value == 0 && !hops->all))
+		return 0;
+	const int n = snprintf(shown, HOPS_ROOM, "%" PRIu32, value);
+	assert(n > 0 && n < HOPS_ROOM);
+	return (size_t)n;
+}
+
 /* Bytes of all keys and length of the container. At most 1,024 keys of 65,535
  * bytes, which no size_t overflows at. */
 static void
-measure(size_t n, const uint16_t *sizes, uint32_t size_bytes, size_t *key_bytes, size_t *text_len)
+measure(size_t n, const uint16_t *sizes, uint32_t size_bytes, const qg_014_hops *hops, size_t *key_bytes,
+	size_t *text_len)
 {
+	char shown[HOPS_ROOM];
 	*key_bytes = 0;
 	*text_len = LEN(HEAD) + n * (LEN(ID) + ID_CHARS + LEN(KEY) + LEN(END)) + (n - 1) + LEN(TAIL);
 	for (size_t i = 0; i < n; i++) {
 		const size_t size = sizes != NULL ? sizes[i] : size_bytes;
 		*key_bytes += size;
 		*text_len += QG_BASE64_LEN(size);
+		const size_t digits = hops_text(hops, i, shown);
+		if (digits > 0)
+			*text_len += LEN(HOPS) + digits + LEN(HOPS_END) - LEN(END);
 	}
 }
 
@@ -211,24 +231,29 @@ write_literal(char *at, const char *literal, size_t len)
 
 /* The UUID's NUL is written over by what follows. */
 static char *
-write_key(char *at, const qg_uuid *id, const uint8_t *key, size_t size)
+write_key(char *at, const qg_uuid *id, const uint8_t *key, size_t size, const char *hops, size_t digits)
 {
 	at = WRITE(at, ID);
 	qg_uuid_format(id, at);
 	at = WRITE(at + ID_CHARS, KEY);
 	qg_base64_encode(key, size, at);
-	return WRITE(at + QG_BASE64_LEN(size), END);
+	at += QG_BASE64_LEN(size);
+	if (digits == 0)
+		return WRITE(at, END);
+	at = WRITE(at, HOPS);
+	at = write_literal(at, hops, digits);
+	return WRITE(at, HOPS_END);
 }
 
 qg_err
 qg_014_container(const qg_uuid *ids, size_t n, const qg_secret *keys, const uint16_t *sizes,
-		 uint32_t size_bytes, qg_secret **out)
+		 uint32_t size_bytes, const qg_014_hops *hops, qg_secret **out)
 {
 	if (n == 0 || n > QG_KEYSTORE_KEYS_MAX || size_bytes > UINT16_MAX)
 		return QG_E_CORRUPT;
 	size_t key_bytes;
 	size_t text_len;
-	measure(n, sizes, size_bytes, &key_bytes, &text_len);
+	measure(n, sizes, size_bytes, hops, &key_bytes, &text_len);
 	if (keys == NULL || keys->len != key_bytes)
 		return QG_E_CORRUPT;
 	qg_secret *body = NULL;
@@ -237,10 +262,12 @@ qg_014_container(const qg_uuid *ids, size_t n, const qg_secret *keys, const uint
 	char *at = WRITE((char *)body->data, HEAD);
 	const uint8_t *key = keys->data;
 	for (size_t i = 0; i < n; i++) {
+		char shown[HOPS_ROOM];
 		const size_t size = sizes != NULL ? sizes[i] : size_bytes;
+		const size_t digits = hops_text(hops, i, shown);
 		if (i > 0)
 			at = WRITE(at, ",");
-		at = write_key(at, &ids[i], key, size);
+		at = write_key(at, &ids[i], key, size, shown, digits);
 		key += size;
 	}
 	at = WRITE(at, TAIL);

@@ -37,7 +37,7 @@ on_fetched(void *ctx, qg_fetch_result *result)
 	const qg_fetch_request *req = &job->req;
 	qg_err err = result->err;
 	if (err == QG_OK)
-		err = qg_014_container(req->ids, req->n, result->keys, result->sizes, 0,
+		err = qg_014_container(req->ids, req->n, result->keys, result->sizes, 0, NULL,
 				       &job->late.outcome.body);
 	qg_secret_free(&result->keys);
 	job->late.outcome.err = err;

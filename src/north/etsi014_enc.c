@@ -12,6 +12,7 @@
 typedef struct enc_job {
 	qg_014_late late; /* first */
 	qg_issue_request req;
+	bool asks_hops;
 	const char *strings[]; /* additional slaves; their text follows */
 } enc_job;
 
@@ -20,9 +21,10 @@ on_issued(void *ctx, qg_issue_result *result)
 {
 	enc_job *job = ctx;
 	const qg_issue_request *req = &job->req;
+	const qg_014_hops hops = {.of = result->hops, .all = job->asks_hops};
 	qg_err err = result->err;
 	if (err == QG_OK)
-		err = qg_014_container(result->ids, req->number, result->keys, NULL, req->size_bytes,
+		err = qg_014_container(result->ids, req->number, result->keys, NULL, req->size_bytes, &hops,
 				       &job->late.outcome.body);
 	qg_secret_free(&result->keys);
 	job->late.outcome.err = err;
@@ -61,6 +63,7 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
 		return NULL;
 	char *at = (char *)(job->strings + r->n_extra);
 	job->late.fini = NULL;
+	job->asks_hops = r->asks_hops;
 	job->req = (qg_issue_request){
 		.master = keep(&at, call->master),
 		.slave = keep(&at, call->slave),
@@ -82,10 +85,11 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
 static bool
 is_tellable(const char *sae)
 {
-	size_t n = 0;
-	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
-		n++;
-	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
+	const size_t n = strnlen(sae, QG_KMS_SAE_MAX + 1);
+	for (size_t i = 0; i < n; i++)
+		if (sae[i] < 0x20 || sae[i] > 0x7e)
+			return false;
+	return n <= QG_KMS_SAE_MAX;
 }
 
 /* Additional slaves must exist and be allowed, wherever they live. One that

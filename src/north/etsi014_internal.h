@@ -49,6 +49,7 @@ typedef struct qg_014_enc_request {
 	uint32_t size_bits;
 	uint32_t max_age_ms;         /* 0: any */
 	uint32_t min_hops, max_hops; /* 0 and UINT32_MAX: any */
+	bool asks_hops;              /* one of the two was given */
 	const char *extra[QG_014_EXTRA_MAX]; /* views into json */
 	size_t n_extra;
 	struct json_t *json; /* NULL for the GET form */
@@ -169,11 +170,17 @@ void qg_014_answer(qg_http_request *http, qg_014_outcome *o);
 /* The fixed text for the audit. */
 const char *qg_014_reason(qg_014_method method, qg_err err);
 
+/* The hops that a container tells in `key_extension`: those above 0, or all. */
+typedef struct qg_014_hops {
+	const uint32_t *of; /* each key; NULL: 0 */
+	bool all;
+} qg_014_hops;
+
 /* The Key container (table 11) for n keys that stand one after the other in
- * `keys`; sizes NULL: all have size_bytes. QG_E_CORRUPT when `keys` has not
- * exactly as many bytes; QG_E_NOMEM. */
+ * `keys`; sizes NULL: all have size_bytes; hops NULL: none are told.
+ * QG_E_CORRUPT when `keys` has not exactly as many bytes; QG_E_NOMEM. */
 qg_err qg_014_container(const qg_uuid *ids, size_t n, const qg_secret *keys, const uint16_t *sizes,
-			uint32_t size_bytes, qg_secret **out) QG_CHECKED;
+			uint32_t size_bytes, const qg_014_hops *hops, qg_secret **out) QG_CHECKED;
 
 /* The Error (table 13). Returns its length; what is longer than room is not
  * written. No NUL. */

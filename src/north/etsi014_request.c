@@ -55,6 +55,7 @@ enc_defaults(const qg_policy_terms *terms, qg_014_enc_request *out)
 	out->max_age_ms = 0;
 	out->min_hops = 0;
 	out->max_hops = UINT32_MAX;
+	out->asks_hops = false;
 	out->n_extra = 0;
 	out->json = NULL;
 }
@@ -211,6 +212,7 @@ read_extensions(const json_t *request, qg_014_enc_request *out, qg_014_problem *
 		json_t *value;
 		const struct extension *x = find_extension(pair_of(json_array_get(array, i), &value));
 		err = take_extension(x, value, &seen[x - extensions], out, why);
+		out->asks_hops |= x->offset != offsetof(qg_014_enc_request, max_age_ms);
 	}
 	if (err == QG_OK) /* a wish: its form is checked, and nothing is done about it */
 		err = get_extensions(request, "extension_optional", &array, why);

@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 sys.dont_write_bytecode = True  # leave no __pycache__ behind
 
@@ -83,13 +82,13 @@ def show_chain(network):
     """A key over KME-B, one over KME-D while KME-B is stopped, and KME-B again."""
     middle = network.gateways["kme-b"]
     print("\nalice at KME-A and carol at KME-C share no link.")
+    wait_way(network, "KME-B")
     if not one_key(network, "alice", "carol"):
         return False
     tell_way(network)
     print(f"\nStopping kme-b, pid {middle.pid}.")
     middle.stop()
-    old = take_what_went_over(network, "KME-B")
-    print(f"{old} keys that had gone over KME-B were still in stock: alice takes them first.")
+    wait_way(network, "KME-D")
     if not one_key(network, "alice", "carol"):
         return False
     tell_way(network)
@@ -100,30 +99,37 @@ def show_chain(network):
 
 
 def ways(network):
-    """The ways that keys from alice to carol went, in their order: a list of KME IDs each."""
+    """The ways that keys from alice to carol went, each time that it changed: lists of KME IDs."""
     lines = network.gateways["kme-a"].lines("event=relay_path ", f"stream={network.topology.relays[0].name} ")
     return [re.search(r" path=(\S+)", line).group(1).split(",") for line in lines]
 
 
 def tell_way(network):
-    print(f"The log of kme-a says which way such keys go: {' - '.join(ways(network)[-1])}")
+    print(f"The log of kme-a says which way it went: {' - '.join(ways(network)[-1])}")
 
 
-def take_what_went_over(network, kme):
-    """Keys are handed out in the order in which they were relayed: once some went another way, what
-    is in stock by then is older, or as old."""
-    wait_for(f"a way around {kme}", lambda: kme not in ways(network)[-1], 30, 0.1)
-    old, taken = network.stock("alice", "carol"), 0
-    end = time.monotonic() + 30
+def wait_way(network, kme):
+    """Until keys go over that KME, and none is left that went another way: keys are handed out in the
+    order in which they were relayed, so that what is in stock by then is taken first."""
+    changes, taken = len(ways(network)), 0
     with network.client("alice") as alice:
-        while taken < old and time.monotonic() < end:
-            answer = alice.enc("sae-carol", number=min(64, old - taken))
-            if answer.status == 200:
-                taken += len(answer.keys())
-            else:
-                time.sleep(0.1)
+        while kme not in ways(network)[-1]:
+            taken += take(alice)  # makes room for more
+        if taken or changes > 1:
+            left = network.stock("alice", "carol")
+            while left > 0:
+                left -= (n := take(alice, min(64, left)))
+                taken += n
+            print(f"Keys go over {kme} now; alice took the {taken} in stock from before.")
     network.wait_stock("alice", "carol")
-    return taken
+
+
+def take(client, number=64, timeout_s=30):
+    """Takes keys for carol: how many."""
+    def ask():
+        answer = client.enc("sae-carol", number=number)
+        return answer.keys() if answer.status == 200 else None
+    return len(wait_for("keys for carol", ask, timeout_s, 0.1))
 
 
 STORIES = {"pair": ((("alice", "bob"),), show_pair),

@@ -47,6 +47,7 @@ struct qg_keystore {
 	record *records;
 	qg_err fail;            /* what the next calls say */
 	uint32_t retry_after_s;
+	const uint32_t *hops;   /* of the keys of one request; NULL: all 0 */
 	bool short_keys;        /* a result that contradicts itself */
 	bool late;              /* everything on another thread */
 	bool hold;              /* and only after a release */
@@ -99,6 +100,7 @@ issue_now(const qg_issue_request *req, qg_issue_done *done, void *ctx)
 		}
 		r.keys->len = len - store.short_keys;
 		r.ids = ids;
+		r.hops = store.hops;
 	}
 	pthread_mutex_unlock(&store.lock);
 	done(ctx, &r);
@@ -338,6 +340,7 @@ store_reset(void)
 	}
 	store.fail = QG_OK;
 	store.retry_after_s = 0;
+	store.hops = NULL;
 	store.short_keys = store.late = store.hold = false;
 	atomic_store(&store.calls, 0);
 	pthread_mutex_unlock(&store.lock);

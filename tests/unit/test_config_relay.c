@@ -48,17 +48,21 @@ make_file(char *out, size_t room, const char *rest)
 	return n + strlen(rest);
 }
 
-/* Exactly one problem, in that line (0: none at all). */
+static void
+fits(const char *rest)
+{
+	char text[FILE_ROOM];
+	const size_t len = make_file(text, sizeof text, rest);
+	qg_config *c = load_bytes(text, len, QG_OK);
+	qg_config_free(&c);
+}
+
+/* Exactly one problem, in that line. */
 static void
 says(const char *rest, unsigned line, const char *why)
 {
 	char text[FILE_ROOM], want[64];
 	const size_t len = make_file(text, sizeof text, rest);
-	if (line == 0) {
-		qg_config *c = load_bytes(text, len, QG_OK);
-		qg_config_free(&c);
-		return;
-	}
 	refused(text, len, why);
 	assert_true(snprintf(want, sizeof want, ":%u: ", line) > 0);
 	const char *const end = strchr(report, '\n');
@@ -72,8 +76,8 @@ static void
 static_routes(void **state)
 {
 	(void)state;
-	says(ROUTES "        - {via: [B]}\n", 0, NULL);
-	says(ROUTES "        - {via: [B, C, X, Y, D, E]}\n        - {via: [D]}\n", 0, NULL);
+	fits(ROUTES "        - {via: [B]}\n");
+	fits(ROUTES "        - {via: [B, C, X, Y, D, E]}\n        - {via: [D]}\n");
 	says(ROUTES "        - {via: [B]}\n        - {via: [C, D]}\n", FIRST + 2,
 	     "streams[5].relay.routes[1].via[0]: \"C\" is the first hop but no neighbour: give an id of "
 	     "neighbours\n");
@@ -86,7 +90,7 @@ static_routes(void **state)
 	     "streams[5].relay.routes[1]: is the route of line 22 again: take one out\n");
 	says("      max_hops: 1\n" ROUTES "        - {via: [B]}\n        - {via: [B, C]}\n", FIRST + 3,
 	     "streams[5].relay.routes[1].via: has 2 KMEs: max_hops allows 1\n");
-	says(ROUTES "        - {via: [B, C, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}\n", 0, NULL);
+	fits(ROUTES "        - {via: [B, C, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]}\n");
 	says(ROUTES "        - {via: [B, C, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]}\n", FIRST + 1,
 	     "streams[5].relay.routes[0].via: has 15 entries: give 0 to 14\n");
 }
@@ -100,25 +104,25 @@ first_hops_are_links(void **state)
 		    "  - {name: v, neighbour: E, direction: outbound, node_chunks: 256,\n"
 		    "     relay: {routes: [{via: [B]}]}}\n",
 	     FIRST + 1, "\"E\" is the first hop, but there is no node key");
-	says(ROUTES "        - {via: []}\n"
+	fits(ROUTES "        - {via: []}\n"
 		    "  - {name: az2, neighbour: Z, direction: outbound, node_chunks: 256,\n"
 		    "     source: {profile: bin-a, address: \"h:1\", transport: tcp, source_uri: a,\n"
-		    "              destination_uri: b}}\n", 0, NULL);
+		    "              destination_uri: b}}\n");
 }
 
 static void
 disjoint_routes(void **state)
 {
 	(void)state;
-	says("      paths: 2\n" ROUTES "        - {via: [B, C]}\n        - {via: [D]}\n", 0, NULL);
+	fits("      paths: 2\n" ROUTES "        - {via: [B, C]}\n        - {via: [D]}\n");
 	says("      paths: 2\n" ROUTES "        - {via: [B, C]}\n        - {via: [D, C]}\n", FIRST,
 	     "streams[5].relay.paths: 2 paths without a common KME are not in the routes, only 1: give routes "
 	     "that, or fewer_paths: true\n");
-	says("      paths: 2\n" ROUTES "        - {via: [B, C]}\n        - {via: [B]}\n"
-	     "        - {via: [D, C]}\n", 0, NULL); /* the second and the third */
+	fits("      paths: 2\n" ROUTES "        - {via: [B, C]}\n        - {via: [B]}\n"
+	     "        - {via: [D, C]}\n"); /* the second and the third */
 	says("      paths: 3\n" ROUTES "        - {via: [B, C]}\n        - {via: [B]}\n"
 	     "        - {via: [D, C]}\n", FIRST, "3 paths without a common KME are not in the routes, only 2");
-	says("      paths: 3\n      fewer_paths: true\n" ROUTES "        - {via: [B, C]}\n", 0, NULL);
+	fits("      paths: 3\n      fewer_paths: true\n" ROUTES "        - {via: [B, C]}\n");
 }
 
 /* Sixteen routes that take long to tell apart. */
@@ -146,19 +150,19 @@ found_routes(void **state)
 	says("      paths: 1\n", FIRST - 1,
 	     "streams[5].relay: has no routes: give them, or the links of topology\n");
 	says("      routes: []\n", FIRST - 1, "streams[5].relay: has no routes: give them");
-	says("      paths: 1\n" LINKS LINK("A", "B") LINK("Z", "B"), 0, NULL);
+	fits("      paths: 1\n" LINKS LINK("A", "B") LINK("Z", "B"));
 	says("      paths: 1\n" LINKS LINK("B", "Z"), FIRST - 1,
 	     "streams[5].relay: has no routes, and topology has none to \"Z\": give them, or the links\n");
 	says("      paths: 1\n" LINKS LINK("A", "B") LINK("C", "Z"), FIRST - 1, "topology has none to \"Z\"");
 	says("      paths: 1\n" LINKS LINK("A", "B") LINK("C", "D"), FIRST - 1, "topology has none to \"Z\"");
 	says("      max_hops: 1\n" LINKS LINK("A", "B") LINK("B", "C") LINK("Z", "C"), FIRST,
 	     "streams[5].relay.max_hops: 1 is too few: the shortest route to \"Z\" in topology has 2\n");
-	says("      max_hops: 2\n" LINKS LINK("A", "B") LINK("B", "C") LINK("Z", "C"), 0, NULL);
-	says("      paths: 2\n" LINKS LINK("A", "B") LINK("B", "Z") LINK("A", "D") LINK("D", "Z"), 0, NULL);
+	fits("      max_hops: 2\n" LINKS LINK("A", "B") LINK("B", "C") LINK("Z", "C"));
+	fits("      paths: 2\n" LINKS LINK("A", "B") LINK("B", "Z") LINK("A", "D") LINK("D", "Z"));
 	says("      paths: 2\n" LINKS LINK("A", "B") LINK("B", "C") LINK("A", "D") LINK("D", "C") LINK("C", "Z"),
 	     FIRST, "streams[5].relay.paths: 2 paths without a common KME are not in the topology, only 1: give "
 	     "topology that, or fewer_paths: true\n");
-	says("      paths: 2\n      fewer_paths: true\n" LINKS LINK("A", "B") LINK("B", "Z"), 0, NULL);
+	fits("      paths: 2\n      fewer_paths: true\n" LINKS LINK("A", "B") LINK("B", "Z"));
 	says("      paths: 1\n" LINKS LINK("A", "B") LINK("B", "Z") LINK("E", "A"), FIRST + 5,
 	     "topology.links[2].a: \"E\" is the first hop, but there is no node key");
 	says("      paths: 1\n" LINKS LINK("A", "B") LINK("B", "Z") LINK("A", "C"), FIRST + 5,
@@ -173,7 +177,7 @@ links_of_one_kme(void **state)
 	(void)state;
 	for (unsigned i = 2; i < 64; i++)
 		n += snprintf(text + n, sizeof text - (size_t)n, "    - {a: X%u, b: B}\n", i);
-	says(text, 0, NULL);
+	fits(text);
 	assert_true(snprintf(text + n, sizeof text - (size_t)n, "    - {a: B, b: X64}\n") > 0);
 	says(text, FIRST + 3 + 64, "\"B\" has more than 64 links: give at most so many\n");
 }

@@ -95,6 +95,46 @@ test_post_forms(void **state)
 	expect_keys(still, 1, 16);
 }
 
+/* Of the i-th key; -1: not told. */
+static json_int_t
+hops_at(const reply *r, size_t i)
+{
+	const json_t *extension = json_object_get(key_at(r, i), "key_extension");
+	if (extension == NULL)
+		return -1;
+	assert_int_equal(json_object_size(extension), 1);
+	return json_integer_value(json_object_get(extension, "hops"));
+}
+
+static void
+test_hops(void **state)
+{
+	static const uint32_t of[] = {0, 2};
+	const gateway *g = *state;
+	AUTO_REPLY *plain = get(g, "alice", KEYS("sae-bob/enc_keys?number=2"));
+	expect_keys(plain, 2, 32);
+	assert_int_equal(hops_at(plain, 1), -1);
+	AUTO_REPLY *asked = post(g, "alice", KEYS("sae-bob/enc_keys"), "{\"extension_mandatory\":[{\"max_hops\":0}]}");
+	expect_keys(asked, 1, 32);
+	assert_int_equal(hops_at(asked, 0), 0);
+	store.hops = of;
+	AUTO_REPLY *relayed = get(g, "alice", KEYS("sae-bob/enc_keys?number=2"));
+	expect_keys(relayed, 2, 32);
+	assert_int_equal(hops_at(relayed, 0), -1);
+	assert_int_equal(hops_at(relayed, 1), 2);
+	AUTO_REPLY *limited = post(g, "alice", KEYS("sae-bob/enc_keys"),
+				   "{\"number\":2,\"extension_mandatory\":[{\"max_hops\":3},{\"min_hops\":0}]}");
+	expect_keys(limited, 2, 32);
+	assert_int_equal(hops_at(limited, 0), 0);
+	assert_int_equal(hops_at(limited, 1), 2);
+	assert_int_equal(store.seen.max_hops, 3);
+	char path[256]; /* the far end does not know the route, and says nothing of it */
+	(void)snprintf(path, sizeof path, KEYS("sae-alice/dec_keys?key_ID=%s"), id_at(relayed, 1));
+	AUTO_REPLY *dec = get(g, "bob", path);
+	expect_keys(dec, 1, 32);
+	assert_int_equal(hops_at(dec, 0), -1);
+}
+
 static void
 test_content_type(void **state)
 {
@@ -694,6 +734,7 @@ main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_status),         T(test_get_forms),     T(test_post_forms),
+		T(test_hops),
 		T(test_content_type),   T(test_openapi),       T(test_order_of_checks),
 		T(test_http_refusals),  T(test_unsupported_extensions),
 		T(test_outcomes),       T(test_contradiction), T(test_strangers),

@@ -44,7 +44,7 @@ test_container_exact(void **state)
 	qg_secret *keys = make_keys(4);
 	memcpy(keys->data, "\x00\xff\x10\x80", 4);
 	qg_secret *body = NULL;
-	assert_int_equal(qg_014_container(ids, 2, keys, NULL, 2, &body), QG_OK);
+	assert_int_equal(qg_014_container(ids, 2, keys, NULL, 2, NULL, &body), QG_OK);
 	static const char want[] = "{\"keys\":["
 				   "{\"key_ID\":\"abcdef01-0203-0405-0607-08090a0b0c0d\",\"key\":\"AP8=\"},"
 				   "{\"key_ID\":\"00000000-0000-0000-0000-000000000000\",\"key\":\"EIA=\"}]}";
@@ -102,7 +102,7 @@ test_container_sizes(void **state)
 		make_ids(ids, n);
 		qg_secret *keys = make_keys(n * cases[i].size);
 		qg_secret *body = NULL;
-		assert_int_equal(qg_014_container(ids, n, keys, NULL, cases[i].size, &body), QG_OK);
+		assert_int_equal(qg_014_container(ids, n, keys, NULL, cases[i].size, NULL, &body), QG_OK);
 		check_container(body, ids, n, keys, NULL, cases[i].size);
 		qg_secret_free(&body);
 		qg_secret_free(&keys);
@@ -121,9 +121,45 @@ test_container_mixed(void **state)
 	make_ids(ids, COUNT(sizes));
 	qg_secret *keys = make_keys(len);
 	qg_secret *body = NULL;
-	assert_int_equal(qg_014_container(ids, COUNT(sizes), keys, sizes, 0, &body), QG_OK);
+	assert_int_equal(qg_014_container(ids, COUNT(sizes), keys, sizes, 0, NULL, &body), QG_OK);
 	check_container(body, ids, COUNT(sizes), keys, sizes, 0);
 	qg_secret_free(&body);
+	qg_secret_free(&keys);
+}
+
+static void
+expect_text(const qg_secret *body, const char *want)
+{
+	assert_int_equal(body->len, strlen(want));
+	assert_memory_equal(body->data, want, body->len);
+}
+
+/* Only keys that passed a node say so, or all if that was asked. */
+static void
+test_container_hops(void **state)
+{
+	(void)state;
+	static const qg_uuid ids[3] = {{{0}}, {{0}}, {{0}}};
+	static const uint32_t of[] = {0, 14, UINT32_MAX};
+#define ONE "{\"key_ID\":\"00000000-0000-0000-0000-000000000000\",\"key\":\"AA==\""
+#define EXT(n) ",\"key_extension\":{\"hops\":" #n "}}"
+	static const struct {
+		qg_014_hops hops;
+		const char *want;
+	} cases[] = {
+		{{NULL, false}, "{\"keys\":[" ONE "}," ONE "}," ONE "}]}"},
+		{{NULL, true}, "{\"keys\":[" ONE EXT(0) "," ONE EXT(0) "," ONE EXT(0) "]}"},
+		{{of, false}, "{\"keys\":[" ONE "}," ONE EXT(14) "," ONE EXT(4294967295) "]}"},
+		{{of, true}, "{\"keys\":[" ONE EXT(0) "," ONE EXT(14) "," ONE EXT(4294967295) "]}"},
+	};
+	qg_secret *keys = make_keys(3);
+	memset(keys->data, 0, 3);
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		qg_secret *body = NULL;
+		assert_int_equal(qg_014_container(ids, 3, keys, NULL, 1, &cases[i].hops, &body), QG_OK);
+		expect_text(body, cases[i].want);
+		qg_secret_free(&body);
+	}
 	qg_secret_free(&keys);
 }
 
@@ -136,15 +172,15 @@ test_container_bad(void **state)
 	static const uint16_t sizes[] = {32, 31};
 	qg_secret *keys = make_keys(64);
 	qg_secret *body = NULL;
-	assert_int_equal(qg_014_container(ids, 2, NULL, NULL, 32, &body), QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, 2, keys, NULL, 31, &body), QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, 2, keys, NULL, 33, &body), QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, 3, keys, NULL, 32, &body), QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, 2, keys, sizes, 0, &body), QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, 0, keys, NULL, 32, &body), QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, QG_KEYSTORE_KEYS_MAX + 1, keys, NULL, 32, &body),
+	assert_int_equal(qg_014_container(ids, 2, NULL, NULL, 32, NULL, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, 2, keys, NULL, 31, NULL, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, 2, keys, NULL, 33, NULL, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, 3, keys, NULL, 32, NULL, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, 2, keys, sizes, 0, NULL, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, 0, keys, NULL, 32, NULL, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, QG_KEYSTORE_KEYS_MAX + 1, keys, NULL, 32, NULL, &body),
 			 QG_E_CORRUPT);
-	assert_int_equal(qg_014_container(ids, 1, keys, NULL, 65536, &body), QG_E_CORRUPT);
+	assert_int_equal(qg_014_container(ids, 1, keys, NULL, 65536, NULL, &body), QG_E_CORRUPT);
 	assert_null(body);
 	qg_secret_free(&keys);
 }
@@ -250,6 +286,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_container_exact), cmocka_unit_test(test_container_sizes),
 		cmocka_unit_test(test_container_mixed), cmocka_unit_test(test_container_bad),
+		cmocka_unit_test(test_container_hops),
 		cmocka_unit_test(test_error),           cmocka_unit_test(test_http_error),
 		cmocka_unit_test(test_status),          cmocka_unit_test(test_reasons),
 	};

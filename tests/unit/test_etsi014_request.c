@@ -62,6 +62,7 @@ test_enc_empty(void **state)
 		assert_int_equal(r.max_age_ms, 0);
 		assert_int_equal(r.min_hops, 0);
 		assert_int_equal(r.max_hops, UINT32_MAX);
+		assert_false(r.asks_hops);
 		assert_int_equal(r.n_extra, 0);
 		qg_014_enc_fini(&r);
 	}
@@ -91,7 +92,31 @@ test_enc_full(void **state)
 	assert_int_equal(r.max_age_ms, UINT32_MAX);
 	assert_int_equal(r.min_hops, 1);
 	assert_int_equal(r.max_hops, 1);
+	assert_true(r.asks_hops);
 	qg_014_enc_fini(&r);
+}
+
+/* Hops are told on request; only a limit that is given asks for them. */
+static void
+test_enc_asks_hops(void **state)
+{
+	static const struct {
+		const char *body;
+		bool asks;
+	} cases[] = {
+		{"{\"extension_mandatory\":[{\"min_hops\":0}]}", true},
+		{"{\"extension_mandatory\":[{\"max_age_ms\":1},{\"max_hops\":4294967295}]}", true},
+		{"{\"extension_mandatory\":[{\"max_age_ms\":1}]}", false},
+		{"{\"extension_optional\":[{\"max_hops\":1}]}", false},
+	};
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		qg_014_enc_request r;
+		qg_014_problem why;
+		assert_int_equal(enc_body(cases[i].body, &r, &why), QG_OK);
+		assert_int_equal(r.asks_hops, cases[i].asks);
+		qg_014_enc_fini(&r);
+	}
 }
 
 static void
@@ -580,7 +605,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_enc_empty),
 		cmocka_unit_test(test_enc_full),
-		cmocka_unit_test(test_enc_numbers),
+		cmocka_unit_test(test_enc_asks_hops), cmocka_unit_test(test_enc_numbers),
 		cmocka_unit_test(test_enc_not_json),
 		cmocka_unit_test(test_enc_extra),
 		cmocka_unit_test(test_enc_unsupported),

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys between nodes that share no link (docs/relay.md). */
+/* Keys between nodes that share no link (docs/relay.md): what arrives, over what
+ * faults of the network, and what it takes of the links. Crashes are in
+ * test_relay_crash.c, forgeries in test_relay_hostile.c, several paths in
+ * test_relay_paths.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,14 +11,41 @@
 
 #include "support/core_net.c"
 
-static core_net *n;
+enum { A, B, C, D, E };
 
+static core_net *n;
+static pair_keys *k, *got;
+
+static int setup(void **state)
+{
+	(void)state;
+	k = keys_new();
+	got = keys_new();
+	return 0;
+}
+
+/* Whatever a test did, no pad may have masked twice, and nothing have been drawn
+ * twice. */
 static int teardown(void **state)
 {
 	(void)state;
+	size_t repeats = 0;
+	bool fresh = n == NULL || (net_all_fresh(n, NULL) && net_drawn_once(n, &repeats));
 	net_free(&n);
-	return 0;
+	keys_free(&k);
+	keys_free(&got);
+	return fresh ? 0 : -1;
 }
+
+static void start_line(unsigned nodes)
+{
+	net_plan pl;
+	net_plan_line(&pl, nodes);
+	net_plan_both(&pl, 0, nodes - 1);
+	n = net_start(&pl);
+}
+
+/* --- keys arrive ------------------------------------------------------------------ */
 
 static void test_neighbours_of_a_line_share_keys(void **state)
 {
@@ -23,21 +53,314 @@ static void test_neighbours_of_a_line_share_keys(void **state)
 	net_plan pl;
 	net_plan_line(&pl, 3);
 	n = net_start(&pl);
-	assert_true(net_deliver(n, 0, 1, 4, 32));
-	assert_true(net_deliver(n, 1, 0, 4, 32));
-	assert_true(net_deliver(n, 2, 1, 4, 32));
-	node_crash(&n->node[1]);
-	node_start(&n->node[1]);
-	assert_true(net_deliver(n, 0, 1, 4, 32));
-	assert_true(net_deliver(n, 1, 2, 4, 32));
+	assert_true(net_deliver(n, A, B, 4, 32));
+	assert_true(net_deliver(n, B, A, 4, 32));
+	assert_true(net_deliver(n, C, B, 4, 32));
+	node_crash(&n->node[B]);
+	node_start(&n->node[B]);
+	assert_true(net_deliver(n, A, B, 4, 32));
+	assert_true(net_deliver(n, B, C, 4, 32));
+}
+
+/* Trusted nodes on the longest way that the confirmed segments of the newest
+ * epoch took; and what the source says of them. */
+static uint32_t hops_travelled(unsigned from, unsigned to)
+{
+	static qg_kms_forward m;
+	uint32_t hops = 0;
+	for (long i = net_find(n, from, NET_NODES, QG_KMS_FORWARD_KEYS, 0); i >= 0;
+	     i = net_find(n, from, NET_NODES, QG_KMS_FORWARD_KEYS, (size_t)i + 1)) {
+		net_record r;
+		assert_true(net_record_get(n, (size_t)i, &r) && net_forward_of(&r, &m));
+		net_record_free(&r);
+		if (m.hop == 0 && strcmp(m.path[m.n_path - 1], n->node[to].id) == 0 && m.n_path - 2 > hops)
+			hops = (uint32_t)m.n_path - 2;
+	}
+	return hops;
+}
+
+static uint32_t hops_of(unsigned from, unsigned to)
+{
+	uint32_t hops = 0;
+	qg_stream *st = net_far_stream(n, from, to, from);
+	pthread_mutex_lock(&st->lock);
+	for (const qg_epoch *e = st->newest; e != NULL; e = e->older)
+		for (uint32_t i = 0; i < e->n_seg; i++)
+			if (e->seg[i] != NULL && e->seg[i]->phase == QG_SEG_CONFIRMED && e->seg[i]->hops > hops)
+				hops = e->seg[i]->hops;
+	pthread_mutex_unlock(&st->lock);
+	return hops;
+}
+
+static void test_keys_over_one_node(void **state)
+{
+	(void)state;
+	start_line(3);
+	assert_true(net_deliver(n, A, C, 8, 32));
+	assert_true(net_deliver(n, C, A, 8, 64));
+	assert_int_equal(hops_of(A, C), 1);
+}
+
+static void test_keys_over_three_nodes(void **state)
+{
+	(void)state;
+	start_line(5);
+	assert_true(net_deliver(n, A, E, 8, 32));
+	assert_true(net_deliver(n, E, A, 8, 256));
+	assert_int_equal(hops_of(A, E), 3);
+}
+
+static void test_keys_around_a_ring(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_ring(&pl, 5);
+	net_plan_both(&pl, A, C);
+	net_plan_both(&pl, B, E);
+	n = net_start(&pl);
+	assert_true(net_deliver(n, A, C, 8, 32));
+	assert_true(net_deliver(n, C, A, 8, 32));
+	assert_true(net_deliver(n, B, E, 8, 32));
+	assert_true(net_deliver(n, E, B, 8, 32));
+	/* While one way had no key yet the other one was taken. */
+	assert_int_equal(hops_of(A, C), hops_travelled(A, C));
+	assert_int_equal(hops_of(B, E), hops_travelled(B, E));
+}
+
+/* The sizes of chunks of links and stream have nothing to do with each other. */
+static void test_links_of_different_chunk_sizes(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 4);
+	pl.link[0].chunk_size = 16;
+	pl.link[0].segment_chunks = 128;
+	pl.link[1].chunk_size = 40;
+	pl.link[2].chunk_size = 8;
+	pl.link[2].segment_chunks = 256;
+	net_plan_far(&pl, A, D)->chunk_size = 24;
+	n = net_start(&pl);
+	assert_true(net_deliver(n, A, D, 8, 32));
+	assert_true(net_deliver(n, A, D, 4, 100));
+}
+
+/* More than any pool or stock of node key holds at once. */
+static void test_more_keys_than_were_ever_in_stock(void **state)
+{
+	(void)state;
+	start_line(3);
+	for (int i = 0; i < 40; i++)
+		assert_true(net_deliver(n, A, C, 64, 32));
+}
+
+/* Neither masked key nor what it stands for is written where it passes. */
+static void test_a_hop_writes_no_relayed_key(void **state)
+{
+	(void)state;
+	start_line(3);
+	assert_int_equal(net_issue_wait(n, A, "sae-a", "sae-c", 32, 32, k), QG_OK);
+	for (uint32_t i = 0; i < 32; i++) {
+		assert_false(net_on_disk(n, k->key + 32 * i, 32));
+		assert_false(net_on_disk(n, k->key + 32 * i, 8));
+	}
+	assert_int_equal(net_fetch(n, C, "sae-a", "sae-c", k->id, 32, got), QG_OK);
+	assert_memory_equal(k->key, got->key, k->bytes);
+}
+
+/* What crosses the connections is masked: the key itself is in no message. */
+static void test_no_message_holds_the_key(void **state)
+{
+	(void)state;
+	start_line(3);
+	assert_int_equal(net_issue_wait(n, A, "sae-a", "sae-c", 64, 32, k), QG_OK);
+	static qg_kms_forward m;
+	size_t seen = 0, matched = 0;
+	uint8_t plain[QG_KMS_DATA_MAX];
+	for (long i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, 0); i >= 0;
+	     i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, (size_t)i + 1)) {
+		net_record r;
+		assert_true(net_record_get(n, (size_t)i, &r) && net_forward_of(&r, &m));
+		net_record_free(&r);
+		assert_true(net_unmask(n, &m.masked, plain));
+		for (uint32_t j = 0; j < 64; j++) {
+			assert_null(memmem(m.masked.data, m.masked.data_len, k->key + 32 * j, 32));
+			matched += memmem(plain, m.masked.data_len, k->key + 32 * j, 32) != NULL;
+		}
+		seen++;
+	}
+	/* The pads recomputed from the links' key do lead to it, at both links. */
+	assert_true(seen > 0);
+	assert_int_equal(matched, 2 * 64);
+}
+
+/* --- a bad network ------------------------------------------------------------------ */
+
+static void every_fault(core_net *net, void (*set)(net_fault *f))
+{
+	for (unsigned i = 0; i < net->plan.nodes; i++)
+		for (unsigned j = 0; j < net->plan.nodes; j++)
+			set(net_fault_of(net, i, j, QG_KMS_FORWARD_KEYS));
+}
+
+static void set_twice(net_fault *f)
+{
+	atomic_store(&f->twice, true);
+	atomic_store(&f->jitter_ms, 20);
+}
+
+static void test_messages_delivered_twice_and_out_of_order(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 4);
+	net_plan_both(&pl, A, D);
+	n = net_new(&pl);
+	every_fault(n, set_twice);
+	for (unsigned i = 0; i < 4; i++)
+		node_start(&n->node[i]);
+	for (int i = 0; i < 8; i++)
+		assert_true(net_deliver(n, A, D, 32, 32) && net_deliver(n, D, A, 32, 32));
+}
+
+static void set_lossy(net_fault *f)
+{
+	static unsigned turn;
+	atomic_store(&f->lose_answers, 2 + (int)(turn % 2));
+	atomic_store(&f->lose_requests, 1 + (int)(turn++ % 2));
+}
+
+static void test_lost_messages_and_answers(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 3);
+	net_plan_both(&pl, A, C);
+	pl.relay_timeout_ms = 400;
+	n = net_new(&pl);
+	every_fault(n, set_lossy);
+	for (unsigned i = 0; i < 3; i++)
+		node_start(&n->node[i]);
+	for (int i = 0; i < 8; i++) {
+		assert_true(net_deliver(n, A, C, 32, 32) && net_deliver(n, C, A, 32, 32));
+		if (i % 4 == 1)
+			every_fault(n, set_lossy);
+	}
+}
+
+static void test_a_partition_ends_and_nothing_is_stuck(void **state)
+{
+	(void)state;
+	start_line(3);
+	assert_true(net_deliver(n, A, C, 32, 32));
+	for (int i = 0; i < 3; i++) {
+		net_down(n, i % 2 == 0 ? B : A, i % 2 == 0 ? C : B, true);
+		pair_nap(150);
+		net_down(n, i % 2 == 0 ? B : A, i % 2 == 0 ? C : B, false);
+		/* More than the stock. */
+		for (int j = 0; j < 5; j++)
+			assert_true(net_deliver(n, A, C, 64, 32));
+	}
+}
+
+/* --- dry links ------------------------------------------------------------------------- */
+
+static void test_a_dry_link_runs_the_pool_down_and_it_refills(void **state)
+{
+	(void)state;
+	start_line(3);
+	assert_true(net_wait_ready(n, A, C, 128));
+	net_dry(n, B, C, true);
+	qg_err err = QG_OK;
+	unsigned issued = 0;
+	for (; issued < 1000 && err == QG_OK; issued++) {
+		err = net_issue(n, A, "sae-a", "sae-c", 32, 32, k);
+		if (err == QG_OK) {
+			assert_int_equal(net_fetch(n, C, "sae-a", "sae-c", k->id, 32, got), QG_OK);
+			assert_memory_equal(k->key, got->key, k->bytes);
+		}
+		for (int i = 0; i < 100 && err == QG_E_EMPTY; i++) {
+			pair_nap(10); /* what was in stock of node key goes on for a while */
+			err = net_issue(n, A, "sae-a", "sae-c", 32, 32, k);
+		}
+	}
+	assert_int_equal(err, QG_E_EMPTY);
+	assert_true(k->retry_after_s >= 1);
+	net_dry(n, B, C, false);
+	assert_true(net_deliver(n, A, C, 32, 32));
+}
+
+/* --- accounts -------------------------------------------------------------------------- */
+
+static void test_accounts_add_up_to_the_byte(void **state)
+{
+	(void)state;
+	start_line(5);
+	for (int i = 0; i < 10; i++)
+		assert_true(net_deliver(n, A, E, 64, 32) && net_deliver(n, E, A, 16, 32));
+	assert_true(net_wait_quiet(n));
+	assert_true(net_accounts_add_up(n, stdout));
+}
+
+static void test_accounts_add_up_over_losses(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 4);
+	net_plan_both(&pl, A, D);
+	pl.relay_timeout_ms = 400;
+	n = net_new(&pl);
+	every_fault(n, set_lossy);
+	for (unsigned i = 0; i < 4; i++)
+		node_start(&n->node[i]);
+	for (int i = 0; i < 4; i++)
+		assert_true(net_deliver(n, A, D, 64, 32) && net_deliver(n, D, A, 16, 32));
+	assert_true(net_wait_quiet(n));
+	assert_true(net_accounts_add_up(n, stdout));
+}
+
+/* --- rule 16 --------------------------------------------------------------------------- */
+
+static void soundness_16_every_transmission_has_fresh_pad(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 4);
+	net_plan_both(&pl, A, D);
+	pl.relay_timeout_ms = 400;
+	n = net_new(&pl);
+	every_fault(n, set_lossy);
+	every_fault(n, set_twice);
+	for (unsigned i = 0; i < 4; i++)
+		node_start(&n->node[i]);
+	for (int i = 0; i < 6; i++)
+		assert_true(net_deliver(n, A, D, 64, 32));
+	size_t messages = 0;
+	assert_true(net_all_fresh(n, &messages));
+	assert_true(messages > 20);
 }
 
 int main(void)
 {
+#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_teardown(test_neighbours_of_a_line_share_keys, teardown),
+		CASE(test_neighbours_of_a_line_share_keys),
+		CASE(test_keys_over_one_node),
+		CASE(test_keys_over_three_nodes),
+		CASE(test_keys_around_a_ring),
+		CASE(test_links_of_different_chunk_sizes),
+		CASE(test_more_keys_than_were_ever_in_stock),
+		CASE(test_a_hop_writes_no_relayed_key),
+		CASE(test_no_message_holds_the_key),
+		CASE(test_messages_delivered_twice_and_out_of_order),
+		CASE(test_lost_messages_and_answers),
+		CASE(test_a_partition_ends_and_nothing_is_stuck),
+		CASE(test_a_dry_link_runs_the_pool_down_and_it_refills),
+		CASE(test_accounts_add_up_to_the_byte),
+		CASE(test_accounts_add_up_over_losses),
+		CASE(soundness_16_every_transmission_has_fresh_pad),
 	};
 	if (pair_init() != 0)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

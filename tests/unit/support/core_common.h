@@ -98,6 +98,7 @@ typedef struct pair_keys {
 	size_t bytes;
 	qg_uuid id[PAIR_KEYS_MAX];
 	uint16_t size[PAIR_KEYS_MAX];
+	uint32_t hops[PAIR_KEYS_MAX]; /* as issued */
 	uint8_t *key;
 	sem_t told;
 	atomic_uint calls;

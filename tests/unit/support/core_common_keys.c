@@ -44,6 +44,9 @@ static void issue_told(void *ctx, qg_issue_result *r)
 	pair_keys *k = ctx;
 	if (r->err == QG_OK)
 		memcpy(k->id, r->ids, k->n * sizeof *k->id);
+	memset(k->hops, 0, sizeof k->hops);
+	if (r->err == QG_OK && r->hops != NULL)
+		memcpy(k->hops, r->hops, k->n * sizeof *k->hops);
 	k->retry_after_s = r->retry_after_s;
 	keys_take(k, r->err, &r->keys);
 }

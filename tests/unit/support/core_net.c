@@ -6,6 +6,7 @@
 #include "core_net_plan.c"
 #include "core_net_look.c"
 #include "core_net_forge.c"
+#include "core_net_account.c"
 
 /* --- a node ------------------------------------------------------------------------- */
 

@@ -4,6 +4,8 @@
 
 #include "core_common.h"
 
+#include <stdio.h>
+
 #include "../../../src/core/relay_internal.h"
 
 /* A network of gateways' cores in one process, KME-A, KME-B, ... (SAEs sae-a
@@ -95,7 +97,7 @@ typedef struct net_wire {
  * the core. It must not wait for the network. */
 typedef void net_hook(void *ctx, net_wire *w);
 
-/* A message as its sender meant it, and the first answer as the receiver gave it. */
+/* A message as its sender meant it, and the answer as the receiver gave it. */
 typedef struct net_record {
 	unsigned from, to;
 	qg_kms_kind kind;
@@ -238,16 +240,32 @@ bool net_forward_get(core_net *n, unsigned from, unsigned to, size_t i, qg_kms_f
  * masked besides. */
 void net_mac(core_net *n, qg_kms_forward *m);
 void net_seal(core_net *n, qg_kms_forward *m, const uint8_t *plain);
-/* Names key of these uses that `to` holds of the link and nobody opened: for
- * the MACs and for the data. */
+/* Names key of these uses that `to` holds of the link and nobody opened, for the
+ * MACs and for the data; waits until there is enough. */
 bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use mac, qg_segment_use pad, size_t data_len,
 		 qg_kms_masked *out);
 /* Delivers it as the neighbour `from`; the result of the answer. */
 qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const qg_kms_forward *m, int *status);
-bool net_answer_verifies(core_net *n, const qg_kms_forward *m, const qg_kms_forward_answer *a);
+/* The MAC of an answer to that message. */
+void net_answer_mac(core_net *n, const qg_kms_forward *m, qg_kms_forward_answer *a);
+/* Waits until no message was sent for a while. */
+bool net_wait_quiet(core_net *n);
 /* No two messages recorded, lost ones included, name the same byte of node key,
  * and no masked block occurs twice. */
 bool net_all_fresh(core_net *n, size_t *messages);
+/* No source ever sent two values for one chunk of one share; and how often it
+ * sent one again. */
+bool net_drawn_once(core_net *n, size_t *repeats);
+
+/* --- accounts ----------------------------------------------------------------------------- */
+
+/* The pads' account of the stream that `from` owns towards `to`: at `from`, as
+ * its owner, or at `to`. */
+qg_pad_account net_account(core_net *n, unsigned from, unsigned to, unsigned at);
+/* Every link in both directions: what was used is what the messages carried and
+ * 64 bytes for each, to the byte, at both ends; printed as a table. Nothing may
+ * be under way. */
+bool net_accounts_add_up(core_net *n, FILE *out);
 
 /* --- keys ------------------------------------------------------------------------------- */
 

@@ -166,7 +166,7 @@ static void record_answer(const net_event *v)
 	pthread_mutex_lock(&n->record_lock);
 	net_record *r = &n->record[v->call->record];
 	r->deliveries++;
-	if (r->answer == NULL) {
+	if (!v->again && r->answer == NULL) {
 		r->answer = copy_bytes(v->body, v->len);
 		r->answer_len = v->len;
 		r->status = v->status;
@@ -306,6 +306,7 @@ static void deliver(net_call *c, bool again)
 	} else {
 		net_event *v = event_new(c);
 		v->answer = true;
+		v->again = again;
 		atomic_fetch_add(&c->from->sent[c->kind], 1);
 		qg_peers_receive(qg_core_peers(c->to->core), c->from->id, c->kind, w.body, w.len, answered, v);
 	}
@@ -317,6 +318,8 @@ static void take_answer(net_event *v)
 	net_call *c = v->call;
 	net_fault *f = fault_of_call(c);
 	record_answer(v);
+	if (v->again)
+		return; /* nobody waits for it */
 	if (atomic_load(&c->to->cut) || atomic_load(&f->down)) {
 		call_finish(c, QG_E_IO, 0, NULL, 0);
 		return;

@@ -46,47 +46,46 @@ void net_seal(core_net *n, qg_kms_forward *m, const uint8_t *plain)
 	net_mac(n, m);
 }
 
-static const qg_segment *last_of(const qg_epoch *e, qg_segment_use use)
+static bool is_fresh(const qg_segment *s, qg_segment_use use)
 {
-	for (uint32_t i = e->n_seg; i-- > 0;) {
-		const qg_segment *s = e->seg[i];
-		if (s != NULL && !s->ours && s->use == use && s->phase == QG_SEG_CONFIRMED && s->data != NULL && !s->root)
-			return s;
-	}
-	return NULL;
+	return s != NULL && !s->ours && s->use == use && s->phase == QG_SEG_CONFIRMED && s->data != NULL && !s->root;
 }
 
-/* A range at the start of such a segment. */
-static bool range_of(qg_stream *st, qg_segment_use use, size_t len, qg_kms_pad *out)
+/* Names len bytes, `skip` bytes off the start of each segment, newest first, so
+ * that what is used next in order is not touched. */
+static bool name_bytes(qg_stream *st, qg_segment_use use, uint32_t skip, size_t len, qg_kms_masked *out)
 {
-	bool found = false;
 	pthread_mutex_lock(&st->lock);
-	for (const qg_epoch *e = st->newest; e != NULL && !found; e = e->older) {
-		const qg_segment *s = last_of(e, use);
-		if (s == NULL)
+	const qg_epoch *e = qg_epoch_filling(st);
+	for (uint32_t i = e != NULL ? e->n_seg : 0; i-- > 0 && len > 0;) {
+		const qg_segment *s = e->seg[i];
+		if (!is_fresh(s, use) || out->n_pads == QG_KMS_PADS_MAX)
 			continue;
-		must(len <= (size_t)(s->hi - s->lo) * e->chunk_size, "a segment is too small");
-		*out = (qg_kms_pad){ .segment = s->number, .len = (uint32_t)len };
-		memcpy(out->epoch, e->id, sizeof e->id);
-		found = true;
+		size_t room = (size_t)(s->hi - s->lo) * e->chunk_size - skip, n = len < room ? len : room;
+		qg_kms_pad *pad = &out->pad[out->n_pads++];
+		*pad = (qg_kms_pad){ .segment = s->number, .offset = skip, .len = (uint32_t)n };
+		memcpy(pad->epoch, e->id, sizeof e->id);
+		len -= n;
 	}
 	pthread_mutex_unlock(&st->lock);
-	return found;
+	return len == 0;
 }
 
 bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use mac, qg_segment_use pad, size_t data_len,
 		 qg_kms_masked *out)
 {
 	qg_stream *st = net_stream(n, from, to, to);
-	memset(out, 0, sizeof *out);
-	out->n_pads = 2;
-	out->data_len = data_len;
-	memcpy(out->link, st->cfg->name, strlen(st->cfg->name) + 1);
-	if (!range_of(st, mac, QG_KMS_MAC_OVERHEAD, &out->pad[0]) || !range_of(st, pad, data_len, &out->pad[1]))
-		return false;
-	if (mac == pad)
-		out->pad[1].offset = QG_KMS_MAC_OVERHEAD;
-	return true;
+	bool named = false;
+	for (unsigned ms = 0; !named && ms < PAIR_WAIT_MS; ms += 3) {
+		memset(out, 0, sizeof *out);
+		out->data_len = data_len;
+		memcpy(out->link, st->cfg->name, strlen(st->cfg->name) + 1);
+		named = name_bytes(st, mac, 0, QG_KMS_MAC_OVERHEAD, out) &&
+			name_bytes(st, pad, mac == pad ? QG_KMS_MAC_OVERHEAD : 0, data_len, out);
+		if (!named)
+			pair_nap(3);
+	}
+	return named;
 }
 
 qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const qg_kms_forward *m, int *status)
@@ -104,17 +103,16 @@ qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const
 	return out.result;
 }
 
-bool net_answer_verifies(core_net *n, const qg_kms_forward *m, const qg_kms_forward_answer *a)
+void net_answer_mac(core_net *n, const qg_kms_forward *m, qg_kms_forward_answer *a)
 {
-	uint8_t pad[QG_KMS_MAC_OVERHEAD], mac[QG_MAC_BYTES], canonical[1024];
-	static _Thread_local uint8_t all[QG_KMS_MAC_OVERHEAD + QG_KMS_DATA_MAX];
-	if (!net_pad_bytes(n, m->masked.pad, m->masked.n_pads, all, QG_KMS_MAC_OVERHEAD + m->masked.data_len))
-		return false;
-	memcpy(pad, all, sizeof pad);
+	static _Thread_local uint8_t pad[QG_KMS_MAC_OVERHEAD + QG_KMS_DATA_MAX];
+	uint8_t canonical[1024];
+	const qg_kms_masked *k = &m->masked;
+	must(net_pad_bytes(n, k->pad, k->n_pads, pad, QG_KMS_MAC_OVERHEAD + k->data_len), "pads");
 	qg_writer w = qg_writer_of(canonical, sizeof canonical);
-	qg_kms_forward_answer_canonical(m->masked.mac, a, &w);
-	crypto_onetimeauth(mac, canonical, w.len, pad + QG_MAC_KEY_BYTES);
-	return memcmp(mac, a->mac, sizeof mac) == 0;
+	qg_kms_forward_answer_canonical(k->mac, a, &w);
+	must(!w.bad, "canonical");
+	crypto_onetimeauth(a->mac, canonical, w.len, pad + QG_MAC_KEY_BYTES);
 }
 
 /* --- what was sent, looked at as a whole --------------------------------------------------- */
@@ -212,4 +210,66 @@ bool net_all_fresh(core_net *n, size_t *messages)
 	free(all.range);
 	free(all.block);
 	return fresh;
+}
+
+/* --- what sources drew ---------------------------------------------------------------------- */
+
+/* One chunk of one share as its source sent it. */
+typedef struct drawn {
+	uint8_t place[26]; /* epoch, segment, chunk, share, shares */
+	uint8_t digest[16];
+} drawn;
+
+static int by_drawn(const void *a, const void *b)
+{
+	const drawn *x = a, *y = b;
+	return memcmp(x->place, y->place, sizeof x->place);
+}
+
+static size_t draw_chunks(const qg_kms_forward *m, const uint8_t *plain, drawn *out)
+{
+	for (uint32_t i = 0; i < m->count; i++) {
+		qg_writer w = qg_writer_of(out[i].place, sizeof out[i].place);
+		qg_put_bytes(&w, m->epoch, sizeof m->epoch);
+		qg_put_u32(&w, m->segment);
+		qg_put_u32(&w, m->first + i);
+		qg_put_u8(&w, m->share);
+		qg_put_u8(&w, m->shares);
+		must(!w.bad && w.len == sizeof out[i].place, "place");
+		crypto_generichash(out[i].digest, sizeof out[i].digest, plain + (size_t)i * m->chunk_size,
+				   m->chunk_size, NULL, 0);
+	}
+	return m->count;
+}
+
+bool net_drawn_once(core_net *n, size_t *repeats)
+{
+	static _Thread_local qg_kms_forward m;
+	static _Thread_local uint8_t plain[QG_KMS_DATA_MAX];
+	drawn *all = NULL;
+	size_t count = 0;
+	bool once = true;
+	*repeats = 0;
+	for (long i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, 0); i >= 0;
+	     i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, (size_t)i + 1)) {
+		net_record r;
+		must(net_record_get(n, (size_t)i, &r) && net_forward_of(&r, &m), "record");
+		net_record_free(&r);
+		if (m.hop != 0)
+			continue;
+		must(net_unmask(n, &m.masked, plain), "pads");
+		all = realloc(all, (count + m.count) * sizeof *all);
+		must(all != NULL, "memory");
+		count += draw_chunks(&m, plain, all + count);
+	}
+	if (count > 0)
+		qsort(all, count, sizeof *all, by_drawn);
+	for (size_t i = 1; i < count; i++) {
+		if (by_drawn(&all[i - 1], &all[i]) != 0)
+			continue;
+		++*repeats;
+		once &= memcmp(all[i - 1].digest, all[i].digest, sizeof all[i].digest) == 0;
+	}
+	free(all);
+	return once;
 }

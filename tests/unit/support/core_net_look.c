@@ -119,6 +119,22 @@ bool net_wait_ready(core_net *n, unsigned from, unsigned to, uint64_t chunks)
 	return net_wait(n, is_ready, &w);
 }
 
+static bool is_quiet(core_net *n, void *ctx)
+{
+	size_t *last = ctx, now = net_records(n);
+	bool quiet = *last == now;
+	*last = now;
+	if (!quiet)
+		pair_nap(250);
+	return quiet;
+}
+
+bool net_wait_quiet(core_net *n)
+{
+	size_t last = SIZE_MAX;
+	return net_wait(n, is_quiet, &last);
+}
+
 /* --- records --------------------------------------------------------------------------- */
 
 size_t net_records(core_net *n)

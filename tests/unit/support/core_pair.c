@@ -30,6 +30,7 @@ static void end_streams(core_end *e, const pair_options *o)
 				     : i == e->side ? QG_DIRECTION_OUTBOUND
 						    : QG_DIRECTION_INBOUND,
 			.chunk_size = o->chunk_size, .segment_chunks = o->segment_chunks,
+			.node_chunks = o->node_chunks, .node_percent = o->node_percent,
 		};
 	e->cfg.streams = e->streams;
 }

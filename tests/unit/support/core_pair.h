@@ -79,6 +79,7 @@ typedef struct pair_options {
 	uint32_t ready_chunks, inbound_chunks;
 	uint32_t issue_s, fetch_s, pair_chunks, reserve_percent;
 	uint32_t epoch_age_s, flush_ms, lease_chunks, rotate_s;
+	uint32_t node_chunks, node_percent;
 	const char *dir;       /* an old one goes on; else a temporary one */
 } pair_options;
 
