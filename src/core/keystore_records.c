@@ -129,10 +129,11 @@ check_home(struct qg_core *core, const qg_issue_request *req, const char *home)
 static bool
 fits_message(const char *sae)
 {
-	size_t n = 0;
-	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
-		n++;
-	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
+	const size_t n = strnlen(sae, QG_KMS_SAE_MAX + 1);
+	for (size_t i = 0; i < n; i++)
+		if (sae[i] < 0x20 || sae[i] > 0x7e)
+			return false;
+	return n <= QG_KMS_SAE_MAX;
 }
 
 /* So that a home that is down for long does not fill the store with what it is

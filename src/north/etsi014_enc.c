@@ -85,10 +85,11 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
 static bool
 is_tellable(const char *sae)
 {
-	size_t n = 0;
-	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
-		n++;
-	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
+	const size_t n = strnlen(sae, QG_KMS_SAE_MAX + 1);
+	for (size_t i = 0; i < n; i++)
+		if (sae[i] < 0x20 || sae[i] > 0x7e)
+			return false;
+	return n <= QG_KMS_SAE_MAX;
 }
 
 /* Additional slaves must exist and be allowed, wherever they live. One that
