@@ -22,7 +22,7 @@ typedef struct qg_keystore qg_keystore;
 typedef struct qg_issue_request {
 	const char *master;             /* SAE IDs, decoded */
 	const char *slave;
-	const char *const *extra;       /* additional slaves, on this node */
+	const char *const *extra;       /* additional slaves, on any nodes */
 	size_t n_extra;
 	uint32_t number;                /* 1 to QG_KEYSTORE_KEYS_MAX */
 	uint32_t size_bytes;            /* 1 to the stream's largest */

@@ -18,26 +18,125 @@
  * An index in memory, every change durable before it takes effect. The value
  * is in the sealed blob only; a fetch unseals it. All functions: any thread,
  * but those marked job, which run on the committer's thread inside a job's
- * run. */
+ * run.
+ *
+ * A key whose targets live at several nodes is a record at each of them: at
+ * the master's node with every target and the KME that keeps it for each, at
+ * the others with the targets there and the master's KME as origin. */
 
 typedef struct qg_transfers qg_transfers;
 
-/* Loads what the store has. Before the committer starts. */
+/* Loads what the store has. What was prepared there and not released is being
+ * voided from now on. Before the committer starts. */
 qg_err qg_transfers_open(qg_store *store, qg_sealer *sealer, qg_transfers **out) QG_CHECKED;
 void qg_transfers_close(qg_transfers **t);
+
+/* By how much the far end's reading of the lifetime clock (SOUNDNESS 11) is
+ * behind the owner's: what other KMEs brought lives by it. Before any use. */
+void qg_transfers_far_behind(qg_transfers *t, uint64_t behind_ms);
 
 /* A record being made: sealed now, visible only after _added. */
 typedef struct qg_transfer qg_transfer;
 
-/* Prepares a HELD record of origin "local" with targets PENDING. value stays
- * the caller's. expiry_ms on the lifetime clock (lifetime.h). QG_E_EXISTS when
- * the index has (initiator, id). */
+typedef struct qg_transfer_to {
+	const char *sae;
+	const char *home; /* KME that keeps the key for it; NULL: this node */
+} qg_transfer_to;
+
+typedef struct qg_transfer_plan {
+	const char *initiator;
+	const char *origin;  /* KME that brings it; NULL: issued here */
+	qg_uuid id;
+	const qg_transfer_to *to;
+	size_t n_to;
+	const uint8_t *value;
+	uint32_t size_bytes;
+	uint64_t expiry_ms;  /* lifetime clock: the owner's, with an origin the far end's */
+} qg_transfer_plan;
+
+/* Prepares a record. With a target elsewhere it is PREPARED: nobody is given
+ * the key, and the record stays where it is, until _released or _void_begin;
+ * else it is HELD. The value is kept where there is a target here. The plan
+ * stays the caller's. QG_E_EXISTS when the index has (initiator, id). */
+qg_err qg_transfer_plan_new(qg_transfers *t, const qg_transfer_plan *plan, qg_transfer **out) QG_CHECKED;
+
+/* The same for a key issued here whose targets are all here. */
 qg_err qg_transfer_prepare(qg_transfers *t, const char *initiator, const qg_uuid *id, const char *const *targets,
 			   size_t n_targets, const uint8_t *value, uint32_t size_bytes, uint64_t expiry_ms,
 			   qg_transfer **out) QG_CHECKED;
 qg_err qg_transfer_store(qg_transfer *x, qg_store *store) QG_CHECKED; /* job */
 /* After the commit: enters the index (QG_OK) or is freed (any other). Takes x. */
 void qg_transfer_added(qg_transfers *t, qg_transfer *x, qg_err committed);
+
+/* --- as the master's node: keys with targets elsewhere -------------------------- */
+
+/* job: PREPARED to RELEASED. QG_E_STATE when it is being voided. */
+qg_err qg_transfer_release_store(qg_transfer *x, qg_store *store) QG_CHECKED;
+/* After that was committed: it can be fetched here, and x is no longer the
+ * caller's. */
+void qg_transfer_released(qg_transfers *t, qg_transfer *x);
+
+/* Nobody is ever given this key, whatever becomes of the writes: from now on it
+ * is void here, and on the list of what the KMEs among `homes` are to be told.
+ * The others were not offered it. x is pinned until _void_stored. */
+void qg_transfer_void_begin(qg_transfers *t, qg_transfer *x, const char *const *homes, size_t n_homes);
+/* job: PREPARED, or RELEASED when that commit's outcome is not known, to VOIDING. */
+qg_err qg_transfer_void_store(qg_transfer *x, qg_store *store) QG_CHECKED;
+/* After it, whatever its outcome: x is no longer the caller's. */
+void qg_transfer_void_stored(qg_transfers *t, qg_transfer *x);
+
+/* Keys of one initiator that one home is to be told are void. */
+typedef struct qg_transfer_void qg_transfer_void;
+
+/* The next ones due, at most `most`; NULL when there are none, with in
+ * *next_ms when there will be some (UINT64_MAX: not by time). now_ms as of
+ * qg_clock_elapsed_ms. Ended by _void_answered or _void_put_off. Also ends what
+ * needs no answer any more. */
+qg_transfer_void *qg_transfer_void_next(qg_transfers *t, qg_committer *c, uint64_t now_ms, size_t most,
+					uint64_t *next_ms);
+const char *qg_transfer_void_home(const qg_transfer_void *v);
+const char *qg_transfer_void_initiator(const qg_transfer_void *v);
+const qg_uuid *qg_transfer_void_ids(const qg_transfer_void *v, size_t *n);
+/* Whether every key of it has expired by the owner's clock. */
+bool qg_transfer_void_expired(const qg_transfer_void *v, uint64_t now_ms);
+
+/* The home says so. Records that need no other answer are written as VOIDED, or
+ * FAILED where a target had the key, by a job. Takes *v. False: it has to be
+ * asked key by key, since it said that of some of several they were delivered. */
+bool qg_transfer_void_answered(qg_transfers *t, qg_committer *c, qg_transfer_void **v, size_t n_voided,
+			       size_t n_delivered);
+/* No answer: again later, ever less often. Takes *v. */
+void qg_transfer_void_put_off(qg_transfers *t, qg_transfer_void **v, uint64_t now_ms);
+/* Records on the list. */
+size_t qg_transfers_voiding(qg_transfers *t);
+
+/* --- as another node --------------------------------------------------------------- */
+
+/* What the index has for the plan's (initiator, id): QG_E_NOTFOUND nothing;
+ * QG_OK the same key for the same targets from the same origin, not void and its
+ * value not yet forgotten; QG_E_EXISTS anything else. */
+qg_err qg_transfer_compare(qg_transfers *t, const qg_transfer_plan *plan) QG_CHECKED;
+
+/* A key being made void because its origin says so. */
+typedef struct qg_transfer_revocation qg_transfer_revocation;
+
+typedef enum qg_revoked {
+	QG_REVOKED_VOID,      /* no target has it, none will */
+	QG_REVOKED_DELIVERED, /* a target has it; the others will not */
+	QG_REVOKED_OTHER      /* it is not of that origin: nothing was changed */
+} qg_revoked;
+
+/* Begins it. Where the ID is not known, with `plant` a tombstone is made (kept
+ * until expiry_ms, far end's clock, and as long as retries may come), else it
+ * is QG_REVOKED_OTHER. */
+qg_err qg_transfer_revoke_new(qg_transfers *t, const char *origin, const char *initiator, const qg_uuid *id,
+			      uint64_t expiry_ms, bool plant, qg_transfer_revocation **out) QG_CHECKED;
+/* job. QG_E_EXISTS: it came to be known meanwhile; begin again. */
+qg_err qg_transfer_revoke_store(qg_transfer_revocation *r, qg_store *store) QG_CHECKED;
+/* Ends it. The outcome counts with QG_OK only. Takes *r. */
+qg_revoked qg_transfer_revoke_end(qg_transfers *t, qg_transfer_revocation **r, qg_err committed);
+
+/* --- deliveries ---------------------------------------------------------------------- */
 
 /* A delivery to one target under way. */
 typedef struct qg_transfer_claim qg_transfer_claim;
@@ -62,7 +161,9 @@ void qg_transfer_claim_end(qg_transfers *t, qg_transfer_claim **c, qg_err commit
  * 400. */
 bool qg_transfer_known(qg_transfers *t, const qg_uuid *id);
 
-/* Queues the deletion of expired records with the committer; returns how many. */
+/* Queues the deletion of records whose time has passed with the committer, and
+ * returns how many; forgets values that nobody can be given any more. now_ms by
+ * the owner's clock. */
 size_t qg_transfers_expire(qg_transfers *t, qg_committer *c, uint64_t now_ms);
 
 size_t qg_transfers_count(qg_transfers *t);

@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "records_internal.h"
 #include "relay_internal.h"
 #include "qkdgate/clock.h"
 
@@ -103,6 +104,7 @@ qg_conductor_run(void *arg)
 			conduct_stream(&core->stream[i], now_ms, &due_ms);
 		qg_status_step(core, now_ms);
 		qg_link_state_step(core, now_ms);
+		earlier(&due_ms, qg_multicast_step(core, now_ms), now_ms);
 		conduct_time(core, now_ms);
 		earlier(&due_ms, core->flush_at_ms, now_ms);
 		wait_ms = due_ms - now_ms;

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "records_internal.h"
 #include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
@@ -80,6 +81,8 @@ core_new(const qg_core_parts *parts, qg_core **out)
 		err = qg_relay_new(core);
 	if (err == QG_OK)
 		err = qg_link_state_new(core);
+	if (err == QG_OK)
+		err = qg_multicast_new(core);
 	if (err != QG_OK) {
 		qg_core_stop(&core);
 		return err;
@@ -97,6 +100,9 @@ core_run(qg_core *core)
 		err = qg_committer_start(core->part.store, &hooks, &core->committer);
 	if (err != QG_OK)
 		return err;
+	qg_lifetime_checkpoint now;
+	qg_lifetime_now(&core->life, &now);
+	qg_transfers_far_behind(core->transfers, now.owner_ms - now.far_ms);
 	core->asking = (unsigned)core->part.cfg->n_neighbours;
 	if (pthread_create(&core->conductor, NULL, qg_conductor_run, core) != 0)
 		return QG_E_NOMEM;
@@ -197,6 +203,7 @@ all_told(qg_core *core)
 void
 qg_core_wind_down(qg_core *core)
 {
+	qg_multicast_wind_down(core);
 	for (size_t i = 0; i < core->n_streams; i++)
 		stop_stream(&core->stream[i]);
 	qg_conductor_kick(core);
@@ -278,6 +285,7 @@ qg_core_stop(qg_core **corep)
 		stream_fini(&core->stream[i]);
 	free(core->stream);
 	free(core->check);
+	qg_multicast_free(core);
 	qg_transfers_close(&core->transfers);
 	qg_anchor_close(&core->anchor);
 	qg_window_free(&core->pair_window);

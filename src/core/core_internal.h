@@ -210,6 +210,7 @@ struct qg_core {
 	struct qg_routes *routes;
 	struct qg_link_state *link_state; /* what is told of links (link_state.c) */
 	struct qg_relay *relay;    /* quotas, wrong answers, relaying for others */
+	struct qg_multicast *multicast; /* requests with targets at several nodes */
 	/* requests that wait for the outcome of another for the same key */
 	pthread_mutex_t fetch_lock;
 	unsigned asking;           /* neighbours whose get_status answer is awaited */

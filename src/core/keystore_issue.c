@@ -336,7 +336,7 @@ issue_extra(issue_op *op, const issued *got, qg_secret **keys)
 	t->done = op->done;
 	t->ctx = op->ctx;
 	memcpy(t->hops, got->hops, got->n * sizeof t->hops[0]);
-	qg_records_issue(op->core, req, req->extra, req->n_extra, got->ids, keys, tell_hops, t);
+	qg_records_issue(op->core, req, false, got->ids, keys, tell_hops, t);
 }
 
 static void
@@ -366,12 +366,14 @@ issue_try(issue_op *op)
 	uint32_t retry_after_s = 1;
 	QG_SECRET_AUTO *keys = NULL;
 
-	if (home != NULL && strcmp(home, op->core->part.cfg->kme_id) == 0) {
+	qg_err err = home == NULL ? QG_E_NOTFOUND : qg_records_check(op->core, req);
+	if (err == QG_OK && strcmp(home, op->core->part.cfg->kme_id) == 0) {
 		qg_records_draw(op->core, req, ids, op->done, op->ctx);
 		free(op);
 		return;
 	}
-	qg_err err = home == NULL ? QG_E_NOTFOUND : choose_streams(op->core, req, home, &set);
+	if (err == QG_OK)
+		err = choose_streams(op->core, req, home, &set);
 	if (err == QG_OK && qg_secret_new((size_t)req->number * req->size_bytes, &keys) != QG_OK)
 		err = QG_E_IO;
 	issued got = {.ids = ids, .hops = hops, .keys = keys};

@@ -48,14 +48,20 @@ extra_done(qg_job *job, qg_err err)
 }
 
 static qg_err
-extra_prepare(extra_job *j, const qg_issue_request *req, const char *const *targets, size_t n_targets)
+extra_prepare(extra_job *j, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to)
 {
 	const qg_config *cfg = j->core->part.cfg;
-	uint64_t expiry_ms = qg_lifetime_owner_ms(&j->core->life) + (uint64_t)cfg->fetch_s * 1000;
+	qg_transfer_plan plan = {
+		.initiator = req->master,
+		.to = to,
+		.n_to = n_to,
+		.size_bytes = req->size_bytes,
+		.expiry_ms = qg_lifetime_owner_ms(&j->core->life) + (uint64_t)cfg->fetch_s * 1000,
+	};
 	for (uint32_t i = 0; i < req->number; i++) {
-		const uint8_t *value = j->keys->data + (size_t)i * req->size_bytes;
-		qg_err err = qg_transfer_prepare(j->core->transfers, req->master, &j->ids[i], targets,
-						 n_targets, value, req->size_bytes, expiry_ms, &j->x[i]);
+		plan.id = j->ids[i];
+		plan.value = j->keys->data + (size_t)i * req->size_bytes;
+		qg_err err = qg_transfer_plan_new(j->core->transfers, &plan, &j->x[i]);
 		if (err != QG_OK)
 			return err;
 		j->number = i + 1;
@@ -63,9 +69,10 @@ extra_prepare(extra_job *j, const qg_issue_request *req, const char *const *targ
 	return QG_OK;
 }
 
-void
-qg_records_issue(struct qg_core *core, const qg_issue_request *req, const char *const *targets, size_t n_targets,
-		 const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx)
+/* For targets on this node alone; takes *keys. */
+static void
+issue_here(struct qg_core *core, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to,
+	   const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx)
 {
 	extra_job *j = calloc(1, sizeof *j + req->number * sizeof *j->ids);
 	qg_err err = j == NULL ? QG_E_NOMEM : QG_OK;
@@ -77,7 +84,7 @@ qg_records_issue(struct qg_core *core, const qg_issue_request *req, const char *
 		j->keys = *keys;
 		*keys = NULL;
 		memcpy(j->ids, ids, req->number * sizeof *ids);
-		err = j->x == NULL ? QG_E_NOMEM : extra_prepare(j, req, targets, n_targets);
+		err = j->x == NULL ? QG_E_NOMEM : extra_prepare(j, req, to, n_to);
 	}
 	if (err == QG_OK) {
 		j->job.run = extra_run;
@@ -92,30 +99,119 @@ qg_records_issue(struct qg_core *core, const qg_issue_request *req, const char *
 		done(ctx, &(qg_issue_result){.err = QG_E_IO});
 }
 
+/* --- where they live --------------------------------------------------------------- */
+
+/* NULL in *kme: here. QG_E_NOTFOUND: nowhere. */
+static qg_err
+home_of(const struct qg_core *core, const char *sae, const char **kme)
+{
+	const char *home = qg_directory_home(core->part.directory, sae);
+	if (home == NULL)
+		return QG_E_NOTFOUND;
+	*kme = strcmp(home, core->part.cfg->kme_id) == 0 ? NULL : home;
+	return QG_OK;
+}
+
+/* Of node key there is never more than the stream keeps. */
+static qg_err
+check_home(struct qg_core *core, const qg_issue_request *req, const char *home)
+{
+	const qg_stream *link = qg_multicast_link(core, home, req->max_hops);
+	if (link == NULL)
+		return qg_multicast_link(core, home, UINT32_MAX) == NULL ? QG_E_NOTFOUND : QG_E_STATE;
+	if (link->cfg->node_chunks == 0)
+		return QG_E_NOTFOUND;
+	const uint64_t most = (uint64_t)link->cfg->node_chunks * link->cfg->chunk_size;
+	return (uint64_t)req->number * req->size_bytes <= most ? QG_OK : QG_E_RANGE;
+}
+
+/* What the messages between KMEs can name. */
+static bool
+fits_message(const char *sae)
+{
+	size_t n = 0;
+	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
+		n++;
+	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
+}
+
+/* So that a home that is down for long does not fill the store with what it is
+ * to be told, over and over. */
+static bool
+has_room(const struct qg_core *core, uint32_t number, bool elsewhere)
+{
+	const uint64_t most = core->part.cfg->inbound_chunks;
+	if (qg_transfers_count(core->transfers) + number > most)
+		return false;
+	return !elsewhere || qg_transfers_voiding(core->transfers) + number <= most / 2;
+}
+
+qg_err
+qg_records_check(struct qg_core *core, const qg_issue_request *req)
+{
+	bool elsewhere = false;
+	for (size_t i = 0; i < req->n_extra; i++) {
+		const char *home = NULL;
+		qg_err err = home_of(core, req->extra[i], &home);
+		if (err == QG_OK && home != NULL) {
+			elsewhere = true;
+			err = fits_message(req->extra[i]) && fits_message(req->master)
+				      ? check_home(core, req, home)
+				      : QG_E_RANGE;
+		}
+		if (err != QG_OK)
+			return err;
+	}
+	return req->n_extra == 0 || has_room(core, req->number, elsewhere) ? QG_OK : QG_E_EMPTY;
+}
+
+/* --- entry ------------------------------------------------------------------------- */
+
+void
+qg_records_issue(struct qg_core *core, const qg_issue_request *req, bool with_slave, const qg_uuid *ids,
+		 qg_secret **keys, qg_issue_done *done, void *ctx)
+{
+	qg_transfer_to *to = calloc(req->n_extra + 1, sizeof *to);
+	qg_err err = to == NULL ? QG_E_NOMEM : QG_OK;
+	bool elsewhere = false;
+	size_t n = 0;
+	if (err == QG_OK && with_slave)
+		to[n++].sae = req->slave;
+	for (size_t i = 0; err == QG_OK && i < req->n_extra; i++, n++) {
+		to[n].sae = req->extra[i];
+		err = home_of(core, req->extra[i], &to[n].home);
+		elsewhere |= err == QG_OK && to[n].home != NULL;
+	}
+	if (err != QG_OK) {
+		qg_secret_free(keys);
+		done(ctx, &(qg_issue_result){.err = err == QG_E_NOMEM ? QG_E_IO : err});
+	} else if (elsewhere) {
+		qg_multicast_issue(core, req, to, n, ids, keys, done, ctx);
+	} else {
+		issue_here(core, req, to, n, ids, keys, done, ctx);
+	}
+	free(to);
+}
+
 void
 qg_records_draw(struct qg_core *core, const qg_issue_request *req, qg_uuid *ids, qg_issue_done *done, void *ctx)
 {
 	qg_issue_result r = {.err = QG_OK, .retry_after_s = 1};
 	size_t bytes = (size_t)req->number * req->size_bytes;
-	const char **targets = calloc(req->n_extra + 1, sizeof *targets);
 	QG_SECRET_AUTO *keys = NULL;
 	if (req->min_hops > 0)
 		r.err = QG_E_STATE;
-	else if (qg_transfers_count(core->transfers) + req->number > core->part.cfg->inbound_chunks)
+	else if (!has_room(core, req->number, false))
 		r.err = QG_E_EMPTY;
-	else if (targets == NULL || qg_secret_new(bytes, &keys) != QG_OK)
+	else if (qg_secret_new(bytes, &keys) != QG_OK)
 		r.err = QG_E_IO;
-	if (r.err == QG_OK) {
-		qg_random(keys->data, bytes);
-		keys->len = bytes;
-		for (uint32_t i = 0; i < req->number; i++)
-			qg_uuid_random(&ids[i]);
-		targets[0] = req->slave;
-		for (size_t i = 0; i < req->n_extra; i++)
-			targets[i + 1] = req->extra[i];
-		qg_records_issue(core, req, targets, req->n_extra + 1, ids, &keys, done, ctx);
-	} else {
+	if (r.err != QG_OK) {
 		done(ctx, &r);
+		return;
 	}
-	free(targets);
+	qg_random(keys->data, bytes);
+	keys->len = bytes;
+	for (uint32_t i = 0; i < req->number; i++)
+		qg_uuid_random(&ids[i]);
+	qg_records_issue(core, req, true, ids, &keys, done, ctx);
 }

@@ -248,13 +248,13 @@ take_due(link_peer *p, uint64_t now_ms)
 static char *
 report_text(const qg_kms_report *m, size_t *len)
 {
-	char *text = malloc(QG_KMS_MSG_MAX);
-	if (text != NULL && qg_kms_report_encode(m, text, QG_KMS_MSG_MAX, len) == QG_OK) {
-		char *exact = realloc(text, *len);
-		return exact != NULL ? exact : text;
-	}
-	free(text);
-	return NULL;
+	char *room = malloc(QG_KMS_MSG_MAX), *text = NULL;
+	if (room != NULL && qg_kms_report_encode(m, room, QG_KMS_MSG_MAX, len) == QG_OK)
+		text = malloc(*len);
+	if (text != NULL)
+		memcpy(text, room, *len);
+	free(room);
+	return text;
 }
 
 static void

@@ -191,6 +191,18 @@ answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
 		offer_again(st, LINK_MS, LINK_MAX_MS);
 }
 
+/* No use is to be kept out for long by the other's, at the far end's pools. */
+static void
+answer_full(qg_stream *st)
+{
+	if (st->offer->use != QG_USE_APPLICATION && qg_pads_far_full(st))
+		offer_drop(st, false, "the far end has no room for node key");
+	else if (st->offer->use == QG_USE_APPLICATION && qg_pads_app_full(st))
+		offer_drop(st, false, "the far end has no room for more keys of applications");
+	else
+		offer_again(st, FULL_MS, FULL_MAX_MS);
+}
+
 static void
 answer_pending(qg_stream *st)
 {
@@ -213,10 +225,7 @@ offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 	case QG_KMS_BATCH_FULL:
 		qg_log(QG_LOG_DEBUG, "stream", "event=far_end_full stream=%s segment=%u", st->cfg->name,
 		       st->offer->number);
-		if (st->offer->use != QG_USE_APPLICATION && qg_pads_far_full(st))
-			offer_drop(st, false, "the far end has no room for node key");
-		else
-			offer_again(st, FULL_MS, FULL_MAX_MS);
+		answer_full(st);
 		return;
 	case QG_KMS_BATCH_MISMATCH:
 		offer_drop(st, true, "the far end holds another segment");
@@ -390,6 +399,8 @@ offer_begin(qg_stream *st, qg_segment *s)
 	qg_segment_job *j = NULL;
 	uint32_t decided = e->decided_out;
 	s->use = qg_pads_choose_use(st, e);
+	if (s->use == QG_USE_APPLICATION && qg_pads_app_held(st))
+		return;
 	if (e->decided_out <= s->number)
 		e->decided_out = s->number + 1;
 	qg_err err = offer_job_new(s, &j);

@@ -89,7 +89,8 @@ count_room(const qg_stream *st, const qg_epoch *e, pool_room *r)
 	uint64_t application = st->ready;
 	uint64_t pad = bytes_of(qg_pads_stock(st, QG_USE_PAD)) / e->chunk_size;
 	uint64_t mac = bytes_of(qg_pads_stock(st, QG_USE_MAC)) / e->chunk_size;
-	uint64_t most = st->core->part.cfg->ready_chunks, wish = node_wish(st, e);
+	uint64_t most = qg_pads_app_held(st) ? 0 : st->core->part.cfg->ready_chunks;
+	uint64_t wish = node_wish(st, e);
 	r->undecided = 0;
 	for (uint32_t i = e->n_seg; i-- > 0;) {
 		const qg_segment *s = e->seg[i];
@@ -153,6 +154,29 @@ qg_pads_far_full(qg_stream *st)
 		return false;
 	st->pads->far_full_ms = qg_clock_elapsed_ms() + FAR_FULL_MS;
 	return true;
+}
+
+bool
+qg_pads_app_full(qg_stream *st)
+{
+	const qg_epoch *e = st->newest;
+	pool_room r;
+	if (st->cfg->node_chunks == 0 || e == NULL || e->keys_out == NULL ||
+	    st->offer_backoff_ms < FAR_FULL_AFTER_MS)
+		return false;
+	count_room(st, e, &r);
+	if (r.node == 0)
+		return false;
+	st->pads->app_full_ms = qg_clock_elapsed_ms() + FAR_FULL_MS;
+	return true;
+}
+
+/* A new epoch brings its root first. */
+bool
+qg_pads_app_held(const qg_stream *st)
+{
+	const qg_epoch *e = st->newest;
+	return e != NULL && e->keys_out != NULL && qg_clock_elapsed_ms() < st->pads->app_full_ms;
 }
 
 /* --- what there is -------------------------------------------------------------- */

@@ -48,6 +48,12 @@ void qg_pads_left(qg_segment *s);
  * made, so that the applications' segments go on. */
 bool qg_pads_far_full(qg_stream *st);
 
+/* Likewise for an application segment, while node key is short: keys that nobody
+ * fetches at the far end must not keep the links from relaying. Until then
+ * (qg_pads_app_held) no application segment is offered. */
+bool qg_pads_app_full(qg_stream *st);
+bool qg_pads_app_held(const qg_stream *st);
+
 /* The neighbour answered get_status: what was restored may be used. Before, a
  * store that was put back together with its anchor would not be noticed. */
 void qg_pads_agreed(qg_stream *st);

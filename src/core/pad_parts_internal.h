@@ -48,6 +48,7 @@ struct qg_pads {
 	bool agreed;                 /* the neighbour was asked what it saw, and answered */
 	qg_waiter *waiters;
 	uint32_t share;              /* percent that node key is due while both pools are short */
+	uint64_t app_full_ms;        /* until then it has none for applications' key */
 	uint64_t far_full_ms;        /* until then the far end has no room for node key */
 	/* theirs */
 	pad_segment *in; /* newest first */

@@ -378,6 +378,8 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_GET_STATUS] = receive_status,
 		[QG_KMS_FORWARD_KEYS] = qg_forward_receive,
 		[QG_KMS_POST_STATUS] = qg_report_receive,
+		[QG_KMS_MAKE_KEYS_EXTERNAL] = qg_make_receive,
+		[QG_KMS_DELETE_KEYS] = qg_delete_receive,
 	};
 	if (receivers[kind] == NULL)
 		answer(ctx, 404, NULL, 0);

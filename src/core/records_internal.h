@@ -4,15 +4,50 @@
 
 #include "core_internal.h"
 
-/* keystore_records.c: keys with IDs of their own. */
+/* Keys with IDs of their own (DESIGN, idea 5; SOUNDNESS 18): keystore_records.c
+ * for targets on this node, multicast.c where some live on others: prepared
+ * durably here, brought to every home by make_keys_external (multicast_part.c),
+ * and released when all of them hold it; else void everywhere
+ * (multicast_void.c). multicast_receive.c and multicast_delete.c are the
+ * other side. */
 
-/* Stores the keys for the targets, then answers; takes *keys. The request must
- * live until done, ids and targets for the call. */
-void qg_records_issue(struct qg_core *core, const qg_issue_request *req, const char *const *targets, size_t n_targets,
-		      const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx);
+/* Whether the additional slaves of a request can be served at all, before any
+ * key is taken. QG_E_NOTFOUND no stream of ours with node key to a home;
+ * QG_E_STATE not with so few hops; QG_E_RANGE more than that stream ever has;
+ * QG_E_EMPTY no room for records. */
+qg_err qg_records_check(struct qg_core *core, const qg_issue_request *req) QG_CHECKED;
+
+/* Stores the keys for the additional slaves (and, with_slave, for the slave),
+ * then answers; takes *keys. The request must live until done, ids for the
+ * call. */
+void qg_records_issue(struct qg_core *core, const qg_issue_request *req, bool with_slave, const qg_uuid *ids,
+		      qg_secret **keys, qg_issue_done *done, void *ctx);
 
 /* A pair on this node: draws keys and IDs at random. ids has room for
  * req->number. */
 void qg_records_draw(struct qg_core *core, const qg_issue_request *req, qg_uuid *ids, qg_issue_done *done, void *ctx);
+
+/* --- multicast.c -------------------------------------------------------------- */
+
+qg_err qg_multicast_new(struct qg_core *core) QG_CHECKED; /* sets core->multicast */
+void qg_multicast_free(struct qg_core *core);
+
+/* The stream whose node key masks what goes to a home; NULL: none. */
+qg_stream *qg_multicast_link(struct qg_core *core, const char *home, uint32_t max_hops);
+
+/* As qg_records_issue, with targets of which some live elsewhere. */
+void qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to,
+			const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx);
+
+/* Sends what is due, ends what took too long, tells what is void. By the
+ * conductor, without locks. Returns when something is due next. */
+uint64_t qg_multicast_step(struct qg_core *core, uint64_t now_ms);
+
+/* The gateway stops: what is under way becomes void and is answered. */
+void qg_multicast_wind_down(struct qg_core *core);
+
+/* --- multicast_void.c ------------------------------------------------------------ */
+
+uint64_t qg_multicast_tell_voids(struct qg_core *core, uint64_t now_ms);
 
 #endif

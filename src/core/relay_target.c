@@ -93,6 +93,19 @@ make_way(qg_epoch *e, uint32_t number)
 	return true;
 }
 
+/* What the segment will be for is not known before its new_key_batch: where the
+ * stream brings node key too, room for either is room. */
+static bool
+has_room(const qg_stream *st, const qg_epoch *e)
+{
+	uint64_t most = st->core->part.cfg->inbound_chunks, node = qg_pads_held(st);
+	qg_pad_account a;
+	if (st->held + e->segment_chunks <= most)
+		return true;
+	qg_pads_account(st, false, &a);
+	return (node > 0 || a.opened > 0) && node + e->segment_chunks <= most;
+}
+
 /* The segment to fill, made when it is the first that comes of it. */
 static qg_kms_forward_result
 segment_for(qg_stream *st, qg_epoch *e, const qg_kms_forward *m, qg_segment **out)
@@ -102,7 +115,7 @@ segment_for(qg_stream *st, qg_epoch *e, const qg_kms_forward *m, qg_segment **ou
 	    m->segment - e->decided_in > LEAP_MAX_SEGMENTS)
 		return QG_KMS_FORWARD_UNKNOWN;
 	if (s == NULL) {
-		if (st->held + e->segment_chunks > st->core->part.cfg->inbound_chunks)
+		if (!has_room(st, e))
 			return QG_KMS_FORWARD_FULL;
 		if (!make_way(e, m->segment))
 			return QG_KMS_FORWARD_UNKNOWN;

@@ -11,6 +11,7 @@
 #include "transfer_internal.h"
 
 #define BUCKETS_MIN 1024
+#define LOCAL "local" /* the origin, as the store has it */
 
 /* --- records ------------------------------------------------------------------ */
 
@@ -24,39 +25,45 @@ qg_transfer_record_free(qg_transfer *x)
 }
 
 static size_t
-text_bytes(const char *initiator, const char *const *saes, size_t n)
+text_bytes(const char *s)
 {
-	size_t bytes = strlen(initiator) + 1;
-	for (size_t i = 0; i < n; i++)
-		bytes += strlen(saes[i]) + 1;
-	return bytes;
+	return s != NULL ? strlen(s) + 1 : 0;
 }
 
 static char *
 keep(char **at, const char *s)
 {
+	if (s == NULL)
+		return NULL;
 	const size_t len = strlen(s) + 1;
 	char *copy = memcpy(*at, s, len);
 	*at += len;
 	return copy;
 }
 
-/* A record with its names; the rest is zero. */
-static qg_transfer *
-record_new(const char *initiator, const qg_uuid *id, const char *const *saes, size_t n)
+qg_transfer *
+qg_transfer_record_new(const char *initiator, const char *origin, const qg_uuid *id, const qg_transfer_to *to,
+		       size_t n)
 {
-	if (n == 0 || n > SIZE_MAX / 2 / sizeof(target))
+	if (n > SIZE_MAX / 4 / sizeof(target))
 		return NULL;
 	const size_t fixed = sizeof(qg_transfer) + n * sizeof(target);
-	qg_transfer *x = calloc(1, fixed + text_bytes(initiator, saes, n));
+	size_t text = text_bytes(initiator) + text_bytes(origin);
+	for (size_t i = 0; i < n; i++)
+		text += text_bytes(to[i].sae) + text_bytes(to[i].home);
+	qg_transfer *x = calloc(1, fixed + text);
 	if (x == NULL)
 		return NULL;
 	char *at = (char *)x + fixed;
 	x->id = *id;
 	x->initiator = keep(&at, initiator);
+	x->origin = keep(&at, origin);
 	x->n_targets = n;
-	for (size_t i = 0; i < n; i++)
-		x->targets[i].sae = keep(&at, saes[i]);
+	for (size_t i = 0; i < n; i++) {
+		x->targets[i].sae = keep(&at, to[i].sae);
+		x->targets[i].home = keep(&at, to[i].home);
+		x->targets[i].state = QG_TARGET_PENDING;
+	}
 	return x;
 }
 
@@ -92,7 +99,7 @@ record_seal(qg_transfer *x, qg_sealer *sealer, const uint8_t *value)
 bool
 qg_transfer_is_open(const target *t)
 {
-	return t->state == QG_TARGET_PENDING || t->state == QG_TARGET_RELAYED;
+	return t->home == NULL && (t->state == QG_TARGET_PENDING || t->state == QG_TARGET_RELAYED);
 }
 
 bool
@@ -110,6 +117,14 @@ qg_transfer_drop_value(qg_transfer *x)
 	free(x->sealed); /* ciphertext */
 	x->sealed = NULL;
 	x->sealed_len = 0;
+}
+
+uint64_t
+qg_transfer_clock(const qg_transfers *t, const qg_transfer *x, uint64_t now_ms)
+{
+	if (x->origin == NULL)
+		return now_ms;
+	return now_ms > t->far_behind_ms ? now_ms - t->far_behind_ms : 0;
 }
 
 /* --- the index ------------------------------------------------------------------ */
@@ -156,8 +171,8 @@ grow(qg_transfers *t)
 	free(old);
 }
 
-static void
-insert(qg_transfers *t, qg_transfer *x)
+void
+qg_transfer_insert(qg_transfers *t, qg_transfer *x)
 {
 	grow(t);
 	qg_transfer **bucket = bucket_of(t, &x->id);
@@ -197,23 +212,33 @@ copy_sealed(qg_transfer *x, const qg_transfer_rec *rec)
 static qg_transfer *
 record_of(const qg_transfer_rec *rec)
 {
-	if (rec->n_targets == 0 || rec->n_targets > SIZE_MAX / 2 / sizeof(char *))
+	if (rec->n_targets > SIZE_MAX / 4 / sizeof(target))
 		return NULL;
-	const char **saes = calloc(rec->n_targets, sizeof *saes);
-	if (saes == NULL)
+	qg_transfer_to *to = calloc(rec->n_targets + 1, sizeof *to);
+	if (to == NULL)
 		return NULL;
 	for (size_t i = 0; i < rec->n_targets; i++)
-		saes[i] = rec->target[i].sae;
-	qg_transfer *x = record_new(rec->initiator, &rec->key_id, saes, rec->n_targets);
-	free(saes);
+		to[i] = (qg_transfer_to){.sae = rec->target[i].sae, .home = rec->target[i].home};
+	qg_transfer *x = qg_transfer_record_new(
+		rec->initiator, strcmp(rec->origin, LOCAL) == 0 ? NULL : rec->origin, &rec->key_id, to,
+		rec->n_targets);
+	free(to);
 	return x;
+}
+
+/* The request that was prepared is gone, and with it whoever could be answered. */
+static bool
+is_orphan(const qg_transfer *x)
+{
+	return x->origin == NULL && (x->state == QG_TRANSFER_PREPARED || x->state == QG_TRANSFER_OFFERED ||
+				     x->state == QG_TRANSFER_VOIDING);
 }
 
 static qg_err
 load(const qg_transfer_rec *rec, void *ctx)
 {
 	qg_transfers *t = ctx;
-	if (rec->n_targets == 0)
+	if (rec->n_targets == 0 && rec->state != QG_TRANSFER_VOIDED) /* a tombstone has none */
 		return QG_E_CORRUPT;
 	qg_transfer *x = record_of(rec);
 	if (x == NULL)
@@ -229,9 +254,11 @@ load(const qg_transfer_rec *rec, void *ctx)
 		qg_transfer_record_free(x);
 		return err;
 	}
+	if (is_orphan(x))
+		qg_transfer_list_void(t, x);
 	if (qg_transfer_is_spent(x))
 		qg_transfer_drop_value(x);
-	insert(t, x);
+	qg_transfer_insert(t, x);
 	return QG_OK;
 }
 
@@ -267,7 +294,7 @@ qg_transfers_close(qg_transfers **t)
 	for (size_t i = 0; i < (*t)->n_buckets; i++) {
 		for (qg_transfer *x = (*t)->buckets[i], *next; x != NULL; x = next) {
 			next = x->next;
-			assert(x->claims == 0 && !x->purging);
+			assert(x->claims == 0 && x->pins == 0 && x->purging == QG_PURGE_NOT);
 			qg_transfer_record_free(x);
 		}
 	}
@@ -275,6 +302,12 @@ qg_transfers_close(qg_transfers **t)
 	(void)pthread_mutex_destroy(&(*t)->lock);
 	free(*t);
 	*t = NULL;
+}
+
+void
+qg_transfers_far_behind(qg_transfers *t, uint64_t behind_ms)
+{
+	t->far_behind_ms = behind_ms;
 }
 
 size_t
@@ -291,7 +324,7 @@ qg_transfer_known(qg_transfers *t, const qg_uuid *id)
 {
 	pthread_mutex_lock(&t->lock);
 	const qg_transfer *x = *bucket_of(t, id);
-	while (x != NULL && !qg_uuid_equal(&x->id, id))
+	while (x != NULL && !(qg_uuid_equal(&x->id, id) && x->n_targets > 0))
 		x = x->next;
 	pthread_mutex_unlock(&t->lock);
 	return x != NULL;
@@ -308,24 +341,34 @@ exists(qg_transfers *t, const char *initiator, const qg_uuid *id)
 	return found;
 }
 
-qg_err
-qg_transfer_prepare(qg_transfers *t, const char *initiator, const qg_uuid *id, const char *const *targets,
-		    size_t n_targets, const uint8_t *value, uint32_t size_bytes, uint64_t expiry_ms,
-		    qg_transfer **out)
+static qg_err
+fill(qg_transfers *t, const qg_transfer_plan *plan, qg_transfer *x)
 {
-	if (n_targets == 0 || size_bytes == 0)
+	bool here = false;
+	x->state = QG_TRANSFER_HELD;
+	x->size_bytes = plan->size_bytes;
+	x->expiry_ms = plan->expiry_ms;
+	for (size_t i = 0; i < x->n_targets; i++) {
+		here |= x->targets[i].home == NULL;
+		if (x->targets[i].home != NULL)
+			x->state = QG_TRANSFER_PREPARED;
+	}
+	x->pins = x->state == QG_TRANSFER_PREPARED;
+	return here ? record_seal(x, t->sealer, plan->value) : QG_OK;
+}
+
+qg_err
+qg_transfer_plan_new(qg_transfers *t, const qg_transfer_plan *plan, qg_transfer **out)
+{
+	if (plan->n_to == 0 || plan->size_bytes == 0)
 		return QG_E_INVAL;
-	if (exists(t, initiator, id))
+	if (exists(t, plan->initiator, &plan->id))
 		return QG_E_EXISTS;
-	qg_transfer *x = record_new(initiator, id, targets, n_targets);
+	qg_transfer *x =
+		qg_transfer_record_new(plan->initiator, plan->origin, &plan->id, plan->to, plan->n_to);
 	if (x == NULL)
 		return QG_E_NOMEM;
-	x->state = QG_TRANSFER_HELD;
-	x->size_bytes = size_bytes;
-	x->expiry_ms = expiry_ms;
-	for (size_t i = 0; i < n_targets; i++)
-		x->targets[i].state = QG_TARGET_PENDING;
-	const qg_err err = record_seal(x, t->sealer, value);
+	const qg_err err = fill(t, plan, x);
 	if (err != QG_OK) {
 		qg_transfer_record_free(x);
 		return err;
@@ -335,18 +378,43 @@ qg_transfer_prepare(qg_transfers *t, const char *initiator, const qg_uuid *id, c
 }
 
 qg_err
+qg_transfer_prepare(qg_transfers *t, const char *initiator, const qg_uuid *id, const char *const *targets,
+		    size_t n_targets, const uint8_t *value, uint32_t size_bytes, uint64_t expiry_ms,
+		    qg_transfer **out)
+{
+	qg_transfer_to *to = calloc(n_targets + 1, sizeof *to);
+	if (to == NULL)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < n_targets; i++)
+		to[i].sae = targets[i];
+	const qg_transfer_plan plan = {
+		.initiator = initiator,
+		.id = *id,
+		.to = to,
+		.n_to = n_targets,
+		.value = value,
+		.size_bytes = size_bytes,
+		.expiry_ms = expiry_ms,
+	};
+	const qg_err err = qg_transfer_plan_new(t, &plan, out);
+	free(to);
+	return err;
+}
+
+qg_err
 qg_transfer_store(qg_transfer *x, qg_store *store)
 {
-	qg_target_rec *targets = calloc(x->n_targets, sizeof *targets);
+	qg_target_rec *targets = calloc(x->n_targets + 1, sizeof *targets);
 	if (targets == NULL)
 		return QG_E_NOMEM;
 	for (size_t i = 0; i < x->n_targets; i++)
-		targets[i] = (qg_target_rec){.sae = x->targets[i].sae, .state = x->targets[i].state};
+		targets[i] = (qg_target_rec){
+			.sae = x->targets[i].sae, .state = x->targets[i].state, .home = x->targets[i].home};
 	qg_transfer_rec rec = {
 		.initiator = x->initiator,
 		.key_id = x->id,
 		.state = x->state,
-		.origin = "local",
+		.origin = x->origin != NULL ? x->origin : LOCAL,
 		.sealed = x->sealed,
 		.sealed_len = x->sealed_len,
 		.size_bytes = x->size_bytes,
@@ -370,8 +438,8 @@ qg_transfer_added(qg_transfers *t, qg_transfer *x, qg_err committed)
 		qg_transfer_record_free(x);
 		return;
 	}
-	x->value_stored = true;
+	x->value_stored = x->sealed != NULL;
 	pthread_mutex_lock(&t->lock);
-	insert(t, x); /* the store has refused a second one */
+	qg_transfer_insert(t, x); /* the store has refused a second one */
 	pthread_mutex_unlock(&t->lock);
 }

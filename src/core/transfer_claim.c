@@ -9,6 +9,7 @@ struct qg_transfer_claim {
 	qg_transfers *owner;
 	qg_transfer *record;
 	target *target;
+	qg_target_state was; /* when it was claimed: what is void since is not delivered */
 	bool forgot; /* the job took the value out of the store */
 };
 
@@ -23,7 +24,7 @@ find_target(qg_transfer *x, const char *sae)
 
 /* SOUNDNESS 18: what is not held yet is not there, what has left is gone. */
 static qg_err
-may_claim(const qg_transfer *x, const target *tg, uint64_t now_ms)
+may_claim(const qg_transfers *t, const qg_transfer *x, const target *tg, uint64_t now_ms)
 {
 	if (x->state == QG_TRANSFER_PREPARED || x->state == QG_TRANSFER_OFFERED)
 		return QG_E_NOTFOUND;
@@ -33,7 +34,7 @@ may_claim(const qg_transfer *x, const target *tg, uint64_t now_ms)
 		return QG_E_CONSUMED;
 	if (tg->claimed) /* not yet consumed: its outcome decides (SOUNDNESS 10) */
 		return QG_E_AGAIN;
-	if (x->sealed == NULL || x->purging || x->expiry_ms <= now_ms)
+	if (x->sealed == NULL || x->purging != QG_PURGE_NOT || x->expiry_ms <= qg_transfer_clock(t, x, now_ms))
 		return QG_E_CONSUMED;
 	return QG_OK;
 }
@@ -46,12 +47,12 @@ claim_locked(qg_transfers *t, const char *initiator, const qg_uuid *id, const ch
 	target *tg = x == NULL ? NULL : find_target(x, sae);
 	if (tg == NULL)
 		return QG_E_NOTFOUND;
-	const qg_err err = may_claim(x, tg, now_ms);
+	const qg_err err = may_claim(t, x, tg, now_ms);
 	if (err != QG_OK)
 		return err;
 	tg->claimed = true;
 	x->claims++;
-	*c = (qg_transfer_claim){.owner = t, .record = x, .target = tg};
+	*c = (qg_transfer_claim){.owner = t, .record = x, .target = tg, .was = tg->state};
 	return QG_OK;
 }
 
@@ -99,8 +100,7 @@ qg_transfer_claim_store(qg_transfer_claim *c, qg_store *store)
 {
 	const qg_transfer *x = c->record;
 	c->forgot = false;
-	qg_err err = store->ops->target_state(store, x->row, c->target->sae, c->target->state,
-					      QG_TARGET_DELIVERED);
+	qg_err err = store->ops->target_state(store, x->row, c->target->sae, c->was, QG_TARGET_DELIVERED);
 	if (err != QG_OK)
 		return err == QG_E_STATE ? QG_E_CONSUMED : err;
 	if (!is_last(c))
@@ -143,7 +143,7 @@ qg_transfer_claim_end(qg_transfers *t, qg_transfer_claim **c, qg_err committed)
 		tg->state = QG_TARGET_DELIVERED;
 	if (committed == QG_OK && (*c)->forgot)
 		x->value_stored = false;
-	if (qg_transfer_is_spent(x))
+	if (qg_transfer_is_spent(x) && x->claims == 0)
 		qg_transfer_drop_value(x);
 	pthread_mutex_unlock(&t->lock);
 	free(*c);

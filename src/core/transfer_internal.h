@@ -8,29 +8,49 @@
 #include "qkdgate/transfer.h"
 
 /* Transferred keys: transfer.c has records, index and adding,
- * transfer_claim.c deliveries, transfer_purge.c the housekeeping. */
+ * transfer_claim.c deliveries, transfer_purge.c the housekeeping,
+ * transfer_void.c what is made void from here, transfer_revoke.c what another
+ * node brought and makes void. */
 
 #define QG_TRANSFER_AD_MAX 1024 /* SAE IDs are shorter */
 
+/* What came from another node is known for so long after it expired: no message
+ * about it can be on its way any more (SOUNDNESS 18). */
+#define QG_TRANSFER_GRACE_MS (UINT64_C(3600) * 1000)
+
 typedef struct qg_transfer_target {
-	char *sae; /* in the record's block */
+	char *sae;  /* in the record's block */
+	char *home; /* there too; NULL: this node */
 	qg_target_state state;
 	bool claimed;
+	bool asking; /* its home is being told that the key is void */
+	uint8_t tries;
+	uint64_t ask_at_ms;
 } target;
+
+typedef enum qg_purging { QG_PURGE_NOT, QG_PURGE_VALUE, QG_PURGE_ALL } qg_purging;
 
 struct qg_transfer {
 	qg_transfer *next; /* in its bucket */
 	int64_t row;
 	qg_uuid id;
 	char *initiator; /* in this block */
+	char *origin;    /* there too; NULL: issued here */
 	qg_transfer_state state;
 	uint32_t size_bytes;
 	uint64_t expiry_ms;
 	uint8_t *sealed; /* NULL once no target is left */
 	size_t sealed_len;
 	bool value_stored; /* the store still has the sealed value */
-	bool purging;      /* a job of the housekeeping has it */
+	qg_purging purging; /* what a job of the housekeeping does to it */
 	size_t claims;     /* under way */
+	size_t pins;       /* requests and revocations under way that point here */
+	/* being voided from here */
+	qg_transfer *void_next, *void_prev;
+	bool maybe_released; /* the store may say so */
+	bool singly;         /* its homes are asked about it alone */
+	bool finishing;      /* a job writes its end */
+	uint64_t finish_at_ms;
 	size_t n_targets;
 	target targets[];
 };
@@ -45,6 +65,9 @@ struct qg_transfers {
 	qg_transfer **buckets; /* by key ID */
 	size_t n_buckets;      /* a power of two */
 	size_t count;
+	uint64_t far_behind_ms;
+	qg_transfer *voiding; /* last put there first */
+	size_t n_voiding;
 };
 
 /* The caller holds the lock, or owns the record alone. */
@@ -53,9 +76,18 @@ bool qg_transfer_is_spent(const qg_transfer *x); /* no target is open */
 void qg_transfer_drop_value(qg_transfer *x);     /* from memory */
 void qg_transfer_record_free(qg_transfer *x);
 
+/* now_ms of the owner's clock as the one that the record lives by. */
+uint64_t qg_transfer_clock(const qg_transfers *t, const qg_transfer *x, uint64_t now_ms);
+
 /* The caller holds the lock. */
+void qg_transfer_insert(qg_transfers *t, qg_transfer *x);
+void qg_transfer_list_void(qg_transfers *t, qg_transfer *x); /* VOIDING from now on */
 qg_transfer *qg_transfer_find(const qg_transfers *t, const char *initiator, const qg_uuid *id);
 void qg_transfer_take_out(qg_transfers *t, qg_transfer *x);
+
+/* A record with its names and without a value; NULL without memory. */
+qg_transfer *qg_transfer_record_new(const char *initiator, const char *origin, const qg_uuid *id,
+				    const qg_transfer_to *to, size_t n);
 
 /* What a sealed value is bound to: a blob moved to another record does not
  * open. QG_E_RANGE. */

@@ -8,16 +8,11 @@
 #define SCAN_BUCKETS 1024 /* looked at under one lock */
 #define PURGE_ROWS 128    /* in one job */
 
-typedef struct purge_item {
-	qg_transfer *record;
-	bool expired; /* delete it; else only its value is forgotten */
-} purge_item;
-
 typedef struct purge {
 	qg_job job; /* first */
 	qg_transfers *owner;
 	size_t n;
-	purge_item items[PURGE_ROWS];
+	qg_transfer *x[PURGE_ROWS];
 } purge;
 
 static qg_err
@@ -26,9 +21,9 @@ purge_run(qg_job *job, qg_store *store)
 	const purge *p = (const purge *)job;
 	qg_err err = QG_OK;
 	for (size_t i = 0; err == QG_OK && i < p->n; i++) {
-		const int64_t row = p->items[i].record->row;
-		err = p->items[i].expired ? store->ops->transfer_delete(store, row)
-					  : store->ops->transfer_unseal(store, row);
+		const int64_t row = p->x[i]->row;
+		err = p->x[i]->purging == QG_PURGE_ALL ? store->ops->transfer_delete(store, row)
+						       : store->ops->transfer_unseal(store, row);
 	}
 	return err;
 }
@@ -41,12 +36,14 @@ purge_done(qg_job *job, qg_err err)
 	qg_transfers *t = p->owner;
 	pthread_mutex_lock(&t->lock);
 	for (size_t i = 0; i < p->n; i++) {
-		qg_transfer *x = p->items[i].record;
-		x->purging = false;
+		qg_transfer *x = p->x[i];
+		const bool over = x->purging == QG_PURGE_ALL;
+		x->purging = QG_PURGE_NOT;
 		if (err != QG_OK)
 			continue;
 		x->value_stored = false;
-		if (p->items[i].expired) {
+		qg_transfer_drop_value(x);
+		if (over) {
 			qg_transfer_take_out(t, x);
 			qg_transfer_record_free(x);
 		}
@@ -58,18 +55,35 @@ purge_done(qg_job *job, qg_err err)
 	free(p);
 }
 
+/* Whether nothing more is owed to the record or to be feared for it. */
+static bool
+is_over(const qg_transfer *x, uint64_t now_ms)
+{
+	const uint64_t grace_ms = x->origin != NULL ? QG_TRANSFER_GRACE_MS : 0;
+	return x->state != QG_TRANSFER_VOIDING && x->expiry_ms <= now_ms && now_ms - x->expiry_ms >= grace_ms;
+}
+
+static bool
+is_due(const qg_transfer *x, uint64_t now_ms)
+{
+	if (x->purging || x->claims > 0 || x->pins > 0)
+		return false;
+	return is_over(x, now_ms) ||
+	       (x->value_stored && (x->expiry_ms <= now_ms || qg_transfer_is_spent(x)));
+}
+
 /* False when p is full before the bucket's end. */
 static bool
-collect_bucket(qg_transfer *first, uint64_t now_ms, purge *p)
+collect_bucket(const qg_transfers *t, qg_transfer *first, uint64_t owner_ms, purge *p)
 {
 	for (qg_transfer *x = first; x != NULL; x = x->next) {
-		const bool expired = x->expiry_ms <= now_ms;
-		if (x->purging || x->claims > 0 || !(expired || (x->value_stored && qg_transfer_is_spent(x))))
+		const uint64_t now_ms = qg_transfer_clock(t, x, owner_ms);
+		if (!is_due(x, now_ms))
 			continue;
 		if (p->n == PURGE_ROWS)
 			return false;
-		x->purging = true;
-		p->items[p->n++] = (purge_item){.record = x, .expired = expired};
+		x->purging = is_over(x, now_ms) ? QG_PURGE_ALL : QG_PURGE_VALUE;
+		p->x[p->n++] = x;
 	}
 	return true;
 }
@@ -81,7 +95,7 @@ collect(qg_transfers *t, uint64_t now_ms, size_t *at, purge *p)
 	pthread_mutex_lock(&t->lock);
 	bool room = true;
 	for (size_t i = 0; room && i < SCAN_BUCKETS && *at < t->n_buckets; i++) {
-		room = collect_bucket(t->buckets[*at], now_ms, p);
+		room = collect_bucket(t, t->buckets[*at], now_ms, p);
 		*at += room;
 	}
 	const bool more = *at < t->n_buckets;
@@ -112,11 +126,11 @@ qg_transfers_oldest_generation(qg_transfers *t)
 }
 
 static size_t
-count_expired(const purge *p)
+count_over(const purge *p)
 {
 	size_t n = 0;
 	for (size_t i = 0; i < p->n; i++)
-		n += p->items[i].expired;
+		n += p->x[i]->purging == QG_PURGE_ALL;
 	return n;
 }
 
@@ -133,7 +147,7 @@ qg_transfers_expire(qg_transfers *t, qg_committer *c, uint64_t now_ms)
 		p->job = (qg_job){.run = purge_run, .done = purge_done};
 		p->owner = t;
 		more = collect(t, now_ms, &at, p);
-		expired += count_expired(p);
+		expired += count_over(p);
 		if (p->n > 0)
 			qg_committer_submit(c, &p->job);
 		else

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "etsi014_internal.h"
+#include "qkdgate/kms_msg.h"
 #include "qkdgate/log.h"
 
 /* What the keystore needs until it is done: master, slave and additional slaves stand
@@ -80,9 +81,18 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
 	return job;
 }
 
-/* Additional slaves must exist, be allowed, and live here: their keys are kept
- * by this node's transfers. One that does not exist is a 400 whatever the
- * policy says (docs/etsi014.md). */
+/* What the messages between KMEs can name (docs/neighbours.md). */
+static bool
+is_tellable(const char *sae)
+{
+	size_t n = 0;
+	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
+		n++;
+	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
+}
+
+/* Additional slaves must exist and be allowed, wherever they live. One that
+ * does not exist is a 400 whatever the policy says (docs/etsi014.md). */
 static qg_err
 check_extra(qg_014_call *call, const char *sae, uint32_t size_bits)
 {
@@ -94,10 +104,11 @@ check_extra(qg_014_call *call, const char *sae, uint32_t size_bits)
 	qg_policy_terms terms;
 	if (qg_policy_pair(cfg, call->master, sae, &terms) != QG_OK)
 		return QG_E_DENIED;
-	if (strcmp(home, cfg->kme_id) != 0)
+	if (strcmp(home, cfg->kme_id) != 0 && !(is_tellable(sae) && is_tellable(call->master)))
 		return QG_014_REFUSE(&call->why,
-				     "additional_slave_SAE_IDs: no multicast from this KME to SAE %s",
-				     qg_log_safe(sae));
+				     "additional_slave_SAE_IDs: the KME of SAE %s can be told only of IDs of at "
+				     "most %d printable ASCII characters",
+				     qg_log_safe(sae), QG_KMS_SAE_MAX);
 	if (size_bits < terms.min_key_bits || size_bits > terms.max_key_bits)
 		return QG_014_REFUSE(&call->why,
 				     "size must be from %lu to %lu bits for the additional slave SAE %s",

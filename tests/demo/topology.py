@@ -55,6 +55,7 @@ class Link:
     latency_ms: int = 0
     chunk_size: int = 32
     segment_chunks: int = 256
+    store_chunks: int = 0  # that the simulators hold ready for a stream; 0: their default
     simulated: bool = True
     source: dict = field(default_factory=dict)
     node_chunks: int = 0  # of each direction, kept by its owner for relaying
@@ -289,14 +290,13 @@ def _virtual(topology, node, relay):
     }
     if here and relay.node_chunks:
         stream["node_chunks"] = relay.node_chunks
-    return {**stream, "relay": _drawn(topology, relay) if here else {}}
+    both = {"paths": relay.paths, "fewer_paths": relay.fewer_paths} if relay.paths > 1 else {}
+    return {**stream, "relay": {**both, **_drawn(topology, relay)} if here else both}
 
 
 def _drawn(topology, relay):
-    """Section `relay` at the end that draws the keys: what differs from the defaults."""
+    """Of section `relay`, what only the end that draws the keys has, where it differs from the default."""
     section = {}
-    if relay.paths != 1:
-        section.update(paths=relay.paths, fewer_paths=relay.fewer_paths)
     if relay.max_hops is not None:
         section["max_hops"] = relay.max_hops
     if relay.random:
@@ -355,6 +355,8 @@ def sim_arguments(link, which, endpoints, pki):
                  role, f"{far_host}:{far_port}", "--rate-bps", str(link.rate_bps)]
     if link.latency_ms:
         arguments += ["--latency-ms", str(link.latency_ms)]
+    if link.store_chunks:
+        arguments += ["--store-chunks", str(link.store_chunks)]
     if link.tls:
         arguments += ["--certificate", f"{pki}/{name}.pem", "--key", f"{pki}/{name}.key",
                       "--ca", f"{pki}/ca.pem"]

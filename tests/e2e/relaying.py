@@ -59,6 +59,21 @@ class Passer:
         return f"{what}\n{self.net.gateways[home].log()[-4000:]}"
 
 
+def runs_down(passer, most, quiet_s=2):
+    """Until no key has come for a while: the last answer, and how many there were."""
+    passed, end = 0, time.monotonic() + 40
+    while True:
+        answer, more = passer.drain()
+        passed += more
+        if passed and not more:
+            break
+        assert time.monotonic() < end, passer.told("keys still come")
+        time.sleep(quiet_s)
+    assert answer.status == 503 and "Retry-After" in answer.headers
+    assert passed <= most
+    return answer, passed
+
+
 def hops_of(key):
     """Of a key of an enc_keys answer."""
     return key.get("key_extension", {}).get("hops", 0)

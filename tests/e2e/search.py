@@ -5,6 +5,7 @@ import base64
 import re
 
 PIECE = 8
+EMPTY = bytes(4096)
 HEX = re.compile(rb"[0-9A-Fa-f]{16,}")
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}")
 
@@ -68,7 +69,7 @@ def files_that_hold(wanted, *folders):
 
 
 def memory_of(pid):
-    """What can be read of the memory of a process."""
+    """What can be read of the memory that a process can write to, without empty pages."""
     parts = []
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
         for line in maps:
@@ -78,7 +79,8 @@ def memory_of(pid):
             begin, end = (int(x, 16) for x in span.split("-"))
             try:
                 memory.seek(begin)
-                parts.append(memory.read(end - begin))
+                data = memory.read(end - begin)
             except (OSError, OverflowError, ValueError):
                 continue
-    return parts
+            parts += [page for i in range(0, len(data), len(EMPTY)) if (page := data[i:i + len(EMPTY)]) != EMPTY]
+    return b"".join(parts)

@@ -433,6 +433,16 @@ test_multicast(void **state)
 	}
 }
 
+/* Those of other nodes are the keystore's business. */
+static void
+test_multicast_to_other_nodes(void **state)
+{
+	const gateway *g = *state;
+	AUTO_REPLY *enc = post(g, "alice", KEYS("sae-zoe/enc_keys"), EXTRA("\"sae-erin\",\"sae-far-1\""));
+	expect_keys(enc, 1, 32);
+	assert_int_equal(store.seen_extra, 2);
+}
+
 static void
 test_multicast_refused(void **state)
 {
@@ -453,8 +463,9 @@ test_multicast_refused(void **state)
 		 400,
 		 A " must have at most 2 entries"},
 		{"alice", "POST", KEYS("sae-zoe/enc_keys"), EXTRA("\"sae-dave\",\"sae-mallory\""), 401, NULL},
-		{"alice", "POST", KEYS("sae-zoe/enc_keys"), EXTRA("\"sae-erin\""), 400,
-		 A ": no multicast from this KME to SAE sae-erin"},
+		{"alice", "POST", KEYS("sae-zoe/enc_keys"), EXTRA("\"sae-far-\\u00e9\""), 400,
+		 A ": the KME of SAE sae-far-?? can be told only of IDs of at most 128 printable ASCII "
+		   "characters"},
 		{"carol", "POST", KEYS("sae-bob/enc_keys"), EXTRA("\"sae-alice\""), 400,
 		 A " must have at most 0 entries"},
 	};
@@ -727,7 +738,7 @@ main(void)
 		T(test_content_type),   T(test_openapi),       T(test_order_of_checks),
 		T(test_http_refusals),  T(test_unsupported_extensions),
 		T(test_outcomes),       T(test_contradiction), T(test_strangers),
-		T(test_multicast),      T(test_multicast_refused),
+		T(test_multicast),      T(test_multicast_to_other_nodes), T(test_multicast_refused),
 		T(test_concurrency),    T(test_stop_while_waiting),
 		T(test_rates),          T(test_audit),         T(test_refusals_are_limited),
 		T(test_start_fails),

@@ -365,8 +365,7 @@ malformed_reports_are_refused(void **state)
 		"", "{}", "[]", "{\"version\":1}", "{\"version\":1,\"origin\":\"KME-B\",\"sequence\":-1,\"links\":[]}",
 		"{\"version\":2,\"origin\":\"KME-B\",\"sequence\":1,\"links\":[]}",
 		"{\"version\":1,\"origin\":\"KME-B\",\"sequence\":1,\"links\":[],\"more\":0}",
-		"{\"version\":1,\"origin\":\"KME-B\",\"sequence\":1,"
-		"\"links\":[{\"peer\":\"KME-A\",\"state\":\"gone\",\"bytes\":1}]}",
+		"{\"version\":1,\"origin\":\"B\",\"sequence\":1,\"links\":[{\"peer\":\"A\",\"state\":\"gone\",\"bytes\":1}]}",
 		"{\"version\":1,\"origin\":\"KME-B\",\"sequence\":1,\"links\":[",
 	};
 	static net_answer answer;

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_MULTICAST_INTERNAL_H
+#define QKDGATE_MULTICAST_INTERNAL_H
+
+#include "records_internal.h"
+#include "relay_internal.h"
+
+/* One request whose targets live at several nodes, at the master's. */
+
+typedef enum qg_mc_phase {
+	QG_MC_PREPARING, /* the records are being written */
+	QG_MC_SENDING,   /* durable; the homes are being told */
+	QG_MC_RELEASING, /* every home holds all of it; that is being written */
+	QG_MC_VOIDING,   /* it failed; that is being written */
+	QG_MC_ENDED      /* answered */
+} qg_mc_phase;
+
+typedef struct qg_mc qg_mc;
+
+/* What one home is to hold. Whoever has the flight has all of it but `held`. */
+typedef struct qg_mc_part {
+	qg_mc *op;
+	bool flight;      /* a message is being made or under way; under the lock */
+	bool told;        /* one was handed to the channel: the home may hold some; under the lock */
+	uint64_t due_ms;  /* not before; under the lock */
+	uint32_t held;    /* keys that the home holds for sure; under the lock */
+	uint32_t n;       /* in the message */
+	uint32_t most;    /* in one message */
+	unsigned refusals;
+	qg_stream *link;
+	qg_pad_use use;
+	qg_secret *answer_key;
+	qg_kms_make m;
+} qg_mc_part;
+
+struct qg_mc {
+	qg_job job; /* first */
+	qg_mc *next;
+	struct qg_core *core;
+	qg_issue_done *done;
+	void *ctx;
+	qg_mc_phase phase;
+	unsigned flights;
+	uint64_t deadline_ms;
+	uint32_t number, size_bytes, max_hops;
+	const char *why;      /* it failed */
+	const char *why_home; /* of the configuration, or NULL */
+	qg_secret *keys;
+	qg_uuid *ids;
+	qg_transfer **x;
+	uint32_t n_x;
+	size_t n_parts;
+	qg_mc_part **part;
+};
+
+struct qg_multicast {
+	pthread_mutex_t lock; /* guards the list and phases; streams' locks are never taken under it */
+	bool stopping;
+	qg_mc *ops;
+};
+
+/* multicast_part.c: sends a part's next message; the caller took the flight. */
+void qg_mc_part_send(qg_mc_part *p);
+
+/* multicast.c, for the parts, without locks. Each gives the flight back. */
+void qg_mc_part_held(qg_mc_part *p, uint32_t n);
+void qg_mc_part_rest(qg_mc_part *p, uint64_t due_ms);
+void qg_mc_part_failed(qg_mc_part *p, const char *why);
+/* Notes that the home may hold keys from now on. False: the request failed
+ * meanwhile, nothing is to be sent. */
+bool qg_mc_part_tells(qg_mc_part *p);
+
+/* What both sides share. */
+void qg_make_canonical(const void *message, qg_writer *w);
+void qg_make_answer_mac(const uint8_t key[QG_MAC_KEY_BYTES], const uint8_t request_mac[QG_MAC_BYTES],
+			const qg_kms_make_answer *a, uint8_t mac[QG_MAC_BYTES]);
+
+#endif
