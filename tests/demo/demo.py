@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 sys.dont_write_bytecode = True  # leave no __pycache__ behind
 
@@ -23,6 +24,7 @@ from topology import TOPOLOGIES
 
 FOLDER = build_folder() / "demo"
 FIRST_PORT = 18101
+SEGMENT = 256  # keys that were relayed together, maybe over several ways
 
 
 def down():
@@ -82,19 +84,26 @@ def show_chain(network):
     """A key over KME-B, one over KME-D while KME-B is stopped, and KME-B again."""
     middle = network.gateways["kme-b"]
     print("\nalice at KME-A and carol at KME-C share no link.")
-    wait_way(network, "KME-B")
-    if not one_key(network, "alice", "carol"):
+    if not key_over(network, "KME-B"):
         return False
-    tell_way(network)
     print(f"\nStopping kme-b, pid {middle.pid}.")
     middle.stop()
-    wait_way(network, "KME-D")
-    if not one_key(network, "alice", "carol"):
+    if not key_over(network, "KME-D"):
         return False
-    tell_way(network)
     middle.start()
     middle.wait_ready()
     print(f"\nkme-b runs again, pid {middle.pid}.")
+    return True
+
+
+def key_over(network, kme):
+    """A key from alice to carol that went over that KME."""
+    way, taken = wait_way(network, kme)
+    if taken:
+        print(f"Keys go over {kme} now; alice took the {taken} in stock from before.")
+    if not one_key(network, "alice", "carol"):
+        return False
+    print(f"The log of kme-a says which way it went: {' - '.join(way)}")
     return True
 
 
@@ -104,24 +113,26 @@ def ways(network):
     return [re.search(r" path=(\S+)", line).group(1).split(",") for line in lines]
 
 
-def tell_way(network):
-    print(f"The log of kme-a says which way it went: {' - '.join(ways(network)[-1])}")
-
-
-def wait_way(network, kme):
-    """Until keys go over that KME, and none is left that went another way: keys are handed out in the
-    order in which they were relayed, so that what is in stock by then is taken first."""
-    changes, taken = len(ways(network)), 0
+def wait_way(network, kme, timeout_s=30):
+    """Until the next key is one that went over that KME: keys are handed out in the order in which they
+    were relayed, so that what others were relayed before are taken first. The way, and how many these
+    were."""
+    taken, end = 0, time.monotonic() + timeout_s
     with network.client("alice") as alice:
-        while kme not in ways(network)[-1]:
-            taken += take(alice)  # makes room for more
-        if taken or changes > 1:
-            left = network.stock("alice", "carol")
-            while left > 0:
-                left -= (n := take(alice, min(64, left)))
-                taken += n
-            print(f"Keys go over {kme} now; alice took the {taken} in stock from before.")
-    network.wait_stock("alice", "carol")
+        while True:
+            seen = ways(network)
+            if kme in seen[-1]:
+                before = 0 if len(seen) == 1 else network.stock("alice", "carol") + SEGMENT
+                while before > 0:
+                    before -= (n := take(alice, min(64, before)))
+                    taken += n
+                network.wait_stock("alice", "carol")
+                if len(ways(network)) == len(seen):
+                    return seen[-1], taken
+            else:
+                taken += take(alice)  # makes room for more
+            if time.monotonic() >= end:
+                raise TimeoutError(f"keys over {kme}: not within {timeout_s} s")
 
 
 def take(client, number=64, timeout_s=30):
