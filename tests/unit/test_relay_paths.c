@@ -83,8 +83,11 @@ static uint8_t *seen_by(unsigned node, size_t *len)
 		net_record r;
 		assert_true(net_record_get(n, (size_t)i, &r) && net_forward_of(&r, &m));
 		net_record_free(&r);
-		all = realloc(all, *len + m.masked.data_len);
-		assert_non_null(all);
+		uint8_t *bigger = realloc(all, *len + m.masked.data_len);
+		if (bigger == NULL)
+			free(all);
+		assert_non_null(bigger);
+		all = bigger;
 		assert_true(net_unmask(n, &m.masked, all + *len));
 		*len += m.masked.data_len;
 	}

@@ -4,6 +4,15 @@
 /* What a node of a link, who knows its key, can make of a message; and what
  * one who does not know it can only change. */
 
+static void *grown(void *old, size_t bytes)
+{
+	void *bigger = realloc(old, bytes);
+	if (bigger == NULL)
+		free(old);
+	must(bigger != NULL, "memory");
+	return bigger;
+}
+
 bool net_forward_of(const net_record *r, qg_kms_forward *out)
 {
 	return r->kind == QG_KMS_FORWARD_KEYS && qg_kms_forward_decode(r->body, r->len, out) == QG_OK;
@@ -258,8 +267,7 @@ bool net_drawn_once(core_net *n, size_t *repeats)
 		if (m.hop != 0)
 			continue;
 		must(net_unmask(n, &m.masked, plain), "pads");
-		all = realloc(all, (count + m.count) * sizeof *all);
-		must(all != NULL, "memory");
+		all = grown(all, (count + m.count) * sizeof *all);
 		count += draw_chunks(&m, plain, all + count);
 	}
 	if (count > 0)
@@ -352,8 +360,7 @@ bool net_shares_apart(core_net *n)
 		net_record_free(&r);
 		if (m.hop + 2u == m.n_path)
 			continue; /* to the target */
-		all = realloc(all, (count + m.count) * sizeof *all);
-		must(all != NULL, "memory");
+		all = grown(all, (count + m.count) * sizeof *all);
 		count += see_chunks(&m, r.to, all + count);
 	}
 	if (count > 0)
