@@ -66,6 +66,15 @@ static void start_star(void)
 	wait_pads();
 }
 
+/* What a gateway was started with does not change under it. */
+static void set_number(unsigned node, uint32_t *option, uint32_t value)
+{
+	node_stop(&n->node[node]);
+	*option = value;
+	node_start(&n->node[node]);
+	wait_pads();
+}
+
 static const char *const everywhere[] = { "sae-a2", "sae-b2", "sae-c", "sae-c2" };
 
 static qg_issue_request request(uint32_t number)

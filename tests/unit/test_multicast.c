@@ -168,7 +168,7 @@ static void test_rule_18_a_crash_of_the_master_voids_all(void **state)
 	qg_uuid ids[QG_KMS_MAKE_MAX];
 	unsigned node = C;
 	start_star();
-	n->node[A].cfg.kms_timeout_ms = 20000;
+	set_number(A, &n->node[A].cfg.kms_timeout_ms, 20000);
 	atomic_store(&net_fault_of(n, A, C, QG_KMS_MAKE_KEYS_EXTERNAL)->lose_answers, -1);
 	qg_issue_request req = request(2);
 	keys_issue_begin(n->node[A].core, &req, k);
@@ -202,7 +202,7 @@ static void test_an_orderly_stop_answers_and_voids(void **state)
 	qg_uuid ids[QG_KMS_MAKE_MAX];
 	unsigned node = B;
 	start_star();
-	n->node[A].cfg.kms_timeout_ms = 20000;
+	set_number(A, &n->node[A].cfg.kms_timeout_ms, 20000);
 	atomic_store(&net_fault_of(n, A, C, QG_KMS_MAKE_KEYS_EXTERNAL)->down, true);
 	qg_issue_request req = request(2);
 	keys_issue_begin(n->node[A].core, &req, k);
@@ -297,7 +297,9 @@ static void test_without_node_key_it_waits_and_then_fails(void **state)
 	assert_int_equal(err, QG_E_EMPTY);
 	assert_true(net_wait(n, all_void, NULL));
 	/* It waits for what comes in time. */
+	node_stop(&n->node[A]);
 	n->node[A].cfg.kms_timeout_ms = 20000;
+	node_start(&n->node[A]);
 	keys_issue_begin(n->node[A].core, &req, k);
 	pair_nap(50);
 	net_dry_from(n, A, C, false);

@@ -268,11 +268,13 @@ static void test_a_full_home_says_so(void **state)
 	(void)state;
 	qg_uuid ids[QG_KMS_MAKE_MAX];
 	start_star();
-	n->node[C].cfg.inbound_chunks = 1;
+	set_number(C, &n->node[C].cfg.inbound_chunks, 1);
 	qg_issue_request req = request(2);
 	assert_int_equal(issue(&req), QG_E_EMPTY);
 	assert_int_equal(sent_ids(C, 0, ids), 2);
+	node_stop(&n->node[C]);
 	n->node[C].cfg.inbound_chunks = 4096;
+	node_start(&n->node[C]);
 	assert_true(net_wait(n, all_void, NULL));
 	expect_void_everywhere(ids, 2);
 }
