@@ -69,10 +69,11 @@ def test_a_ring_of_five_nodes(make_spaced):
     there, back = both(net, ledger)
     for cut, way in ((("kme-b", "kme-c"), ["kme-a", "kme-e", "kme-d", "kme-c"]),
                      (("kme-d", "kme-e"), ["kme-a", "kme-b", "kme-c"])):
+        seen = len(ways(net, relay)) - 1
         net.space.cut(*cut)
         there.some(net.stock(*ENDS) + 3 * STOCK)
         back.some(net.stock(*ENDS[::-1]) + 3 * STOCK)
-        assert ways(net, relay)[-1] == way
+        assert way in ways(net, relay, seen)
         net.space.heal(*cut)
     net.space.cut("kme-a", "kme-b")
     net.space.cut("kme-a", "kme-e")  # kme-a stands alone
