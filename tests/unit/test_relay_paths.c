@@ -314,7 +314,7 @@ static void test_around_a_dry_link_behind_the_next_node(void **state)
 
 /* --- rule 17 ----------------------------------------------------------------------------- */
 
-static void soundness_17_static_routes_are_never_left(void **state)
+static void test_rule_17_static_routes_are_never_left(void **state)
 {
 	(void)state;
 	static const char *const over_b[] = { "KME-B" };
@@ -335,7 +335,7 @@ static void soundness_17_static_routes_are_never_left(void **state)
 
 /* B tells of links and nodes that are not configured, in its own and in others'
  * names, and of wonderful stocks there. */
-static void soundness_17_reports_add_no_nodes_and_no_links(void **state)
+static void test_rule_17_reports_add_no_nodes_and_no_links(void **state)
 {
 	(void)state;
 	static const struct {
@@ -503,8 +503,8 @@ int main(void)
 		CASE(test_around_a_node_that_is_cut_off),
 		CASE(test_around_a_cut_behind_the_next_node),
 		CASE(test_around_a_dry_link_behind_the_next_node),
-		CASE(soundness_17_static_routes_are_never_left),
-		CASE(soundness_17_reports_add_no_nodes_and_no_links),
+		CASE(test_rule_17_static_routes_are_never_left),
+		CASE(test_rule_17_reports_add_no_nodes_and_no_links),
 		CASE(test_a_neighbour_cannot_drain_a_link),
 		CASE(test_what_is_relayed_for_a_neighbour_is_limited),
 		CASE(test_what_is_relayed_of_a_stream_is_limited),
