@@ -331,7 +331,7 @@ static void test_accounts_add_up_over_losses(void **state)
 
 /* --- rule 16 --------------------------------------------------------------------------- */
 
-static void soundness_16_every_transmission_has_fresh_pad(void **state)
+static void test_rule_16_every_transmission_has_fresh_pad(void **state)
 {
 	(void)state;
 	net_plan pl;
@@ -368,7 +368,7 @@ int main(void)
 		CASE(test_a_dry_link_runs_the_pool_down_and_it_refills),
 		CASE(test_accounts_add_up_to_the_byte),
 		CASE(test_accounts_add_up_over_losses),
-		CASE(soundness_16_every_transmission_has_fresh_pad),
+		CASE(test_rule_16_every_transmission_has_fresh_pad),
 	};
 	if (pair_init() != 0)
 		return 1;

@@ -198,7 +198,7 @@ static void test_issued_keys_outlive_crashes_of_all(void **state)
 
 /* The source's segment is stored, the store of its crash has it or not: what is
  * sent again is the same, or never sent. */
-static void soundness_16_a_range_is_never_drawn_again(void **state)
+static void test_rule_16_a_range_is_never_drawn_again(void **state)
 {
 	(void)state;
 	net_plan pl;
@@ -307,7 +307,7 @@ int main(void)
 		CASE(test_the_target_crashes_before_it_confirms),
 		CASE(test_the_target_crashes_after_it_confirmed),
 		CASE(test_issued_keys_outlive_crashes_of_all),
-		CASE(soundness_16_a_range_is_never_drawn_again),
+		CASE(test_rule_16_a_range_is_never_drawn_again),
 		CASE(test_every_node_crashes_in_turn_under_load),
 		CASE(test_every_node_stops_and_starts_in_turn),
 		CASE(test_an_old_database_of_the_source_masks_nothing_twice),

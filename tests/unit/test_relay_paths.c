@@ -169,6 +169,41 @@ static void test_two_paths_over_a_bad_network(void **state)
 		assert_true(net_deliver(n, A, C, 64, 32));
 }
 
+static void some_keys(unsigned ms)
+{
+	for (unsigned i = 0; i < ms; i += 5) {
+		if (net_issue(n, A, "sae-a", "sae-c", 32, 32, k) == QG_OK) {
+			assert_int_equal(net_fetch(n, C, "sae-a", "sae-c", k->id, 32, got), QG_OK);
+			assert_memory_equal(k->key, got->key, k->bytes);
+		}
+		pair_nap(5);
+	}
+}
+
+/* In the middle of segments one way or the other starves, so that the other
+ * becomes the cheaper: no share may change over to where another one was. */
+static void test_shares_stay_apart_while_costs_change(void **state)
+{
+	(void)state;
+	net_plan pl;
+	plan_diamond(&pl, 2, false);
+	pl.far[0].segment_chunks = 512;
+	pl.ready_chunks = 1536;
+	pl.link[2].cost = pl.link[3].cost = 2;
+	n = net_start(&pl);
+	some_keys(200);
+	for (int i = 0; i < 6; i++) {
+		unsigned over = i % 2 == 0 ? B : D;
+		net_dry_from(n, over, C, true);
+		some_keys(400);
+		net_dry_from(n, over, C, false);
+		some_keys(800);
+	}
+	unsigned both = forwards(A, B) < forwards(A, D) ? forwards(A, B) : forwards(A, D);
+	assert_true(both > 8);
+	assert_true(net_deliver(n, A, C, 64, 32));
+}
+
 /* --- fewer paths -------------------------------------------------------------------- */
 
 static void test_without_a_second_path_nothing_is_sent(void **state)
@@ -314,7 +349,7 @@ static void test_around_a_dry_link_behind_the_next_node(void **state)
 
 /* --- rule 17 ----------------------------------------------------------------------------- */
 
-static void soundness_17_static_routes_are_never_left(void **state)
+static void test_rule_17_static_routes_are_never_left(void **state)
 {
 	(void)state;
 	static const char *const over_b[] = { "KME-B" };
@@ -335,7 +370,7 @@ static void soundness_17_static_routes_are_never_left(void **state)
 
 /* B tells of links and nodes that are not configured, in its own and in others'
  * names, and of wonderful stocks there. */
-static void soundness_17_reports_add_no_nodes_and_no_links(void **state)
+static void test_rule_17_reports_add_no_nodes_and_no_links(void **state)
 {
 	(void)state;
 	static const struct {
@@ -496,6 +531,7 @@ int main(void)
 		CASE(test_no_node_of_two_paths_sees_the_key),
 		CASE(test_the_node_of_one_path_sees_the_key),
 		CASE(test_two_paths_over_a_bad_network),
+		CASE(test_shares_stay_apart_while_costs_change),
 		CASE(test_without_a_second_path_nothing_is_sent),
 		CASE(test_with_fewer_paths_allowed_one_carries_all),
 		CASE(test_a_target_takes_no_fewer_shares_than_configured),
@@ -503,8 +539,8 @@ int main(void)
 		CASE(test_around_a_node_that_is_cut_off),
 		CASE(test_around_a_cut_behind_the_next_node),
 		CASE(test_around_a_dry_link_behind_the_next_node),
-		CASE(soundness_17_static_routes_are_never_left),
-		CASE(soundness_17_reports_add_no_nodes_and_no_links),
+		CASE(test_rule_17_static_routes_are_never_left),
+		CASE(test_rule_17_reports_add_no_nodes_and_no_links),
 		CASE(test_a_neighbour_cannot_drain_a_link),
 		CASE(test_what_is_relayed_for_a_neighbour_is_limited),
 		CASE(test_what_is_relayed_of_a_stream_is_limited),
