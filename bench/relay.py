@@ -19,8 +19,8 @@ NODE_CHUNKS = 16384
 KEYS_AT_ONCE = 128
 RATE = 500  # requests per second while latency is measured: what is taken is refilled meanwhile
 
-QUICK = {"links": (2, 4), "stock": 12288, "latency": 1000, "refills": 1}
-FULL = {"links": (1, 2, 4, 8), "stock": 32768, "latency": 5000, "refills": 3}
+QUICK = {"links": (2, 4), "stock": 12288, "latency": 500, "rounds": 3, "refills": 1}
+FULL = {"links": (1, 2, 4, 8), "stock": 32768, "latency": 1000, "rounds": 9, "refills": 3}
 
 
 class Line:
@@ -41,11 +41,11 @@ class Line:
         shutil.rmtree(folder, ignore_errors=True)
         self.network = Network(topology, folder, pki=bench.folder / "pki", tweak=self.tweak)
         self.client = None
+        self.refills, self.latencies = [], []
 
     def tweak(self, name, config):
         stock = self.plan["stock"] if name == self.first else 8 * SEGMENT
         config["pool"] = {"ready_chunks": stock, "inbound_chunks": 64 * self.plan["stock"]}
-        config.setdefault("log", {})["level"] = "warn"
 
     def stock(self):
         answer = self.client.status(f"sae-{self.slave}")
@@ -74,34 +74,50 @@ class Line:
         return {"keys": keys, "keys_per_s": keys / seconds, "source_us": cpu[self.first],
                 "target_us": cpu[self.last], "hop_us": [cpu[name] for name in self.between]}
 
-    def measure(self):
-        rows = [self.refill() for _ in range(self.plan["refills"])]
-        self.wait_stock(self.plan["stock"] - 2 * SEGMENT, "the last refill")
-        taken, given = self.load(1, self.plan["latency"], 4, "--rate", RATE)
-        hops = [statistics.median(row["hop_us"]) for row in rows if row["hop_us"]]
-        return {
-            "links": self.links,
-            "keys_per_s": statistics.median(row["keys_per_s"] for row in rows),
-            "source_us_per_key": statistics.median(row["source_us"] for row in rows),
-            "hop_us_per_key": statistics.median(hops) if hops else None,
-            "target_us_per_key": statistics.median(row["target_us"] for row in rows),
-            "enc_keys_p50_us": taken["p50_us"], "enc_keys_p99_us": taken["p99_us"],
-            "dec_keys_p50_us": given["p50_us"], "dec_keys_p99_us": given["p99_us"],
-            "refills": rows,
-        }
+    def start(self):
+        self.network.prepare()
+        self.network.start()
+        self.client = self.network.client(MASTER)
 
-    def run(self):
-        try:
-            self.network.prepare()
-            self.network.start()
-            self.client = self.network.client(MASTER)
-            return self.measure()
-        finally:
-            self.network.stop()
+    def measure_refills(self):
+        self.refills = [self.refill() for _ in range(self.plan["refills"])]
+        self.wait_stock(self.plan["stock"] - 2 * SEGMENT, "the last refill")
+
+    def measure_latency(self):
+        self.latencies.append(self.load(1, self.plan["latency"], 4, "--rate", RATE))
+
+    def row(self):
+        def refill(member):
+            return statistics.median(row[member] for row in self.refills)
+
+        def latency(which, member):
+            return statistics.median(rows[which][member] for rows in self.latencies)
+
+        hops = [statistics.median(row["hop_us"]) for row in self.refills if row["hop_us"]]
+        return {
+            "links": self.links, "keys_per_s": refill("keys_per_s"), "source_us_per_key": refill("source_us"),
+            "hop_us_per_key": statistics.median(hops) if hops else None,
+            "target_us_per_key": refill("target_us"),
+            "enc_keys_p50_us": latency(0, "p50_us"), "enc_keys_p99_us": latency(0, "p99_us"),
+            "dec_keys_p50_us": latency(1, "p50_us"), "dec_keys_p99_us": latency(1, "p99_us"),
+            "refills": self.refills, "latencies": self.latencies,
+        }
 
 
 def run(bench, plan):
-    return [Line(bench, links, plan).run() for links in plan["links"]]
+    """All lines are up at once, so that latencies are measured in turns."""
+    lines = [Line(bench, links, plan) for links in plan["links"]]
+    try:
+        for each in lines:
+            each.start()
+            each.measure_refills()
+        for _ in range(plan["rounds"]):
+            for each in lines:
+                each.measure_latency()
+    finally:
+        for each in lines:
+            each.network.stop()
+    return [each.row() for each in lines]
 
 
 def figures(rows):
@@ -114,8 +130,9 @@ def figures(rows):
 
 
 def ratios(rows):
-    """Of the longest line to the shortest."""
-    return {"relay_enc_keys_p50_longest": rows[-1]["enc_keys_p50_us"] / rows[0]["enc_keys_p50_us"]}
+    """The latency over the longest line to that over the shortest, of each round."""
+    rounds = zip(rows[-1]["latencies"], rows[0]["latencies"])
+    return {"relay_enc_keys_p50_longest": statistics.median(a[0]["p50_us"] / b[0]["p50_us"] for a, b in rounds)}
 
 
 def print_table(rows):

@@ -39,6 +39,10 @@ typedef enum qg_kms_kind {
 /* "new_app", ... */
 const char *qg_kms_kind_name(qg_kms_kind kind);
 
+/* Whether the messages can name that SAE: 1 to QG_KMS_SAE_MAX characters, each
+ * printable ASCII. */
+bool qg_kms_sae_fits(const char *id);
+
 /* The SAEs that live at the sender, so that the directory can be learned; n 0
  * and the member absent when the sender tells none. */
 typedef struct qg_kms_saes {

@@ -125,16 +125,6 @@ check_home(struct qg_core *core, const qg_issue_request *req, const char *home)
 	return (uint64_t)req->number * req->size_bytes <= most ? QG_OK : QG_E_RANGE;
 }
 
-/* What the messages between KMEs can name. */
-static bool
-fits_message(const char *sae)
-{
-	size_t n = 0;
-	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
-		n++;
-	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
-}
-
 /* So that a home that is down for long does not fill the store with what it is
  * to be told, over and over. */
 static bool
@@ -155,7 +145,7 @@ qg_records_check(struct qg_core *core, const qg_issue_request *req)
 		qg_err err = home_of(core, req->extra[i], &home);
 		if (err == QG_OK && home != NULL) {
 			elsewhere = true;
-			err = fits_message(req->extra[i]) && fits_message(req->master)
+			err = qg_kms_sae_fits(req->extra[i]) && qg_kms_sae_fits(req->master)
 				      ? check_home(core, req, home)
 				      : QG_E_RANGE;
 		}

@@ -155,8 +155,6 @@ static void
 offer_confirm(qg_stream *st)
 {
 	qg_segment *s = st->offer;
-	if (st->relay != NULL)
-		s->hops = qg_relay_out_hops(st);
 	qg_segment_job *j = calloc(1, sizeof *j);
 	qg_err err = j == NULL ? QG_E_NOMEM : qg_segment_take_root(s);
 	if (err == QG_OK && s->root)
@@ -178,12 +176,27 @@ offer_confirm(qg_stream *st)
 
 /* --- asking ------------------------------------------------------------------ */
 
+/* Nothing is issued whose number of hops would be a guess. With the root the
+ * epoch goes too: the far end has taken it, and will take no other. */
+static void
+drop_unknown_way(qg_stream *st)
+{
+	qg_epoch *e = st->offer->epoch;
+	bool root = st->offer->root;
+	offer_drop(st, false, "which way it went before the stop is not known");
+	if (root)
+		qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
+}
+
 static void
 answer_confirmed(qg_stream *st, const qg_kms_batch_answer *a)
 {
 	uint8_t mac[QG_MAC_BYTES];
 	qg_segment_answer_mac(st->offer, st->offer->tag, mac);
-	if (qg_equal_ct(mac, a->mac, sizeof mac))
+	bool verifies = qg_equal_ct(mac, a->mac, sizeof mac);
+	if (verifies && st->relay != NULL && !qg_relay_out_hops(st, &st->offer->hops))
+		drop_unknown_way(st);
+	else if (verifies)
 		offer_confirm(st);
 	else if (++st->offer_bad >= BAD_ANSWERS)
 		offer_drop(st, true, "the answer does not verify");
@@ -287,14 +300,12 @@ offer_send(qg_stream *st)
 	offer_again(st, LINK_MS, LINK_MAX_MS);
 }
 
-/* Sends what is due: of a virtual stream the key first. */
+/* Sends what is due: of a virtual stream the key first, which the conductor does. */
 static void
 offer_go(qg_stream *st)
 {
 	if (st->relay == NULL || qg_relay_out_step(st, qg_clock_elapsed_ms()))
 		offer_send(st);
-	else
-		qg_conductor_kick(st->core); /* which sends it */
 }
 
 /* --- storing ----------------------------------------------------------------- */
@@ -313,6 +324,8 @@ store_done(qg_job *job, qg_err err)
 		s->row = j->rec.row;
 		s->phase = QG_SEG_OFFERED;
 		offer_go(st);
+		if (st->relay != NULL)
+			qg_conductor_kick(st->core);
 	}
 	pthread_mutex_unlock(&st->lock);
 	qg_segment_job_free(j);

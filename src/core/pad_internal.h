@@ -93,7 +93,8 @@ typedef struct qg_pad_use {
  * qg_pads_ready_bytes; with QG_E_CLOSED at a stop). QG_E_CLOSED: the gateway
  * stops, w is not called. QG_E_RANGE: it would take more ranges than a message
  * has. QG_E_INVAL: data_len is more than QG_KMS_DATA_MAX. */
-qg_err qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out, qg_waiter *w) QG_CHECKED;
+qg_err qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out,
+		    qg_waiter *w) QG_CHECKED;
 
 /* After QG_E_EMPTY, under the same hold of the lock: waits for the opening that
  * is under way, which ends soon. QG_OK: w is called then, as above. QG_E_EMPTY:

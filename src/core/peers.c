@@ -381,8 +381,5 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_MAKE_KEYS_EXTERNAL] = qg_make_receive,
 		[QG_KMS_DELETE_KEYS] = qg_delete_receive,
 	};
-	if (receivers[kind] == NULL)
-		answer(ctx, 404, NULL, 0);
-	else
-		receivers[kind](p->core, neighbour, body, len, answer, ctx);
+	receivers[kind](p->core, neighbour, body, len, answer, ctx);
 }

@@ -179,7 +179,7 @@ qg_relay_count(struct qg_core *core, size_t member, uint64_t n)
 void
 qg_relay_counts_get(struct qg_core *core, qg_relay_counts *out)
 {
-	uint64_t now[COUNTERS];
+	uint64_t now[COUNTERS] = {0};
 	for (size_t i = 0; i < COUNTERS; i++)
 		now[i] = atomic_load_explicit(&core->relay->count[i], memory_order_relaxed);
 	memcpy(out, now, sizeof *out);

@@ -110,8 +110,9 @@ bool qg_relay_out_step(qg_stream *st, uint64_t now_ms);
 void qg_relay_out_again(qg_stream *st, uint64_t now_ms);
 /* The segment on offer was confirmed or given up. */
 void qg_relay_out_end(qg_stream *st, bool mismatch);
-/* Trusted nodes that the segment on offer passed: the most of any route. */
-uint32_t qg_relay_out_hops(const qg_stream *st);
+/* Trusted nodes that the segment on offer passed: the most of any route. False:
+ * it went before a start, which way is not known. */
+bool qg_relay_out_hops(const qg_stream *st, uint32_t *hops);
 /* When a message is due next; 0: not by time. */
 uint64_t qg_relay_out_due_ms(const qg_stream *st);
 /* Sends what is due, on the conductor's thread, without locks: masking takes

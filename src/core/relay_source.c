@@ -101,6 +101,7 @@ qg_relay_out_again(qg_stream *st, uint64_t now_ms)
 		qg_relay_out_give_up(st, false, "its shares were lost at a stop");
 		return;
 	}
+	r->restored = false; /* what went before the start did not get there */
 	if (r->chunk != NULL) {
 		size_t n = (size_t)r->shares * r->seg->count;
 		memset(r->chunk, QG_RELAY_TO_SEND, n);
@@ -113,12 +114,14 @@ qg_relay_out_again(qg_stream *st, uint64_t now_ms)
 		r->at_ms = 0;
 }
 
-uint32_t
-qg_relay_out_hops(const qg_stream *st)
+bool
+qg_relay_out_hops(const qg_stream *st, uint32_t *hops)
 {
 	const struct qg_relay_out *r = st->relay;
-	/* Which way it went before a start is not known. */
-	return r->restored ? st->cfg->relay.max_hops : r->hops;
+	if (r->restored)
+		return false;
+	*hops = r->hops;
+	return true;
 }
 
 void

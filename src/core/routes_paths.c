@@ -241,7 +241,8 @@ find_all(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned max_arc
 			return err;
 		k -= !have;
 	}
-	qsort(path, k, sizeof path[0], by_cost);
+	if (k > 1)
+		qsort(path, k, sizeof path[0], by_cost);
 	*n = k;
 	return QG_OK;
 }
@@ -289,7 +290,7 @@ measure(const qg_graph *g, uint32_t s, uint32_t t, unsigned max_arcs, near_graph
 	}
 }
 
-/* The arcs that a path of at most max_arcs can take. */
+/* The arcs that a path of at most max_arcs can take; near_free in any case. */
 static qg_err
 near_init(near_graph *w, const qg_graph *g, uint32_t s, uint32_t t, unsigned max_arcs)
 {
@@ -297,10 +298,8 @@ near_init(near_graph *w, const qg_graph *g, uint32_t s, uint32_t t, unsigned max
 			  .arc = calloc((size_t)g->first[g->n_nodes] + 1, sizeof *w->arc),
 			  .from_s = calloc(g->n_nodes + 1, sizeof *w->from_s),
 			  .to_t = calloc(g->n_nodes + 1, sizeof *w->to_t)};
-	if (w->first == NULL || w->arc == NULL || w->from_s == NULL || w->to_t == NULL) {
-		near_free(w);
+	if (w->first == NULL || w->arc == NULL || w->from_s == NULL || w->to_t == NULL)
 		return QG_E_NOMEM;
-	}
 	measure(g, s, t, max_arcs, w);
 	uint32_t n = 0;
 	for (uint32_t v = 0; v < g->n_nodes; v++) {
@@ -316,7 +315,7 @@ near_init(near_graph *w, const qg_graph *g, uint32_t s, uint32_t t, unsigned max
 qg_err
 qg_paths_find(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned max_arcs, qg_path *out, size_t *n)
 {
-	qg_path path[QG_PATHS_MAX];
+	qg_path path[QG_PATHS_MAX] = {{0}};
 	near_graph w;
 	if (k > QG_PATHS_MAX)
 		k = QG_PATHS_MAX;
@@ -324,11 +323,10 @@ qg_paths_find(const qg_graph *g, uint32_t s, uint32_t t, unsigned k, unsigned ma
 		max_arcs = QG_KMS_PATH_MAX - 1;
 	if (s == t)
 		k = 0;
-	qg_err err = near_init(&w, g, s, t, max_arcs);
-	if (err != QG_OK)
-		return err;
 	size_t found = 0;
-	err = find_all(&w.graph, s, t, k, max_arcs, path, &found);
+	qg_err err = near_init(&w, g, s, t, max_arcs);
+	if (err == QG_OK)
+		err = find_all(&w.graph, s, t, k, max_arcs, path, &found);
 	near_free(&w);
 	if (err != QG_OK)
 		return err;

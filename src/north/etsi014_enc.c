@@ -81,16 +81,6 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
 	return job;
 }
 
-/* What the messages between KMEs can name (docs/neighbours.md). */
-static bool
-is_tellable(const char *sae)
-{
-	size_t n = 0;
-	while (sae[n] >= 0x20 && sae[n] <= 0x7e)
-		n++;
-	return sae[n] == '\0' && n <= QG_KMS_SAE_MAX;
-}
-
 /* Additional slaves must exist and be allowed, wherever they live. One that
  * does not exist is a 400 whatever the policy says (docs/etsi014.md). */
 static qg_err
@@ -104,7 +94,7 @@ check_extra(qg_014_call *call, const char *sae, uint32_t size_bits)
 	qg_policy_terms terms;
 	if (qg_policy_pair(cfg, call->master, sae, &terms) != QG_OK)
 		return QG_E_DENIED;
-	if (strcmp(home, cfg->kme_id) != 0 && !(is_tellable(sae) && is_tellable(call->master)))
+	if (strcmp(home, cfg->kme_id) != 0 && !(qg_kms_sae_fits(sae) && qg_kms_sae_fits(call->master)))
 		return QG_014_REFUSE(&call->why,
 				     "additional_slave_SAE_IDs: the KME of SAE %s can be told only of IDs of at "
 				     "most %d printable ASCII characters",

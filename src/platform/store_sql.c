@@ -51,7 +51,7 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_TRANSFER_LOAD] =
 		"SELECT row, initiator, key_id, state, origin, sealed, size_bytes, expiry_ms"
 		" FROM transfer ORDER BY row",
-	[QG_SQL_TARGET_PUT] = 
+	[QG_SQL_TARGET_PUT] =
 		"INSERT INTO target (transfer_row, sae, state, home) VALUES (?1, ?2, ?3, ?4)",
 	[QG_SQL_TARGET_STATE] =
 		"UPDATE target SET state = ?4 WHERE transfer_row = ?1 AND sae = ?2 AND state = ?3",

@@ -499,3 +499,15 @@ qg_kms_layout_decode(const qg_kms_layout *l, const char *json, size_t len, void 
 	free(got);
 	return err;
 }
+
+bool
+qg_kms_sae_fits(const char *id)
+{
+	size_t n = strnlen(id, QG_KMS_SAE_MAX + 1);
+	if (n == 0 || n > QG_KMS_SAE_MAX)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (id[i] < ' ' || id[i] > '~')
+			return false;
+	return true;
+}

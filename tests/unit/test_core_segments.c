@@ -189,7 +189,7 @@ static void batch_told(void *ctx, int status, const char *body, size_t len)
 
 static qg_kms_batch_result offer_text(core_end *to, const char *body, size_t len)
 {
-	told_batch t;
+	told_batch t = { .status = 0 };
 	sem_init(&t.told, 0, 0);
 	qg_peers_receive(qg_core_peers(to->core), pair_end(p, !to->side)->cfg.kme_id, QG_KMS_NEW_KEY_BATCH, body, len,
 			 batch_told, &t);

@@ -295,7 +295,7 @@ long_name(char *name, size_t max, size_t number)
 {
 	memset(name, '"', max);
 	name[number % max] = 'x';
-	if (number >= max)
+	if (number / max > 0)
 		name[(number + 1) % max] = 'y';
 }
 

@@ -57,7 +57,8 @@ static bool source_give(pair_session *s, pair_source *src, const qg_intake_order
 		qg_intake_get_failed(s->in, index, QG_OK, status);
 		return false;
 	}
-	if (!rate_allows(s, src) || atomic_load(&src->down) || (atomic_load(&src->stop_at) != 0 && index >= atomic_load(&src->stop_at))) {
+	if (!rate_allows(s, src) || atomic_load(&src->down) ||
+	    (atomic_load(&src->stop_at) != 0 && index >= atomic_load(&src->stop_at))) {
 		qg_intake_get_failed(s->in, index, QG_OK, 2);
 		pair_nap(5);
 		return false;

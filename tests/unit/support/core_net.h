@@ -248,7 +248,7 @@ bool net_pads_at(core_net *n, unsigned from, unsigned to, qg_segment_use mac, qg
 qg_kms_forward_result net_forward(core_net *n, unsigned from, unsigned to, const qg_kms_forward *m, int *status);
 /* The MAC of an answer to that message. */
 void net_answer_mac(core_net *n, const qg_kms_forward *m, qg_kms_forward_answer *a);
-/* Waits until no message was sent for a while. */
+/* Waits until neither key nor confirmations were sent for a while. */
 bool net_wait_quiet(core_net *n);
 /* No two messages recorded, lost ones included, name the same byte of node key,
  * and no masked block occurs twice. */
@@ -256,6 +256,10 @@ bool net_all_fresh(core_net *n, size_t *messages);
 /* No source ever sent two values for one chunk of one share; and how often it
  * sent one again. */
 bool net_drawn_once(core_net *n, size_t *repeats);
+/* Every message went along its path, over links of the plan, without a loop. */
+bool net_ways_known(core_net *n);
+/* No node in between was sent two different shares of one chunk. */
+bool net_shares_apart(core_net *n);
 
 /* --- accounts ----------------------------------------------------------------------------- */
 

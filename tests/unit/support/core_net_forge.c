@@ -4,6 +4,15 @@
 /* What a node of a link, who knows its key, can make of a message; and what
  * one who does not know it can only change. */
 
+static void *grown(void *old, size_t bytes)
+{
+	void *bigger = realloc(old, bytes);
+	if (bigger == NULL)
+		free(old);
+	must(bigger != NULL, "memory");
+	return bigger;
+}
+
 bool net_forward_of(const net_record *r, qg_kms_forward *out)
 {
 	return r->kind == QG_KMS_FORWARD_KEYS && qg_kms_forward_decode(r->body, r->len, out) == QG_OK;
@@ -258,8 +267,7 @@ bool net_drawn_once(core_net *n, size_t *repeats)
 		if (m.hop != 0)
 			continue;
 		must(net_unmask(n, &m.masked, plain), "pads");
-		all = realloc(all, (count + m.count) * sizeof *all);
-		must(all != NULL, "memory");
+		all = grown(all, (count + m.count) * sizeof *all);
 		count += draw_chunks(&m, plain, all + count);
 	}
 	if (count > 0)
@@ -272,4 +280,94 @@ bool net_drawn_once(core_net *n, size_t *repeats)
 	}
 	free(all);
 	return once;
+}
+
+/* --- where it went ------------------------------------------------------------------------------ */
+
+static bool has_link(core_net *n, const char *a, const char *b)
+{
+	for (size_t i = 0; i < n->plan.n_links; i++)
+		if ((strcmp(n->links[i].a, a) == 0 && strcmp(n->links[i].b, b) == 0) ||
+		    (strcmp(n->links[i].a, b) == 0 && strcmp(n->links[i].b, a) == 0))
+			return true;
+	return false;
+}
+
+static bool way_is_known(core_net *n, const qg_kms_forward *m, const net_record *r)
+{
+	for (size_t i = 0; i + 1 < m->n_path; i++)
+		if (!has_link(n, m->path[i], m->path[i + 1]))
+			return false;
+	for (size_t i = 0; i < m->n_path; i++)
+		for (size_t j = i + 1; j < m->n_path; j++)
+			if (strcmp(m->path[i], m->path[j]) == 0)
+				return false;
+	return m->hop + 1u < m->n_path && strcmp(m->path[m->hop], n->node[r->from].id) == 0 &&
+	       strcmp(m->path[m->hop + 1], n->node[r->to].id) == 0;
+}
+
+bool net_ways_known(core_net *n)
+{
+	static _Thread_local qg_kms_forward m;
+	bool known = true;
+	for (long i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, 0); i >= 0 && known;
+	     i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, (size_t)i + 1)) {
+		net_record r;
+		must(net_record_get(n, (size_t)i, &r) && net_forward_of(&r, &m), "record");
+		known = way_is_known(n, &m, &r);
+		net_record_free(&r);
+	}
+	return known;
+}
+
+/* What a node in between saw: one chunk of one share. */
+typedef struct sight {
+	uint8_t place[25]; /* node, epoch, segment, chunk */
+	uint8_t share, shares;
+} sight;
+
+static int by_sight(const void *a, const void *b)
+{
+	const sight *x = a, *y = b;
+	return memcmp(x->place, y->place, sizeof x->place);
+}
+
+static size_t see_chunks(const qg_kms_forward *m, unsigned node, sight *out)
+{
+	for (uint32_t i = 0; i < m->count; i++) {
+		qg_writer w = qg_writer_of(out[i].place, sizeof out[i].place);
+		qg_put_u8(&w, (uint8_t)node);
+		qg_put_bytes(&w, m->epoch, sizeof m->epoch);
+		qg_put_u32(&w, m->segment);
+		qg_put_u32(&w, m->first + i);
+		must(!w.bad && w.len == sizeof out[i].place, "place");
+		out[i].share = m->share;
+		out[i].shares = m->shares;
+	}
+	return m->count;
+}
+
+bool net_shares_apart(core_net *n)
+{
+	static _Thread_local qg_kms_forward m;
+	sight *all = NULL;
+	size_t count = 0;
+	bool apart = true;
+	for (long i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, 0); i >= 0;
+	     i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, (size_t)i + 1)) {
+		net_record r;
+		must(net_record_get(n, (size_t)i, &r) && net_forward_of(&r, &m), "record");
+		net_record_free(&r);
+		if (m.hop + 2u == m.n_path)
+			continue; /* to the target */
+		all = grown(all, (count + m.count) * sizeof *all);
+		count += see_chunks(&m, r.to, all + count);
+	}
+	if (count > 0)
+		qsort(all, count, sizeof *all, by_sight);
+	for (size_t i = 1; i < count && apart; i++)
+		apart = by_sight(&all[i - 1], &all[i]) != 0 ||
+			(all[i - 1].share == all[i].share && all[i - 1].shares == all[i].shares);
+	free(all);
+	return apart;
 }

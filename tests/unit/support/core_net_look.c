@@ -121,7 +121,11 @@ bool net_wait_ready(core_net *n, unsigned from, unsigned to, uint64_t chunks)
 
 static bool is_quiet(core_net *n, void *ctx)
 {
-	size_t *last = ctx, now = net_records(n);
+	size_t *last = ctx, now = 0;
+	pthread_mutex_lock(&n->record_lock);
+	for (size_t i = 0; i < n->n_records; i++)
+		now += n->record[i].kind == QG_KMS_FORWARD_KEYS || n->record[i].kind == QG_KMS_NEW_KEY_BATCH;
+	pthread_mutex_unlock(&n->record_lock);
 	bool quiet = *last == now;
 	*last = now;
 	if (!quiet)
