@@ -9,7 +9,7 @@
 #include "qkdgate/seal.h"
 #include "qkdgate/secret.h"
 
-#define VERSION "0.1.0"
+#define VERSION "0.2.0"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
