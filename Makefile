@@ -98,7 +98,7 @@ programs: all $(UNIT)
 	@:
 
 unit: $(UNIT)
-	@set -e; for t in $^; do echo "== $$t"; $(RUNNER) $$t; done
+	@RUNNER='$(RUNNER)' tests/run-units $(BUILD)/unit-logs $^
 
 # E2E chooses: make e2e E2E='-k rule_09', make e2e E2E=tests/e2e/test_shows.py
 e2e:

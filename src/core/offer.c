@@ -300,14 +300,12 @@ offer_send(qg_stream *st)
 	offer_again(st, LINK_MS, LINK_MAX_MS);
 }
 
-/* Sends what is due: of a virtual stream the key first. */
+/* Sends what is due: of a virtual stream the key first, which the conductor does. */
 static void
 offer_go(qg_stream *st)
 {
 	if (st->relay == NULL || qg_relay_out_step(st, qg_clock_elapsed_ms()))
 		offer_send(st);
-	else
-		qg_conductor_kick(st->core); /* which sends it */
 }
 
 /* --- storing ----------------------------------------------------------------- */
@@ -326,6 +324,8 @@ store_done(qg_job *job, qg_err err)
 		s->row = j->rec.row;
 		s->phase = QG_SEG_OFFERED;
 		offer_go(st);
+		if (st->relay != NULL)
+			qg_conductor_kick(st->core);
 	}
 	pthread_mutex_unlock(&st->lock);
 	qg_segment_job_free(j);

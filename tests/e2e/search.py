@@ -6,6 +6,7 @@ import re
 
 PIECE = 8
 EMPTY = bytes(4096)
+LARGEST = 1 << 30  # of a piece of memory; what is larger belongs to a sanitizer
 HEX = re.compile(rb"[0-9A-Fa-f]{16,}")
 BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{12,}")
 
@@ -74,9 +75,9 @@ def memory_of(pid):
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
         for line in maps:
             span, rights = line.split()[:2]
-            if rights[:2] != "rw":
-                continue
             begin, end = (int(x, 16) for x in span.split("-"))
+            if rights[:2] != "rw" or end - begin > LARGEST:
+                continue
             try:
                 memory.seek(begin)
                 data = memory.read(end - begin)

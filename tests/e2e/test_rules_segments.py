@@ -238,7 +238,7 @@ def test_rule_06_the_use_of_a_segment_cannot_be_changed_on_the_way(make_network,
     ledger.check()
 
 
-OTHER_USE = {1: 2, 2: 1, "application": "node", "node": "application"}
+OTHER_USE = {"application": "pad", "pad": "mac", "mac": "application"}
 
 
 # --- 7: a key lies in one segment, off reserved chunks ---------------------------------------------------

@@ -19,7 +19,7 @@
 #define PAIR_CHUNK 32
 #define PAIR_SEGMENT 64
 #define PAIR_KEYS_MAX 1024
-#define PAIR_WAIT_MS 30000
+#define PAIR_WAIT_MS 90000
 
 /* --- the clock: the system's with offsets ---------------------------------- */
 
