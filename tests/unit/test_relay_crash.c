@@ -293,6 +293,71 @@ static void test_an_old_database_with_its_anchor_masks_nothing_twice(void **stat
 	old_database(B, true);
 }
 
+/* --- replays -------------------------------------------------------------------------------------- */
+
+/* Every message that was ever sent to a node, again: none is good twice, whatever
+ * the node forgot. */
+static void replay_all(unsigned node)
+{
+	static net_answer a;
+	unsigned tried = 0;
+	size_t end = net_records(n);
+	qg_pad_account before = net_account(n, node == B ? A : B, node, node);
+	for (long i = net_find(n, NET_NODES, node, QG_KMS_FORWARD_KEYS, 0); i >= 0 && (size_t)i < end;
+	     i = net_find(n, NET_NODES, node, QG_KMS_FORWARD_KEYS, (size_t)i + 1), tried++) {
+		net_record r;
+		qg_kms_forward_answer out;
+		assert_true(net_record_get(n, (size_t)i, &r));
+		net_inject(n, r.from, r.to, QG_KMS_FORWARD_KEYS, r.body, r.len, &a);
+		net_record_free(&r);
+		assert_int_equal(a.status, 200);
+		assert_int_equal(qg_kms_forward_answer_decode(a.body, a.len, &out), QG_OK);
+		assert_true(out.result == QG_KMS_FORWARD_REFUSED || out.result == QG_KMS_FORWARD_NO_PAD);
+	}
+	assert_true(tried >= 8);
+	assert_int_equal(net_account(n, node == B ? A : B, node, node).used, before.used);
+}
+
+/* A to C only, and nothing under way. */
+static void busy_then_quiet(void)
+{
+	net_plan pl;
+	net_plan_line(&pl, 3);
+	net_plan_far(&pl, A, C);
+	n = net_start(&pl);
+	assert_true(net_deliver(n, A, C, 16, 32));
+	assert_true(net_wait_quiet(n));
+	node_copy(&n->node[C], "c", false);
+	node_copy(&n->node[B], "b", false);
+	for (int i = 0; i < 8; i++)
+		assert_true(net_deliver(n, A, C, 64, 32));
+	assert_true(net_wait_quiet(n));
+}
+
+static void test_no_old_message_is_good_after_a_crash(void **state)
+{
+	(void)state;
+	busy_then_quiet();
+	for (unsigned node = B; node <= C; node++) {
+		node_crash(&n->node[node]);
+		node_start(&n->node[node]);
+		replay_all(node);
+	}
+}
+
+static void test_no_old_message_is_good_for_an_old_database(void **state)
+{
+	(void)state;
+	static const char *const copies[] = { [B] = "b", [C] = "c" };
+	busy_then_quiet();
+	for (unsigned node = B; node <= C; node++) {
+		node_stop(&n->node[node]);
+		node_put_back(&n->node[node], copies[node], false);
+		node_start(&n->node[node]);
+		replay_all(node);
+	}
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -313,6 +378,8 @@ int main(void)
 		CASE(test_an_old_database_of_the_source_masks_nothing_twice),
 		CASE(test_an_old_database_of_the_hop_masks_nothing_twice),
 		CASE(test_an_old_database_with_its_anchor_masks_nothing_twice),
+		CASE(test_no_old_message_is_good_after_a_crash),
+		CASE(test_no_old_message_is_good_for_an_old_database),
 	};
 	if (pair_init() != 0)
 		return 1;
