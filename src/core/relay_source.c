@@ -8,6 +8,7 @@
 #include "qkdgate/log.h"
 
 #define BATCH_MAX 8192      /* bytes of key in one message */
+#define BATCH_MIN 1024      /* what is known of a link's stock may be old */
 #define FAULT_MS 50
 #define FAULT_MAX_MS 2000
 #define FAULTS_FREE 3       /* in a row before the pauses grow: another route may do */
@@ -327,10 +328,18 @@ choose_routes(qg_stream *st, uint64_t now_ms)
 
 /* --- what to send ------------------------------------------------------------------- */
 
+/* After a fault a single chunk feels the way: what a dry link further on
+ * refuses has cost the links before it their key. */
 static uint32_t
-batch_chunks(const qg_route *route, uint32_t chunk_size)
+batch_chunks(const struct qg_relay_out *r, const qg_route *route, uint32_t chunk_size)
 {
-	uint64_t bytes = route->bytes / 4 < BATCH_MAX ? route->bytes / 4 : BATCH_MAX;
+	uint64_t bytes = route->bytes / 4;
+	if (r->backoff_ms > 0)
+		return 1;
+	if (bytes < BATCH_MIN)
+		bytes = BATCH_MIN;
+	if (bytes > BATCH_MAX)
+		bytes = BATCH_MAX;
 	return bytes > chunk_size ? (uint32_t)(bytes / chunk_size) : 1;
 }
 
@@ -410,7 +419,7 @@ qg_relay_out_pick(qg_stream *st, uint64_t now_ms)
 	bool any = next_run(r, &t->share, &t->first, &t->count);
 	if (any) {
 		t->route = r->route[t->share];
-		uint32_t most = batch_chunks(&t->route, t->epoch->chunk_size);
+		uint32_t most = batch_chunks(r, &t->route, t->epoch->chunk_size);
 		t->count = t->count < most ? t->count : most;
 	}
 	if (!any || fill_plain(r, t) != QG_OK) {
