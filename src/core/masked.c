@@ -115,6 +115,12 @@ qg_masked_settle(qg_stream *link, const qg_pad_use *use, bool disown)
 	pthread_mutex_unlock(&link->lock);
 }
 
+bool
+qg_masked_disowned(qg_kms_forward_result result)
+{
+	return result == QG_KMS_FORWARD_NO_PAD || result == QG_KMS_FORWARD_REFUSED;
+}
+
 qg_err
 qg_masked_seal(qg_stream *link, void *message, qg_kms_masked *masked, qg_masked_canonical *canonical,
 	       const uint8_t *data, size_t data_len, const uint8_t *unmask, qg_pad_use *use,

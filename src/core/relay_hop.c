@@ -153,7 +153,7 @@ forward_done(void *ctx, qg_err err, int http_status, const char *body, size_t le
 	qg_kms_forward_answer a = {.result = QG_KMS_FORWARD_DOWN};
 	bool answered = err == QG_OK && http_status == 200;
 	bool readable = answered && qg_kms_forward_answer_decode(body, len, &a) == QG_OK;
-	qg_masked_settle(in->link, &in->use, readable && a.result == QG_KMS_FORWARD_NO_PAD);
+	qg_masked_settle(in->link, &in->use, readable && qg_masked_disowned(a.result));
 	if (readable) {
 		next_answered(in, &a);
 	} else if (answered) {

@@ -82,6 +82,9 @@ qg_err qg_masked_seal_or_wait(qg_stream *link, void *message, qg_kms_masked *mas
 /* The message was answered, or failed: its node key need not stay named. With
  * `disown` the neighbour has no such node key. Locks the link meanwhile. */
 void qg_masked_settle(qg_stream *link, const qg_pad_use *use, bool disown);
+/* Whether a result says that the two ends do not agree on what is left of the
+ * segments named, so that they are given up. */
+bool qg_masked_disowned(qg_kms_forward_result result);
 
 /* The message came from `neighbour`: finds the link stream, verifies, opens and
  * spends. On QG_OK *keys holds the answer's key (32 bytes), then the pad for the

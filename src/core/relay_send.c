@@ -114,7 +114,7 @@ relay_answered(void *ctx, qg_err err, int http_status, const char *body, size_t 
 	qg_kms_forward_answer a = {.result = QG_KMS_FORWARD_DOWN};
 	bool answered = err == QG_OK && http_status == 200;
 	bool readable = answered && qg_kms_forward_answer_decode(body, len, &a) == QG_OK;
-	qg_masked_settle(t->link, &t->use, readable && a.result == QG_KMS_FORWARD_NO_PAD);
+	qg_masked_settle(t->link, &t->use, readable && qg_masked_disowned(a.result));
 	if (!answered)
 		failed(t, 0, QG_ROUTE_DOWN);
 	else if (!readable)

@@ -9,6 +9,7 @@
 
 #define BATCH_MAX 8192      /* bytes of key in one message */
 #define BATCH_MIN 1024      /* what is known of a link's stock may be old */
+#define BATCH_PROBE 512     /* after a fault */
 #define FAULT_MS 50
 #define FAULT_MAX_MS 2000
 #define FAULTS_FREE 3       /* in a row before the pauses grow: another route may do */
@@ -331,15 +332,13 @@ choose_routes(qg_stream *st, uint64_t now_ms)
 
 /* --- what to send ------------------------------------------------------------------- */
 
-/* After a fault a single chunk feels the way: what a dry link further on
- * refuses has cost the links before it their key. */
+/* After a fault a little feels the way: what a dry link further on refuses has
+ * cost the links before it their key. */
 static uint32_t
 batch_chunks(const struct qg_relay_out *r, const qg_route *route, uint32_t chunk_size)
 {
-	uint64_t bytes = route->bytes / 4;
-	if (r->faults > 0)
-		return 1;
-	if (bytes < BATCH_MIN)
+	uint64_t bytes = r->faults > 0 ? BATCH_PROBE : route->bytes / 4;
+	if (r->faults == 0 && bytes < BATCH_MIN)
 		bytes = BATCH_MIN;
 	if (bytes > r->batch)
 		bytes = r->batch;
