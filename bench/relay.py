@@ -19,7 +19,7 @@ NODE_CHUNKS = 16384
 KEYS_AT_ONCE = 128
 RATE = 500  # requests per second while latency is measured: what is taken is refilled meanwhile
 
-QUICK = {"links": (2, 4), "stock": 12288, "latency": 500, "rounds": 3, "refills": 1}
+QUICK = {"links": (2, 4), "stock": 8192, "latency": 300, "rounds": 3, "refills": 1}
 FULL = {"links": (1, 2, 4, 8), "stock": 32768, "latency": 1000, "rounds": 9, "refills": 3}
 
 

@@ -320,7 +320,7 @@ def rounded(values):
 
 def main():
     parser = argparse.ArgumentParser(description="The gateway's speed against the ceiling of its libraries.")
-    parser.add_argument("--quick", action="store_true", help="under a minute")
+    parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--rounds", type=int, help="how often everything is measured")
     options = parser.parse_args()
     plan = dict(QUICK if options.quick else FULL)

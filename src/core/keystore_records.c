@@ -77,7 +77,7 @@ issue_here(struct qg_core *core, const qg_issue_request *req, const qg_transfer_
 	extra_job *j = calloc(1, sizeof *j + req->number * sizeof *j->ids);
 	qg_err err = j == NULL ? QG_E_NOMEM : QG_OK;
 	if (j != NULL) {
-		j->x = calloc(req->number, sizeof(qg_transfer *));
+		j->x = calloc(req->number + 1, sizeof(qg_transfer *));
 		j->core = core;
 		j->done = done;
 		j->ctx = ctx;

@@ -254,6 +254,16 @@ offer_answered(qg_stream *st, const qg_kms_batch_answer *a)
 	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, false);
 }
 
+/* A message that the far end does not take for one will not get better. */
+static void
+offer_unanswered(qg_stream *st, int http_status)
+{
+	if (http_status >= 400 && http_status < 500 && st->offer_backoff_ms < LINK_MAX_MS)
+		qg_log(QG_LOG_WARN, "stream", "event=batch_refused stream=%s segment=%u status=%d", st->cfg->name,
+		       st->offer->number, http_status);
+	offer_again(st, LINK_MS, LINK_MAX_MS);
+}
+
 static void
 offer_done(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
@@ -271,7 +281,7 @@ offer_done(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 		if (err == QG_OK)
 			offer_answered(st, &a);
 		else
-			offer_again(st, LINK_MS, LINK_MAX_MS);
+			offer_unanswered(st, http_status);
 	}
 	e->pins--;
 	qg_segment_unpin(s);

@@ -8,6 +8,7 @@
 #include "qkdgate/log.h"
 
 #define BATCH_MAX 8192      /* bytes of key in one message */
+#define BATCH_MIN 1024      /* what is known of a link's stock may be old */
 #define FAULT_MS 50
 #define FAULT_MAX_MS 2000
 #define FAULTS_FREE 3       /* in a row before the pauses grow: another route may do */
@@ -330,10 +331,18 @@ choose_routes(qg_stream *st, uint64_t now_ms)
 
 /* --- what to send ------------------------------------------------------------------- */
 
+/* After a fault a single chunk feels the way: what a dry link further on
+ * refuses has cost the links before it their key. */
 static uint32_t
 batch_chunks(const struct qg_relay_out *r, const qg_route *route, uint32_t chunk_size)
 {
-	uint64_t bytes = route->bytes / 4 < r->batch ? route->bytes / 4 : r->batch;
+	uint64_t bytes = route->bytes / 4;
+	if (r->faults > 0)
+		return 1;
+	if (bytes < BATCH_MIN)
+		bytes = BATCH_MIN;
+	if (bytes > r->batch)
+		bytes = r->batch;
 	return bytes > chunk_size ? (uint32_t)(bytes / chunk_size) : 1;
 }
 
@@ -530,7 +539,7 @@ void
 qg_relay_out_smaller(qg_relay_send *t)
 {
 	uint32_t half = t->count * t->epoch->chunk_size / 2;
-	if (half < t->stream->relay->batch)
+	if (t->count > 1 && half < t->stream->relay->batch)
 		t->stream->relay->batch = half;
 }
 

@@ -65,12 +65,12 @@ flow_init(flow *f, const qg_graph *g, uint32_t s, uint32_t t, uint64_t charge)
 {
 	size_t n_links = g->first[g->n_nodes];
 	*f = (flow){.n_vertices = 2 * g->n_nodes, .s = out_of(s), .t = in_of(t)};
-	f->arc = calloc(2 * (g->n_nodes + n_links), sizeof *f->arc);
-	f->head = calloc(f->n_vertices, sizeof *f->head);
-	f->dist = calloc(f->n_vertices, sizeof *f->dist);
-	f->via = calloc(f->n_vertices, sizeof *f->via);
+	f->arc = calloc(2 * (g->n_nodes + n_links) + 1, sizeof *f->arc);
+	f->head = calloc(f->n_vertices + 1, sizeof *f->head);
+	f->dist = calloc(f->n_vertices + 1, sizeof *f->dist);
+	f->via = calloc(f->n_vertices + 1, sizeof *f->via);
 	f->queue = calloc(f->n_vertices + 1, sizeof *f->queue);
-	f->queued = calloc(f->n_vertices, sizeof *f->queued);
+	f->queued = calloc(f->n_vertices + 1, sizeof *f->queued);
 	if (f->arc == NULL || f->head == NULL || f->dist == NULL || f->via == NULL || f->queue == NULL ||
 	    f->queued == NULL) {
 		flow_free(f);
@@ -308,7 +308,9 @@ near_init(near_graph *w, const qg_graph *g, uint32_t s, uint32_t t, unsigned max
 				w->arc[n++] = g->arc[i];
 		w->first[v + 1] = n;
 	}
-	w->graph = (qg_graph){.n_nodes = g->n_nodes, .first = w->first, .arc = w->arc};
+	w->graph.n_nodes = g->n_nodes;
+	w->graph.first = w->first;
+	w->graph.arc = w->arc;
 	return QG_OK;
 }
 

@@ -202,7 +202,8 @@ static const cfg_option route[] = {
 static const cfg_option stream_relay[] = {
 	{.name = "random", .type = CFG_PATH, AT(qg_config_relay, random), .min = 1, .max = PATH_LEN_MAX,
 	 .note = "the kernel's generator",
-	 .help = "File or device that its chunks are read from. Only with `direction: outbound`."},
+	 .help = "Character device that its chunks are read from, or a file, which is used up from its end and "
+		 "must be writable. Only with `direction: outbound`."},
 	{.name = "paths", .type = CFG_UINT, AT(qg_config_relay, paths), .min = 1, .max = 8, .preset = "1",
 	 .help = "Node-disjoint paths that each carry a share: fewer than all of them tell nothing of the "
 		 "keys."},

@@ -145,6 +145,9 @@ static size_t record_sent(const net_call *c)
 	core_net *n = c->from->net;
 	if (c->kind == QG_KMS_FORWARD_KEYS && atomic_load(&n->record_off))
 		return SIZE_MAX;
+	/* After the crash nothing leaves the node, whatever it still does here. */
+	if (atomic_load(&c->from->cut))
+		return SIZE_MAX;
 	pthread_mutex_lock(&n->record_lock);
 	if (n->n_records == n->room_records) {
 		n->room_records = n->room_records * 2 + 256;
