@@ -167,6 +167,9 @@ bool qg_transfer_known(qg_transfers *t, const qg_uuid *id);
 size_t qg_transfers_expire(qg_transfers *t, qg_committer *c, uint64_t now_ms);
 
 size_t qg_transfers_count(qg_transfers *t);
+/* Of them, those that are more than a tombstone; and the tombstones of one origin. */
+size_t qg_transfers_keys(qg_transfers *t);
+size_t qg_transfers_stones(qg_transfers *t, const char *origin);
 
 /* The oldest generation (seal.h) that a value still to be delivered is sealed
  * under: it must not be destroyed yet. UINT32_MAX when there is none. */

@@ -46,7 +46,7 @@ qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
 	}
 	if (strcmp(kme, core->part.cfg->kme_id) == 0) {
 		/* Keys for a pair on this node are drawn when asked for. */
-		uint64_t records = qg_transfers_count(core->transfers), most = core->part.cfg->inbound_chunks;
+		uint64_t records = qg_transfers_keys(core->transfers), most = core->part.cfg->inbound_chunks;
 		l.max_bytes = most * 32;
 		l.stored_bytes = records < most ? (most - records) * 32 : 0;
 		l.max_key_bytes = 4095;

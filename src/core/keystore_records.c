@@ -131,7 +131,7 @@ static bool
 has_room(const struct qg_core *core, uint32_t number, bool elsewhere)
 {
 	const uint64_t most = core->part.cfg->inbound_chunks;
-	if (qg_transfers_count(core->transfers) + number > most)
+	if (qg_transfers_keys(core->transfers) + number > most)
 		return false;
 	return !elsewhere || qg_transfers_voiding(core->transfers) + number <= most / 2;
 }

@@ -114,6 +114,14 @@ may_plant(const delete_in *in)
 	return home == NULL || strcmp(home, in->neighbour) == 0;
 }
 
+/* delete_keys costs no node key: what one neighbour plants takes no room from
+ * keys, and none from other neighbours. */
+static uint64_t
+stones_most(const struct qg_core *core)
+{
+	return QG_KMS_MAKE_MAX + (uint64_t)core->part.cfg->inbound_chunks / 4;
+}
+
 static void
 begin(delete_in *in)
 {
@@ -121,8 +129,9 @@ begin(delete_in *in)
 	const uint64_t expiry_ms =
 		qg_lifetime_far_ms(&core->life) + (uint64_t)core->part.cfg->fetch_s * 1000;
 	const bool plant = may_plant(in);
-	const uint64_t most = 2 * (uint64_t)core->part.cfg->inbound_chunks;
-	qg_err err = qg_transfers_count(core->transfers) + in->m.n <= most ? QG_OK : QG_E_FULL;
+	qg_err err = qg_transfers_stones(core->transfers, in->neighbour) + in->m.n <= stones_most(core)
+			     ? QG_OK
+			     : QG_E_FULL;
 	for (size_t i = 0; err == QG_OK && i < in->m.n; i++) {
 		err = qg_transfer_revoke_new(core->transfers, in->neighbour, in->m.initiator, &in->m.id[i],
 					     expiry_ms, plant, &in->r[i]);

@@ -231,7 +231,7 @@ take(make_in *in)
 		finish_status(in, 503);
 	} else if (in->n_x == 0) {
 		finish(in, QG_KMS_MAKE_HELD);
-	} else if (qg_transfers_count(core->transfers) + in->n_x > core->part.cfg->inbound_chunks) {
+	} else if (qg_transfers_keys(core->transfers) + in->n_x > core->part.cfg->inbound_chunks) {
 		drop_records(in, QG_E_FULL);
 		finish(in, QG_KMS_MAKE_FULL);
 	} else {

@@ -99,8 +99,10 @@ qg_relay_quota(struct qg_core *core, const char *neighbour, const char *source, 
 	int len = snprintf(route, sizeof route, "%s/%s", source, stream);
 	if (len < 0 || (size_t)len >= sizeof route || n > UINT32_MAX)
 		return false;
-	return qg_limits_take(r->neighbour_bytes, neighbour, (uint32_t)n, now_ms, &wait_s) == QG_OK &&
-	       qg_limits_take(r->route_bytes, route, (uint32_t)n, now_ms, &wait_s) == QG_OK;
+	/* In this order: what a stream asks for beyond its own share is not taken
+	 * from the other streams of that neighbour. */
+	return qg_limits_take(r->route_bytes, route, (uint32_t)n, now_ms, &wait_s) == QG_OK &&
+	       qg_limits_take(r->neighbour_bytes, neighbour, (uint32_t)n, now_ms, &wait_s) == QG_OK;
 }
 
 static void

@@ -171,10 +171,54 @@ grow(qg_transfers *t)
 	free(old);
 }
 
+static qg_transfer_stones *
+stones_of(const qg_transfers *t, const char *origin)
+{
+	qg_transfer_stones *s = t->stones;
+	while (s != NULL && strcmp(s->origin, origin) != 0)
+		s = s->next;
+	return s;
+}
+
+static bool
+is_stone(const qg_transfer *x)
+{
+	return x->n_targets == 0 && x->origin != NULL;
+}
+
+/* Without memory it is counted for nobody. */
+static void
+count_stone(qg_transfers *t, const qg_transfer *x)
+{
+	qg_transfer_stones *s = stones_of(t, x->origin);
+	t->n_stones++;
+	if (s == NULL) {
+		const size_t len = strlen(x->origin) + 1;
+		s = calloc(1, sizeof *s + len);
+		if (s == NULL)
+			return;
+		memcpy(s->origin, x->origin, len);
+		s->next = t->stones;
+		t->stones = s;
+	}
+	s->n++;
+}
+
+static void
+discount_stone(qg_transfers *t, const qg_transfer *x)
+{
+	qg_transfer_stones *s = stones_of(t, x->origin);
+	t->n_stones--;
+	if (s != NULL && s->n > 0)
+		s->n--;
+}
+
 void
 qg_transfer_insert(qg_transfers *t, qg_transfer *x)
 {
 	grow(t);
+	if (is_stone(x))
+		count_stone(t, x);
 	qg_transfer **bucket = bucket_of(t, &x->id);
 	x->next = *bucket;
 	*bucket = x;
@@ -189,6 +233,8 @@ qg_transfer_take_out(qg_transfers *t, qg_transfer *x)
 		at = &(*at)->next;
 	*at = x->next;
 	t->count--;
+	if (is_stone(x))
+		discount_stone(t, x);
 }
 
 /* --- open and close ---------------------------------------------------------------- */
@@ -298,6 +344,10 @@ qg_transfers_close(qg_transfers **t)
 			qg_transfer_record_free(x);
 		}
 	}
+	for (qg_transfer_stones *s = (*t)->stones, *next; s != NULL; s = next) {
+		next = s->next;
+		free(s);
+	}
 	free((*t)->buckets);
 	(void)pthread_mutex_destroy(&(*t)->lock);
 	free(*t);
@@ -317,6 +367,25 @@ qg_transfers_count(qg_transfers *t)
 	const size_t count = t->count;
 	pthread_mutex_unlock(&t->lock);
 	return count;
+}
+
+size_t
+qg_transfers_keys(qg_transfers *t)
+{
+	pthread_mutex_lock(&t->lock);
+	const size_t keys = t->count - t->n_stones;
+	pthread_mutex_unlock(&t->lock);
+	return keys;
+}
+
+size_t
+qg_transfers_stones(qg_transfers *t, const char *origin)
+{
+	pthread_mutex_lock(&t->lock);
+	const qg_transfer_stones *s = stones_of(t, origin);
+	const size_t n = s != NULL ? s->n : 0;
+	pthread_mutex_unlock(&t->lock);
+	return n;
 }
 
 bool

@@ -55,6 +55,13 @@ struct qg_transfer {
 	target targets[];
 };
 
+/* Tombstones of one origin: what it made void before it was known here. */
+typedef struct qg_transfer_stones {
+	struct qg_transfer_stones *next;
+	size_t n;
+	char origin[];
+} qg_transfer_stones;
+
 /* The lock covers everything but what a record never changes (id, initiator,
  * size, expiry, names) and what a claim pins (the sealed value). It is never
  * held over a wait. */
@@ -65,6 +72,8 @@ struct qg_transfers {
 	qg_transfer **buckets; /* by key ID */
 	size_t n_buckets;      /* a power of two */
 	size_t count;
+	size_t n_stones;            /* of count */
+	qg_transfer_stones *stones; /* of each origin that ever had any */
 	uint64_t far_behind_ms;
 	qg_transfer *voiding; /* last put there first */
 	size_t n_voiding;

@@ -350,6 +350,36 @@ static void test_rule_18_void_before_it_came(void **state)
 	free(m);
 }
 
+/* What a neighbour makes void without ever having brought it, as much as it
+ * likes, takes no room from keys. */
+static void test_rule_18_tombstones_keep_no_keys_out(void **state)
+{
+	(void)state;
+	static char text[QG_KMS_MSG_MAX];
+	static net_answer a;
+	static qg_kms_delete m;
+	size_t len = 0, planted = 0;
+	start_star();
+	set_number(C, &n->node[C].cfg.inbound_chunks, 512);
+	strcpy(m.initiator, "sae-b");
+	m.n = QG_KMS_MAKE_MAX;
+	for (int i = 0; i < 10; i++) {
+		for (size_t j = 0; j < m.n; j++)
+			qg_uuid_random(&m.id[j]);
+		assert_int_equal(qg_kms_delete_encode(&m, text, sizeof text, &len), QG_OK);
+		net_inject(n, B, C, QG_KMS_DELETE_KEYS, text, len, &a);
+		planted += a.status == 200;
+	}
+	assert_int_equal(planted, 2);
+	qg_issue_request req = request(1);
+	assert_int_equal(issue(&req), QG_OK);
+	assert_int_equal(fetch_at(C, "sae-c", k->id, 1), QG_OK);
+	/* ... nor from what others make void. */
+	expect_deleted(delete_at(A, C, "sae-a", k->id, 1), 0, 1);
+	qg_uuid_random(&k->id[0]);
+	expect_deleted(delete_at(A, C, "sae-a", k->id, 1), 1, 0);
+}
+
 /* A home that delivered before it is told: the master's node says so and ends. */
 static void test_rule_18_failed_to_void(void **state)
 {
@@ -393,6 +423,7 @@ int main(void)
 		TEST(test_a_full_home_says_so),
 		TEST(test_rule_18_what_is_delivered_is_not_void),
 		TEST(test_rule_18_void_before_it_came),
+		TEST(test_rule_18_tombstones_keep_no_keys_out),
 		TEST(test_rule_18_failed_to_void),
 	};
 	if (pair_init() != 0)
