@@ -57,11 +57,14 @@ qg_routes_cost(const qg_link *l, unsigned way, uint64_t now_ms)
 {
 	const qg_link_way *w = &l->way[way];
 	bool told = report_lives(w, now_ms);
-	if (down(l, way, now_ms) || (told && w->state == QG_KMS_LINK_DOWN))
+	if (down(l, way, now_ms))
 		return 0;
 	uint64_t cost = l->cost * scarcity(qg_routes_bytes(l, way, now_ms));
 	if (penalised(w, now_ms) || (told && w->state == QG_KMS_LINK_STARVING))
 		cost += EXTRA_COST;
+	/* Hearsay: it puts a link last, but what was seen here alone takes it away. */
+	if (told && w->state == QG_KMS_LINK_DOWN)
+		cost += 2 * EXTRA_COST;
 	return cost;
 }
 
