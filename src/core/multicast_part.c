@@ -36,11 +36,7 @@ qg_make_answer_mac(const uint8_t key[QG_MAC_KEY_BYTES], const uint8_t request_ma
 static void
 settle(qg_mc_part *p, bool disown)
 {
-	pthread_mutex_lock(&p->link->lock);
-	if (disown)
-		qg_pads_disown(p->link, &p->use);
-	qg_pads_settle(p->link, &p->use);
-	pthread_mutex_unlock(&p->link->lock);
+	qg_masked_settle(p->link, &p->use, disown);
 }
 
 static bool

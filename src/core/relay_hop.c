@@ -91,10 +91,18 @@ next_hop(const forward_in *in)
 	return in->m.path[in->m.hop + 1]; /* once hop is ours */
 }
 
+/* The hop behind is not to blame for a time that the source made too short. */
+static bool
+had_time(const forward_in *in)
+{
+	return in->m.timeout_ms >= in->core->part.cfg->relay_timeout_ms / 2;
+}
+
 static void
 next_failed(forward_in *in, qg_err err)
 {
-	if (err != QG_E_CLOSED) /* else it is this gateway that ends */
+	/* Closed: it is this gateway that ends. */
+	if (err != QG_E_CLOSED && (err != QG_E_TIMEOUT || had_time(in)))
 		qg_routes_fault(in->core->routes, own_id(in), next_hop(in), QG_ROUTE_DOWN,
 				qg_clock_elapsed_ms());
 	finish(in, QG_KMS_FORWARD_DOWN);
@@ -246,6 +254,29 @@ mask_later(qg_waiter *w, qg_err err)
 		finish(in, err == QG_E_CLOSED ? QG_KMS_FORWARD_DOWN : QG_KMS_FORWARD_STARVING);
 }
 
+/* Whether a link is in the topology, or at least one of our own. */
+static bool
+known_link(const forward_in *in, const char *peer)
+{
+	if (qg_routes_has_link(in->core->routes, own_id(in), peer))
+		return true;
+	for (size_t i = 0; i < in->core->n_streams; i++) {
+		const qg_stream *st = &in->core->stream[i];
+		if (!st->cfg->relayed && strcmp(st->neighbour->id, peer) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The way is the source's choice, and not the fault of the hop before: it gets
+ * an answer that verifies, or sources could have good neighbours isolated. */
+static void
+leads_nowhere(forward_in *in)
+{
+	qg_relay_refused(in->core, in->neighbour, in->m.stream, "the next hop is no neighbour of this gateway");
+	finish(in, QG_KMS_FORWARD_DOWN);
+}
+
 static void
 pass_on(forward_in *in)
 {
@@ -253,13 +284,13 @@ pass_on(forward_in *in)
 	in->m.hop++;
 	in->tries = 0;
 	in->waiter.again = mask_later;
-	qg_kms_forward_result result = QG_KMS_FORWARD_DELIVERED;
-	in->link = qg_masked_link(in->core, next_hop(in), false);
-	if (!qg_relay_quota(in->core, in->neighbour, in->m.path[0], in->m.stream, n))
-		result = QG_KMS_FORWARD_BUSY;
-	else if (in->link == NULL)
-		result = QG_KMS_FORWARD_DOWN;
-	else
+	qg_kms_forward_result result = QG_KMS_FORWARD_BUSY;
+	in->link = known_link(in, next_hop(in)) ? qg_masked_link(in->core, next_hop(in), false) : NULL;
+	if (in->link == NULL) {
+		leads_nowhere(in);
+		return;
+	}
+	if (qg_relay_quota(in->core, in->neighbour, in->m.path[0], in->m.stream, n))
 		result = judge_link(in, n);
 	if (result == QG_KMS_FORWARD_DELIVERED)
 		mask_and_send(in);
@@ -308,20 +339,6 @@ open_again(qg_waiter *w, qg_err err)
 		open_message(in);
 }
 
-/* Whether a link is in the topology, or at least one of our own. */
-static bool
-known_link(const forward_in *in, const char *peer)
-{
-	if (qg_routes_has_link(in->core->routes, own_id(in), peer))
-		return true;
-	for (size_t i = 0; i < in->core->n_streams; i++) {
-		const qg_stream *st = &in->core->stream[i];
-		if (!st->cfg->relayed && strcmp(st->neighbour->id, peer) == 0)
-			return true;
-	}
-	return false;
-}
-
 /* The path is a claim of the sender's: what of it concerns this node is checked
  * before anything is consumed (SOUNDNESS 17). That no node is in it twice, the
  * decoder has checked. */
@@ -338,9 +355,6 @@ why_misdirected(const forward_in *in)
 		return "it is not masked with key of a link";
 	if (!known_link(in, in->neighbour))
 		return "the hop before is no neighbour in the topology";
-	if (m->hop + 2u < m->n_path && (!known_link(in, m->path[m->hop + 2]) ||
-					qg_masked_link(in->core, m->path[m->hop + 2], false) == NULL))
-		return "the next hop is no neighbour of this gateway";
 	return NULL;
 }
 

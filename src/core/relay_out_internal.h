@@ -49,6 +49,7 @@ struct qg_relay_out {
 	qg_route told_route[QG_RELAY_SHARES_MAX]; /* in the log */
 	bool told_none;
 	unsigned flying, window;
+	uint32_t batch;                           /* most bytes of key in one message */
 	uint64_t at_ms;                           /* nothing is sent before */
 	unsigned backoff_ms, full_ms;
 	unsigned faults, openings;                /* in a row */
@@ -88,6 +89,9 @@ void qg_relay_out_fault(qg_relay_send *t, size_t at, qg_route_fault fault, uint6
 /* The link has node key, but none of it open yet: soon again. False: it takes
  * too long. */
 bool qg_relay_out_opening(qg_stream *st, uint64_t now_ms);
+/* A link on the way cannot mask so much at once: its segments are small, and a
+ * message names only so many. */
+void qg_relay_out_smaller(qg_relay_send *t);
 void qg_relay_out_full(qg_stream *st, uint64_t now_ms);
 void qg_relay_out_ask(qg_stream *st);
 void qg_relay_out_give_up(qg_stream *st, bool mismatch, const char *why);

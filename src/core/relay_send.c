@@ -149,6 +149,22 @@ starving(qg_relay_send *t)
 		failed(t, 0, QG_ROUTE_STARVING);
 }
 
+/* It takes key of more segments than a message names. */
+static void
+too_large(qg_relay_send *t)
+{
+	qg_stream *st = t->stream;
+	if (t->count == 1) {
+		failed(t, 0, QG_ROUTE_STARVING);
+		return;
+	}
+	pthread_mutex_lock(&st->lock);
+	(void)qg_relay_out_landed(t, false);
+	qg_relay_out_smaller(t);
+	qg_relay_send_free(t);
+	pthread_mutex_unlock(&st->lock);
+}
+
 /* --- sending ------------------------------------------------------------------------ */
 
 /* As many chunks as the node key that is open masks, but at least one. */
@@ -228,8 +244,10 @@ qg_relay_send_go(qg_relay_send *t)
 		if (err != QG_OK)
 			qg_masked_settle(t->link, &t->use, false);
 	}
-	if (err == QG_E_EMPTY || err == QG_E_RANGE)
+	if (err == QG_E_EMPTY)
 		starving(t);
+	else if (err == QG_E_RANGE)
+		too_large(t);
 	else if (err != QG_OK)
 		failed(t, 0, QG_ROUTE_DOWN);
 	free(text);

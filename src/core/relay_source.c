@@ -29,7 +29,10 @@ qg_err
 qg_relay_out_new(qg_stream *st)
 {
 	st->relay = calloc(1, sizeof *st->relay);
-	return st->relay != NULL ? QG_OK : QG_E_NOMEM;
+	if (st->relay == NULL)
+		return QG_E_NOMEM;
+	st->relay->batch = BATCH_MAX;
+	return QG_OK;
 }
 
 static void
@@ -334,12 +337,12 @@ static uint32_t
 batch_chunks(const struct qg_relay_out *r, const qg_route *route, uint32_t chunk_size)
 {
 	uint64_t bytes = route->bytes / 4;
-	if (r->backoff_ms > 0)
+	if (r->faults > 0)
 		return 1;
 	if (bytes < BATCH_MIN)
 		bytes = BATCH_MIN;
-	if (bytes > BATCH_MAX)
-		bytes = BATCH_MAX;
+	if (bytes > r->batch)
+		bytes = r->batch;
 	return bytes > chunk_size ? (uint32_t)(bytes / chunk_size) : 1;
 }
 
@@ -456,6 +459,7 @@ acknowledged(struct qg_relay_out *r, const qg_relay_send *t)
 	r->left -= t->count;
 	r->window = r->window >= QG_RELAY_WINDOW / 2 ? QG_RELAY_WINDOW : (r->window < 1 ? 1 : r->window) * 2;
 	r->faults = r->openings = r->full_ms = 0;
+	r->batch += (BATCH_MAX - r->batch) / 64;
 	r->at_ms = 0;
 	if (r->n_told > 0)
 		qg_log(QG_LOG_INFO, "relay", "event=relay_recovered stream=%s", t->stream->cfg->name);
@@ -512,6 +516,8 @@ void
 qg_relay_out_fault(qg_relay_send *t, size_t at, qg_route_fault fault, uint64_t now_ms)
 {
 	struct qg_relay_out *r = t->stream->relay;
+	if (at > 0 && fault == QG_ROUTE_STARVING)
+		qg_relay_out_smaller(t);
 	tell_fault(t->stream, t->route.node[at], t->route.node[at + 1], fault, now_ms);
 	r->reroute = true;
 	back_off(r, now_ms);
@@ -527,6 +533,14 @@ qg_relay_out_opening(qg_stream *st, uint64_t now_ms)
 	if (r->at_ms < now_ms + OPENING_MS)
 		r->at_ms = now_ms + OPENING_MS;
 	return true;
+}
+
+void
+qg_relay_out_smaller(qg_relay_send *t)
+{
+	uint32_t half = t->count * t->epoch->chunk_size / 2;
+	if (t->count > 1 && half < t->stream->relay->batch)
+		t->stream->relay->batch = half;
 }
 
 void

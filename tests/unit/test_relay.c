@@ -47,6 +47,26 @@ static void start_line(unsigned nodes)
 
 /* --- keys arrive ------------------------------------------------------------------ */
 
+/* A message names 16 ranges of node key: links with the smallest segments, first
+ * the source's own and then a hop's, mask less at once than it would hold. */
+static void test_links_with_small_segments_relay(void **state)
+{
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		net_plan pl;
+		net_plan_line(&pl, 3);
+		pl.node_chunks = 2048;
+		pl.ready_chunks = 2048;
+		pl.link[i].segment_chunks = 20;
+		net_plan_far(&pl, A, C);
+		pl.far[0].segment_chunks = 512;
+		n = net_start(&pl);
+		assert_true(net_deliver(n, A, C, 4, 32));
+		if (i == 0)
+			net_free(&n);
+	}
+}
+
 static void test_neighbours_of_a_line_share_keys(void **state)
 {
 	(void)state;
@@ -355,6 +375,7 @@ int main(void)
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		CASE(test_neighbours_of_a_line_share_keys),
+		CASE(test_links_with_small_segments_relay),
 		CASE(test_keys_over_one_node),
 		CASE(test_keys_over_three_nodes),
 		CASE(test_keys_around_a_ring),

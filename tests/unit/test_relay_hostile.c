@@ -364,10 +364,69 @@ static void test_rule_17_a_path_over_links_that_are_not_there_is_refused(void **
 		memset(plain, 0x5a, sizeof plain);
 		assert_true(net_pads_at(n, B, C, QG_USE_MAC, QG_USE_PAD, m.masked.data_len, &forged.masked));
 		net_seal(n, &forged, plain);
-		if (qg_kms_forward_encode(&forged, text, sizeof text, &len) == QG_OK)
-			assert_int_equal(net_forward(n, B, C, &forged, NULL), QG_KMS_FORWARD_REFUSED);
-		assert_int_equal(net_account(n, B, C, C).used, before.used);
+		/* Where it is to go from C is not B's fault: that is answered under key. */
+		bool ours = strcmp(ways[i][2], "KME-C") == 0;
+		if (qg_kms_forward_encode(&forged, text, sizeof text, &len) != QG_OK)
+			continue;
+		assert_int_equal(net_forward(n, B, C, &forged, NULL),
+				 ours ? QG_KMS_FORWARD_DOWN : QG_KMS_FORWARD_REFUSED);
+		assert_int_equal(net_account(n, B, C, C).used,
+				 before.used + (ours ? QG_KMS_MAC_OVERHEAD + m.masked.data_len : 0));
 	}
+	assert_int_equal(audited(C, "the next hop is no neighbour"), 1);
+	assert_true(net_deliver(n, A, C, 64, 32));
+}
+
+/* The i-th of several messages of A's own, of one chunk each, under key of its
+ * link to B that A does not come to. */
+static void forge_from_source(const qg_kms_masked *key, uint32_t i, qg_kms_forward *forged)
+{
+	*forged = m;
+	forged->hop = 0;
+	forged->count = 1;
+	assert_int_equal(key->n_pads, 2);
+	memcpy(forged->masked.pad, key->pad, sizeof key->pad);
+	memcpy(forged->masked.link, key->link, sizeof key->link);
+	forged->masked.n_pads = 2;
+	forged->masked.oldest_mac = forged->masked.oldest_pad = 0;
+	forged->masked.data_len = m.chunk_size;
+	forged->masked.pad[0].offset += i * QG_KMS_MAC_OVERHEAD;
+	forged->masked.pad[1].offset += i * m.chunk_size;
+	forged->masked.pad[1].len = m.chunk_size;
+	memset(plain, 0x5a, m.chunk_size);
+}
+
+/* A source that sends where no link is, or leaves no time, has no good
+ * neighbour of a hop isolated or avoided. */
+static void test_rule_17_a_source_has_no_good_neighbour_isolated(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 3);
+	net_plan_far(&pl, A, C);
+	n = net_start(&pl);
+	assert_true(net_deliver(n, A, C, 64, 32));
+	assert_true(net_forward_get(n, A, B, 0, &m));
+	static qg_kms_masked key;
+	assert_true(net_pads_at(n, A, B, QG_USE_MAC, QG_USE_PAD, 8 * m.chunk_size, &key));
+	const qg_relay_counts before = counts(B);
+	qg_kms_forward forged;
+	for (uint32_t i = 0; i < 4; i++) {
+		forge_from_source(&key, i, &forged);
+		forged.n_path = 4;
+		memcpy(forged.path[3], "KME-Q", sizeof "KME-Q");
+		net_seal(n, &forged, plain);
+		assert_int_equal(net_forward(n, A, B, &forged, NULL), QG_KMS_FORWARD_DOWN);
+	}
+	assert_int_equal(audited(C, "the next hop is no neighbour"), 4);
+	assert_int_equal(counts(B).wrong, before.wrong);
+	atomic_store(&net_fault_of(n, B, C, QG_KMS_FORWARD_KEYS)->delay_ms, 300);
+	forge_from_source(&key, 4, &forged);
+	forged.timeout_ms = 200;
+	net_seal(n, &forged, plain);
+	assert_int_equal(net_forward(n, A, B, &forged, NULL), QG_KMS_FORWARD_DOWN);
+	atomic_store(&net_fault_of(n, B, C, QG_KMS_FORWARD_KEYS)->delay_ms, 0);
+	assert_false(qg_routes_is_down(n->node[B].core->routes, "KME-B", "KME-C", qg_clock_elapsed_ms()));
 	assert_true(net_deliver(n, A, C, 64, 32));
 }
 
@@ -693,6 +752,7 @@ int main(void)
 		CASE(test_replayed_messages_are_refused),
 		CASE(test_rule_17_a_message_from_another_than_the_hop_before_is_refused),
 		CASE(test_rule_17_a_path_over_links_that_are_not_there_is_refused),
+		CASE(test_rule_17_a_source_has_no_good_neighbour_isolated),
 		CASE(test_rule_06_a_message_under_key_of_another_use_or_stream_is_refused),
 		CASE(test_rule_06_dec_keys_serves_no_node_key),
 		CASE(test_rule_16_the_same_bytes_again_are_acknowledged_again),
