@@ -260,6 +260,8 @@ static void test_a_target_takes_no_fewer_shares_than_configured(void **state)
 	assert_true(net_wait_quiet(n));
 	assert_true(net_forward_get(n, B, C, 0, &m));
 	static const uint8_t plain[QG_KMS_DATA_MAX];
+	m.count = 1;
+	m.masked.data_len = m.chunk_size;
 	m.shares = 1;
 	m.share = 0;
 	m.segment += 1000;
