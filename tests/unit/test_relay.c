@@ -315,14 +315,34 @@ static void test_a_dry_link_runs_the_pool_down_and_it_refills(void **state)
 
 /* --- accounts -------------------------------------------------------------------------- */
 
+/* Whether every message of the node's own streams was delivered. */
+static bool all_arrived(unsigned node)
+{
+	qg_relay_counts c;
+	qg_relay_counts_get(n->node[node].core, &c);
+	return c.sent > 0 && c.sent == c.delivered;
+}
+
+/* At first some links may have no node key yet, and refuse: then another try. */
+static bool a_run_without_losses(void)
+{
+	bool whole = false;
+	for (int tries = 0; tries < 8 && !whole; tries++) {
+		net_free(&n);
+		start_line(5);
+		for (int i = 0; i < 10; i++)
+			assert_true(net_deliver(n, A, E, 64, 32) && net_deliver(n, E, A, 16, 32));
+		assert_true(net_wait_quiet(n));
+		assert_true(net_accounts_add_up(n, stdout));
+		whole = all_arrived(A) && all_arrived(E);
+	}
+	return whole;
+}
+
 static void test_accounts_add_up_to_the_byte(void **state)
 {
 	(void)state;
-	start_line(5);
-	for (int i = 0; i < 10; i++)
-		assert_true(net_deliver(n, A, E, 64, 32) && net_deliver(n, E, A, 16, 32));
-	assert_true(net_wait_quiet(n));
-	assert_true(net_accounts_add_up(n, stdout));
+	assert_true(a_run_without_losses());
 	/* Nothing was lost, so all hops used the same: of the network, hops times it. */
 	uint64_t there = 0, back = 0;
 	for (unsigned i = A; i < E; i++) {
