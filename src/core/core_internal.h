@@ -149,6 +149,7 @@ struct qg_stream {
 	qg_segment *offer;       /* ours, being stored, offered or confirmed; pinned */
 	bool offer_flight;       /* its message is under way */
 	bool checked;            /* the neighbour agreed, or could not be asked */
+	bool vouched;            /* the neighbour answered get_status since the start */
 	qg_uuid ksid;            /* being opened or open */
 	bool ksid_open;
 	qg_uuid to_close[QG_LIVE_EPOCHS];

@@ -459,7 +459,10 @@ qg_offer_step(qg_stream *st, uint64_t now_ms)
 		return;
 	}
 	qg_epoch *e = qg_epoch_filling(st);
-	s = e != NULL ? next_complete(e) : NULL;
+	/* Put back together with its anchor, a store may have forgotten an offer:
+	 * the same one-time key must not sign another. The neighbour tells. */
+	bool vouched = e != NULL && (!e->restored || st->vouched);
+	s = vouched ? next_complete(e) : NULL;
 	if (s != NULL)
 		offer_begin(st, s);
 }

@@ -215,10 +215,11 @@ neighbour_checked(struct qg_core *core, const char *neighbour, const qg_kms_stat
 		if (strcmp(st->neighbour->id, neighbour) != 0)
 			continue;
 		pthread_mutex_lock(&st->lock);
-		if (status != NULL)
+		if (status != NULL) {
 			end_unknown_epoch(st, status);
-		if (status != NULL)
 			qg_pads_agreed(st);
+			st->vouched = true;
+		}
 		st->checked = true;
 		qg_stream_kick(st);
 		pthread_mutex_unlock(&st->lock);
