@@ -10,7 +10,7 @@ EXTRA  ?=
 Q      := $(if $(V),,@)
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
-PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml yaml-0.1
+PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml yaml-0.1 libseccomp
 
 # --- flags: what the compiler at hand does not know is left out --------------
 
@@ -86,7 +86,9 @@ $(foreach t,$(TOOLS),$(eval $(call tool,$(notdir $(t)))))
 $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD    $@")
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(filter %.o,$^) $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
+
+$(BUILD)/unit/test_sandbox: $(BUILD)/obj/src/app/sandbox.o
 
 # The corpus of each fuzz target is replayed like a unit program.
 $(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c tests/fuzz/fuzz.h $(LIB)

@@ -138,6 +138,8 @@ typedef struct qg_config {
 	qg_log_level log_level;
 	qg_log_format log_format;
 
+	bool sandbox;              /* section `process` */
+
 	const qg_config_sae *saes;
 	size_t n_saes;
 	const qg_config_place *directory;

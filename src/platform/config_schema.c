@@ -108,6 +108,12 @@ static const cfg_option log_options[] = {
 	END,
 };
 
+static const cfg_option process[] = {
+	{.name = "sandbox", .type = CFG_BOOL, AT(qg_config, sandbox), .preset = "true",
+	 .help = "Take from the process at its start the system calls that a gateway has no use for."},
+	END,
+};
+
 #define MATCH_OPTIONS(owner)                                                                                 \
 	{.name = "uri", .type = CFG_TOKEN, AT(owner, match.uri), .min = 1, .max = CERT_NAME_MAX,             \
 	 .help = "URI among the subject alternative names, byte for byte."},                                 \
@@ -361,6 +367,8 @@ const cfg_option qg_cfg_schema[] = {
 	 .help = "Who got which key ID when."},
 	{.name = "log", .type = CFG_SECTION, .fields = log_options,
 	 .help = "The operating log on standard error."},
+	{.name = "process", .type = CFG_SECTION, .fields = process,
+	 .help = "What the process itself may."},
 	{.name = "saes", .type = CFG_ENTRIES, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
 	 .help = "The SAEs of this node."},
 	{.name = "directory", .type = CFG_ENTRIES, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
