@@ -25,8 +25,8 @@
 	"-SIGN-RSA-SHA1:-SIGN-ECDSA-SHA1"
 
 static const char *const priorities[] = {
-	[QG_TLS_1_2] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:" SUITES,
-	[QG_TLS_1_3] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:" SUITES,
+	[QG_TLS_1_2] = "NORMAL:%SERVER_PRECEDENCE:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:" SUITES,
+	[QG_TLS_1_3] = "NORMAL:%SERVER_PRECEDENCE:-VERS-ALL:+VERS-TLS1.3:" SUITES,
 };
 
 #define CHAINS_MAX 16384      /* verified ones that are kept, of 300 bytes or so each */
