@@ -104,8 +104,8 @@ static const char *const method_names[QG_020_METHODS] = {
 	[QG_020_KEYS] = "ext_keys", [QG_020_DRAFT] = "ext_keys_draft", [QG_020_ACK] = "ack", [QG_020_VOID] = "void"};
 
 static void
-audit_refused(qg_audit *audit, const qg_config_peer *peer, const char *initiator, const char *reason, const qg_uuid *ids,
-	      size_t n_ids)
+audit_refused(qg_audit *audit, const qg_config_peer *peer, const char *initiator, const char *reason,
+	      const qg_uuid *ids, size_t n_ids)
 {
 	char caller[sizeof QG_PEER_PREFIX + QG_KMS_NAME_MAX] = "";
 	/* The queue of a log that cannot be written is kept for keys. */
