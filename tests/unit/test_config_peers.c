@@ -161,7 +161,8 @@ static void
 an_sae_lives_in_one_place(void **state)
 {
 	(void)state;
-#define SAES(list) LISTENER PEERS "  - {id: N, url: \"https://g:1\", certificate: {cn: g}, saes: [" list "], " SYNC "}\n"
+#define SAES(list) \
+	LISTENER PEERS "  - {id: N, url: \"https://g:1\", certificate: {cn: g}, saes: [" list "], " SYNC "}\n"
 	fits(SAES("sae-c, \"x*\""));
 	says(SAES("\"sae-*\""), FIRST,
 	     "peers[0].saes[0]: covers \"sae-a\", which is in saes (line 6) and so of this network: take it out of one "

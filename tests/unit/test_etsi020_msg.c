@@ -350,7 +350,8 @@ acks_are_read(void **state)
 	qg_020_problem why;
 	qg_020_acks m;
 	for (int i = 0; i < QG_020_STATUSES; i++) {
-		assert_true(snprintf(text, sizeof text, "[" ACK(KID1 ",{\"key_id\":\"" ID2 "\",\"extension\":{\"E1_x\":1}}", "%s") "]",
+		assert_true(snprintf(text, sizeof text,
+				     "[" ACK(KID1 ",{\"key_id\":\"" ID2 "\",\"extension\":{\"E1_x\":1}}", "%s") "]",
 				     words[i]) > 0);
 		struct json_t *doc = parse(text, true);
 		assert_int_equal(qg_020_acks_read(doc, false, &m, &why), QG_OK);
