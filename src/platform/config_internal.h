@@ -165,6 +165,8 @@ cfg_node *qg_cfg_entries(const cfg_node *map, const char *name);
 
 /* What relaying asks of streams and topology (config_rules_relay.c). */
 void qg_cfg_rule_relay(cfg_rules *r);
+/* Of the interface for applications (config_rules_apps.c). */
+void qg_cfg_rule_apps(cfg_rules *r);
 
 /* A network of nodes 0 .. nodes - 1 and links both ways, for the question how
  * many paths it has (config_graph.c). NULL without memory. */
