@@ -182,7 +182,7 @@ compact(qg_source *s)
 
 /* The next whole frame as a view. */
 static qg_err
-next_frame(qg_source *s, uint64_t deadline_ms, const uint8_t **frame, size_t *n)
+next_frame(qg_source *s, uint64_t deadline_ms, uint8_t **frame, size_t *n)
 {
 	for (;;) {
 		qg_secret *f = s->frames;
@@ -211,13 +211,14 @@ next_frame(qg_source *s, uint64_t deadline_ms, const uint8_t **frame, size_t *n)
 qg_err
 qg_session_answer(qg_source *s, qg_etsi004_op op, qg_etsi004_response *a)
 {
-	const uint8_t *frame = NULL;
+	const qg_etsi004_due due = {.op = op, .chunk_size = s->chunk_size};
+	uint8_t *frame = NULL;
 	size_t n = 0;
 	uint64_t now = qg_clock_elapsed_ms();
 	qg_err err = next_frame(s, now + s->cfg->source.timeout_ms + ANSWER_SLACK_MS, &frame, &n);
 	if (err != QG_OK)
 		return err;
-	if (s->profile->get_response(s->profile, frame, n, a) != QG_OK)
+	if (s->profile->get_response(s->profile, &due, frame, n, a) != QG_OK)
 		return faulty(s, "malformed");
 	if (a->op == QG_ETSI004_ERROR && a->status <= QG_ETSI004_PEER_NOT_CONNECTED)
 		return faulty(s, "error_without_status");

@@ -244,7 +244,7 @@ answer_well(fake *f, const qg_etsi004_request *q, qg_etsi004_response *a, uint8_
 
 /* Whether the connection goes on. */
 static bool
-fake_answer(fake *f, qg_conn *c, const uint8_t *frame, size_t n, act *did)
+fake_answer(fake *f, qg_conn *c, uint8_t *frame, size_t n, act *did)
 {
 	static uint8_t out[1 << 18];
 	uint8_t key[32];
