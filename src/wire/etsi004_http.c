@@ -9,7 +9,6 @@
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
-#define KEY_MATERIAL "/api/v1/qkd/etsi004/key-material"
 #define TYPE "application/json"
 #define LENGTH_DIGITS 7
 
@@ -280,7 +279,7 @@ push_put(const qg_etsi004_profile *p, const qg_etsi004_response *a, const char *
 	if (!qg_members_fit_response(a))
 		return QG_E_RANGE;
 	http_message m = message_begin(w);
-	put_request_head(&m, "POST", KEY_MATERIAL, authority);
+	put_request_head(&m, p->push->method, p->push->path, authority);
 	qg_json_put(&m.w, "{\"status\":");
 	qg_json_put_uint(&m.w, qg_etsi004_status_to_wire(p, a->status));
 	qg_json_put(&m.w, ",\"index\":");
@@ -359,9 +358,7 @@ http_detect(const uint8_t *frame, size_t n, const qg_etsi004_profile **out)
 static const qg_etsi004_family http_family = {.begins = http_begins, .detect = http_detect};
 
 static const qg_etsi004_push_ops http_push_ops = {
-	.method = "POST",
-	.path = KEY_MATERIAL,
-	.type = TYPE,
+	"POST", "/api/v1/qkd/etsi004/key-material", TYPE,
 	.put = push_put,
 	.get = push_get,
 	.put_answer = push_put_answer,
