@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "qkdgate/error.h"
+#include "qkdgate/etsi004.h"
 #include "qkdgate/log.h"
 #include "qkdgate/tls.h"
 
@@ -77,10 +78,24 @@ typedef enum qg_stream_direction {
 	QG_DIRECTION_SHARED    /* segments alternate */
 } qg_stream_direction;
 
-typedef enum qg_source_profile { QG_PROFILE_BIN_A, QG_PROFILE_BIN_B } qg_source_profile;
+/* QG_PROFILE_BIN_A and so on: places in the list of etsi004.h. */
+#define QG_ETSI004_ENUM(id, table, name) QG_PROFILE_##id,
+typedef enum qg_source_profile { QG_ETSI004_PROFILES(QG_ETSI004_ENUM) QG_PROFILE_COUNT } qg_source_profile;
+#undef QG_ETSI004_ENUM
+
+/* How the key of a source comes: 0, by default, as the profile can, and asked
+ * for where it can both. */
+typedef enum qg_source_mode {
+	QG_MODE_BY_PROFILE,
+	QG_MODE_PULL = QG_ETSI004_PULL,
+	QG_MODE_PUSH = QG_ETSI004_PUSH
+} qg_source_mode;
 
 typedef struct qg_config_source {
-	qg_source_profile profile; /* "bin-a", "bin-b" */
+	qg_source_profile profile; /* by its name */
+	qg_source_mode mode;
+	bool has_pusher;           /* section `pusher` is there */
+	qg_tls_match match;        /* option `pusher`: the certificate of the module that pushes */
 	const char *host;          /* option `address`, "HOST:PORT" */
 	unsigned port;
 	bool tls;                  /* option `transport`: "tls" (default) or "tcp" */
@@ -150,6 +165,8 @@ typedef struct qg_config {
 	qg_config_listener kms;    /* section `kms_listener`: the neighbours */
 	qg_config_app_listener app_listener;
 	qg_config_app_streams app_streams;
+	bool has_push;             /* section `push_listener` is there */
+	qg_config_listener push;   /* where QKD modules push key (profile http-push) */
 	qg_tls_files kms_client;   /* section `kms_client`: towards the neighbours;
 				      default: the files of kms_listener */
 	/* section `store` */

@@ -35,6 +35,7 @@ typedef struct daemon_parts {
 	qg_core *core;
 	qg_source **source;
 	size_t n_sources;
+	qg_push_listener *push;
 	qg_etsi014 *etsi014;
 	char why[WHY_ROOM];
 } daemon_parts;
@@ -167,6 +168,12 @@ make_sources(daemon_parts *d)
 }
 
 static qg_err
+make_push_listener(daemon_parts *d)
+{
+	return qg_push_listen(d->cfg, d->source, d->n_sources, &d->push, d->why, sizeof d->why);
+}
+
+static qg_err
 make_etsi014(daemon_parts *d)
 {
 	qg_etsi014_parts parts = {.cfg = d->cfg,
@@ -190,7 +197,8 @@ static const daemon_step run_steps[] = {
 	{"core", make_core},
 	{"kms_listener", make_kms_listener},
 	{"sae_listener", make_etsi014},
-	{"streams", make_sources}, /* last: a start that fails leaves the epochs as they are */
+	{"streams", make_sources}, /* late: a start that fails leaves the epochs as they are */
+	{"push_listener", make_push_listener},
 };
 
 static qg_err
@@ -216,6 +224,7 @@ unmake_all(daemon_parts *d)
 	qg_etsi014_stop(&d->etsi014);
 	if (d->core != NULL)
 		qg_core_wind_down(d->core);
+	qg_push_unlisten(&d->push);
 	for (size_t i = 0; i < d->n_sources; i++)
 		qg_source_stop(&d->source[i], SOURCE_GRACE_MS);
 	free(d->source);

@@ -353,19 +353,30 @@ rule_policy(cfg_rules *r)
 
 /* --- listeners and files ---------------------------------------------------------- */
 
+static bool
+same_address(const cfg_node *a, const cfg_node *b)
+{
+	static const char *const parts[] = {"listen", "listen port"};
+	for (size_t i = 0; i < 2; i++) {
+		const char *const x = qg_cfg_text(a, parts[i]), *const y = qg_cfg_text(b, parts[i]);
+		if (x == NULL || y == NULL || strcmp(x, y) != 0)
+			return false;
+	}
+	return true;
+}
+
 static void
 rule_listeners(cfg_rules *r)
 {
-	const cfg_node *const a = qg_cfg_find(r->root, "sae_listener");
-	const cfg_node *const b = qg_cfg_find(r->root, "kms_listener");
-	const char *const host_a = qg_cfg_text(a, "listen"), *const host_b = qg_cfg_text(b, "listen");
-	const char *const port_a = qg_cfg_text(a, "listen port");
-	const char *const port_b = qg_cfg_text(b, "listen port");
-	if (host_a == NULL || host_b == NULL || port_a == NULL || port_b == NULL)
-		return;
-	if (strcmp(host_a, host_b) == 0 && strcmp(port_a, port_b) == 0)
-		qg_cfg_problem(r->report, qg_cfg_find(b, "listen"),
-			       "is the address of sae_listener: give another address or port");
+	static const char *const listeners[] = {"sae_listener", "kms_listener", "push_listener"};
+	for (size_t i = 1; i < sizeof listeners / sizeof listeners[0]; i++) {
+		const cfg_node *const b = qg_cfg_find(r->root, listeners[i]);
+		for (size_t j = 0; j < i; j++)
+			if (same_address(qg_cfg_find(r->root, listeners[j]), b))
+				qg_cfg_problem(r->report, qg_cfg_find(b, "listen"),
+					       "is the address of %s: give another address or port",
+					       listeners[j]);
+	}
 }
 
 /* Files that the gateway writes, or that decide what it can read again. */
@@ -399,7 +410,7 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 {
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
-		qg_cfg_rule_relay, rule_pool, rule_policy, rule_listeners, qg_cfg_rule_apps,
+		qg_cfg_rule_relay, qg_cfg_rule_push, rule_pool, rule_policy, rule_listeners, qg_cfg_rule_apps,
 		rule_files,
 	};
 	cfg_rules r = {.report = report, .root = root};

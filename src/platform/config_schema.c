@@ -28,7 +28,10 @@ static const cfg_choice directions[] = {{"outbound", QG_DIRECTION_OUTBOUND},
 					{"inbound", QG_DIRECTION_INBOUND},
 					{"shared", QG_DIRECTION_SHARED},
 					{NULL, 0}};
-static const cfg_choice profiles[] = {{"bin-a", QG_PROFILE_BIN_A}, {"bin-b", QG_PROFILE_BIN_B}, {NULL, 0}};
+#define PROFILE_CHOICE(id, table, name) {name, QG_PROFILE_##id},
+static const cfg_choice profiles[] = {QG_ETSI004_PROFILES(PROFILE_CHOICE){NULL, 0}};
+#undef PROFILE_CHOICE
+static const cfg_choice modes[] = {{"pull", QG_MODE_PULL}, {"push", QG_MODE_PUSH}, {NULL, 0}};
 static const cfg_choice transports[] = {{"tls", true}, {"tcp", false}, {NULL, 0}};
 
 /* The files of one end of TLS; the three that are always needed are required
@@ -162,9 +165,20 @@ static const cfg_option neighbour[] = {
 	END,
 };
 
+static const cfg_option pusher_match[] = {MATCH_OPTIONS(qg_config_source), END};
+
 static const cfg_option source[] = {
 	{.name = "profile", .type = CFG_CHOICE, .required = true, AT(qg_config_source, profile),
-	 .choices = profiles, .help = "Dialect of ETSI GS QKD 004: `bin-a` is version 2.1.1, `bin-b` 1.0.1."},
+	 .choices = profiles, .help = "Encoding of ETSI GS QKD 004, see [etsi004.md](etsi004.md)."},
+	{.name = "mode", .type = CFG_CHOICE, AT(qg_config_source, mode), .choices = modes,
+	 .note = "`push` with `http-push`, else `pull`",
+	 .help = "Whether key is asked for chunk by chunk, or comes by itself once it was asked for: `push` is "
+		 "for `json`, `json-netxpto` and `http-push`."},
+	{.name = "pusher", .type = CFG_SECTION, .one_of = true, .marked = true, .fields = pusher_match,
+	 .also = offsetof(qg_config_source, has_pusher),
+	 .note = "required with `profile: http-push`, else not allowed",
+	 .help = "How the certificate names the module that pushes to `push_listener`: exactly one of the "
+		 "options below. One module may serve several streams."},
 	{.name = "address", .type = CFG_ENDPOINT, .required = true, AT(qg_config_source, host),
 	 .also = offsetof(qg_config_source, port), .help = "The QKD module or key manager below."},
 	{.name = "transport", .type = CFG_CHOICE, AT(qg_config_source, tls), .preset = "tls",
@@ -415,6 +429,10 @@ const cfg_option qg_cfg_schema[] = {
 	 .help = "The key streams of applications."},
 	{.name = "kms_listener", .type = CFG_SECTION, .required = true, .offset = offsetof(qg_config, kms),
 	 .fields = listener, .help = "Where the neighbours call."},
+	{.name = "push_listener", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config, push),
+	 .also = offsetof(qg_config, has_push), .fields = listener,
+	 .note = "required where a stream has `profile: http-push`",
+	 .help = "Where QKD modules push key (profile `http-push` of ETSI GS QKD 004)."},
 	{.name = "kms_client", .type = CFG_SECTION, .fields = kms_client,
 	 .note = "the files of `kms_listener`", .help = "TLS towards the neighbours."},
 	{.name = "store", .type = CFG_SECTION, .required = true, .fields = store,

@@ -100,7 +100,7 @@ answer_get(connection *c, const qg_etsi004_request *q, uint64_t received_ms)
 }
 
 static qg_err
-answer(connection *c, const uint8_t *frame, size_t n, uint64_t received_ms)
+answer(connection *c, uint8_t *frame, size_t n, uint64_t received_ms)
 {
 	sim *s = c->server->s;
 	qg_etsi004_request q;
