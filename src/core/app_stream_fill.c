@@ -406,7 +406,7 @@ answered(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 		/* Closed meanwhile. */
 	} else if (err == QG_OK && a.result == QG_KMS_APP_KEYS_HELD && verify_answer(st, b, &a)) {
 		held(st, b, &done);
-	} else if (err == QG_OK && a.result == QG_KMS_APP_KEYS_GONE) {
+	} else if (err == QG_OK && (a.result == QG_KMS_APP_KEYS_GONE || st->end[1].state == QG_AS_CLOSED)) {
 		replaced(st, b);
 	} else if (err == QG_OK && a.result == QG_KMS_APP_KEYS_UNKNOWN) {
 		qg_as_log(st, "unknown_there");

@@ -147,8 +147,12 @@ judge(qg_as_stream *st, const qg_kms_app_keys *m, qg_kms_app_keys_result *say, c
 {
 	const uint64_t most = st->all->core->part.cfg->app_streams.held_bytes;
 	*say = QG_KMS_APP_KEYS_UNKNOWN;
-	if (st->owner || st->end[0].state == QG_AS_CLOSED || m->chunk_size != st->qos.chunk_size)
+	if (st->owner || m->chunk_size != st->qos.chunk_size)
 		return SAY;
+	*say = QG_KMS_APP_KEYS_GONE;
+	if (st->end[0].state == QG_AS_CLOSED)
+		return SAY; /* the owner is about to be told */
+	*say = QG_KMS_APP_KEYS_UNKNOWN;
 	if (st->announcing || !st->settled || (st->filling && m->serial >= st->serial))
 		return LATER;
 	if (m->first < st->next_index) {
@@ -244,7 +248,7 @@ want_answered(void *ctx, qg_err err, int http_status, const char *body, size_t l
 	if (err != QG_OK) {
 		st->asked = 0;
 		st->ask_at_ms = qg_clock_elapsed_ms() + 200;
-	} else if (a.result == QG_KMS_APP_UNKNOWN && !st->ended && st->settled && !st->announcing) {
+	} else if (a.result == QG_KMS_APP_UNKNOWN && !st->ended && st->end[1].state == QG_AS_OPEN) {
 		qg_as_log(st, "unknown_there");
 		qg_as_end_stream(st, &done);
 	}
