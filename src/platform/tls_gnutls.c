@@ -587,6 +587,12 @@ qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got)
 	return QG_TLS_DONE;
 }
 
+qg_err
+qg_tls_session_identify(qg_tls_session *s, qg_tls_identity *out)
+{
+	return qg_tls_identify(s->gnutls, out);
+}
+
 void
 qg_tls_session_free(qg_tls_session **s)
 {

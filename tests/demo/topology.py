@@ -24,6 +24,10 @@ class Sae:
     def certificate(self):
         return {"uri": f"urn:sae:{self.id}"}
 
+    def uri(self, node):
+        """What it calls itself over ETSI GS QKD 004, at its node."""
+        return f"qkd://{self.name}@{node.id}"
+
 
 @dataclass(frozen=True)
 class Node:
@@ -311,6 +315,13 @@ def _links(topology):
             for link in topology.links]
 
 
+def _app_listener(node, endpoints):
+    """Where applications ask for key streams; plain TCP acts for the node's first SAE, on loopback."""
+    host, port = endpoints[f"{node.name}/app"]
+    plain = {"plain_sae": node.saes[0].id} if node.saes else {}
+    return {"app_listener": {"listen": f"{host}:{port}", **_tls(node.name, crl="pki/crl.pem"), **plain}}
+
+
 def node_config(topology, node, endpoints):
     """The configuration of one gateway as nested dicts and lists, paths relative to its folder.
 
@@ -324,14 +335,16 @@ def node_config(topology, node, endpoints):
         "kme": {"id": node.id},
         "sae_listener": {"listen": address(f"{node.name}/sae"),
                          **_tls(node.name, crl="pki/crl.pem"), "min_version": "1.3"},
+        **_app_listener(node, endpoints),
         "kms_listener": {"listen": address(f"{node.name}/kms"), **_tls(node.name)},
         "store": {"database": f"{node.name}/keys.db", "anchor": f"{node.name}-anchor/anchor",
                   "master_key": f"{node.name}.master", "key_ring": f"{node.name}-anchor/key-ring",
                   "flush_ms": 1000},
         "audit": {"file": f"{node.name}/audit.log"},
         "log": {"level": "info", "format": "text"},
-        "saes": [{"id": s.id, "certificate": s.certificate} for s in node.saes],
-        "directory": [{"sae": s.id, "kme": n.id}
+        "saes": [{"id": s.id, "certificate": s.certificate, "applications": [s.uri(node)]}
+                 for s in node.saes],
+        "directory": [{"sae": s.id, "kme": n.id, "applications": [s.uri(n)]}
                       for n in topology.nodes if n is not node for s in n.saes],
         "neighbours": [{"id": n.id, "url": f"https://{address(f'{n.name}/kms')}",
                         "certificate": {"dns": f"{n.name}.demo"}} for n in topology.neighbours_of(node.name)],
