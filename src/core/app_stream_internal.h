@@ -136,7 +136,7 @@ typedef struct qg_as_done {
 	qg_as_call *first, *last;
 } qg_as_done;
 
-/* --- app_stream.c: the table ----------------------------------------------------- */
+/* --- app_streams.c: the table ----------------------------------------------------- */
 
 qg_as_stream *qg_as_find(struct qg_app_streams *all, const qg_uuid *ksid);
 qg_err qg_as_new(struct qg_app_streams *all, const qg_uuid *ksid, qg_as_stream **out) QG_CHECKED;
@@ -145,6 +145,8 @@ void qg_as_end_stream(qg_as_stream *st, qg_as_done *done);
 void qg_as_unpin(qg_as_stream *st);
 /* Gives up the lock and a pin; in between answers `done` and does what is due. */
 void qg_as_leave(qg_as_stream *st, qg_as_done *done);
+/* A name that fits, as all do that come here. */
+void qg_as_name(char *to, size_t room, const char *from);
 bool qg_as_local(const qg_as_stream *st);
 /* Its lifetime clock: the owner's or the far end's reading (SOUNDNESS 11). */
 uint64_t qg_as_now_ms(const qg_as_stream *st);

@@ -147,7 +147,7 @@ take_answer(qg_as_stream *st, const qg_kms_app_stream_answer *a, qg_as_done *don
 	if (st->n_block == 0 && st->next_index == 0)
 		st->owner = a->owner == 0;
 	st->qos = a->qos;
-	strcpy(st->end[1].sae, a->sae);
+	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, a->sae);
 	if (a->result == QG_KMS_APP_STREAM_JOINED && st->end[1].state == QG_AS_NONE)
 		st->end[1].state = QG_AS_OPEN;
 	qg_as_settle(st, done);
@@ -211,9 +211,9 @@ qg_as_announce_send(qg_as_stream *st)
 	qg_kms_app_stream m = {.ksid = st->ksid, .fresh = st->fresh && st->creating, .qos = st->qos};
 	char text[TEXT_MAX];
 	size_t len = 0;
-	strcpy(m.source, st->end[0].uri);
-	strcpy(m.destination, st->end[1].uri);
-	strcpy(m.sae, st->end[0].sae);
+	qg_as_name(m.source, sizeof m.source, st->end[0].uri);
+	qg_as_name(m.destination, sizeof m.destination, st->end[1].uri);
+	qg_as_name(m.sae, sizeof m.sae, st->end[0].sae);
 	qg_channel *ch = all->core->part.channel;
 	qg_err err = qg_kms_app_stream_encode(&m, text, sizeof text, &len);
 	if (err == QG_OK) {
@@ -262,7 +262,7 @@ fill_answer(const qg_as_stream *st, qg_kms_app_stream_answer *a)
 		.owner = st->owner ? 1 : 0,
 		.qos = st->qos,
 	};
-	strcpy(a->sae, st->end[0].sae);
+	qg_as_name(a->sae, sizeof a->sae, st->end[0].sae);
 }
 
 static void
@@ -341,7 +341,7 @@ hear_known(qg_as_stream *st, const char *neighbour, const qg_kms_app_stream *m)
 	if (!st->owner && st->next_index == 0 && st->end[1].state == QG_AS_OPEN && !st->announcing)
 		st->qos = m->qos;
 	st->end[1].state = QG_AS_OPEN;
-	strcpy(st->end[1].sae, m->sae);
+	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, m->sae);
 	return QG_KMS_APP_STREAM_WAITING;
 }
 
@@ -355,11 +355,11 @@ hear_new(struct qg_app_streams *all, const char *neighbour, const qg_kms_app_str
 	const qg_err err = qg_as_new(all, &m->ksid, &st);
 	if (err != QG_OK)
 		return err;
-	strncpy(st->kme, neighbour, sizeof st->kme - 1);
-	strcpy(st->end[0].uri, m->destination);
-	strncpy(st->end[0].sae, sae->id, sizeof st->end[0].sae - 1);
-	strcpy(st->end[1].uri, m->source);
-	strcpy(st->end[1].sae, m->sae);
+	qg_as_name(st->kme, sizeof st->kme, neighbour);
+	qg_as_name(st->end[0].uri, sizeof st->end[0].uri, m->destination);
+	qg_as_name(st->end[0].sae, sizeof st->end[0].sae, sae->id);
+	qg_as_name(st->end[1].uri, sizeof st->end[1].uri, m->source);
+	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, m->sae);
 	st->end[1].state = QG_AS_OPEN;
 	st->qos = m->qos;
 	st->used_ms = qg_as_now_ms(st);

@@ -102,13 +102,13 @@ attach(qg_as_stream *st, qg_as_call *call, int end, qg_as_done *done)
 static void
 name_ends(qg_as_stream *st, const qg_as_names *n)
 {
-	strcpy(st->end[0].uri, n->mine);
-	strcpy(st->end[1].uri, n->other);
-	strncpy(st->end[0].sae, n->sae->id, sizeof st->end[0].sae - 1);
+	qg_as_name(st->end[0].uri, sizeof st->end[0].uri, n->mine);
+	qg_as_name(st->end[1].uri, sizeof st->end[1].uri, n->other);
+	qg_as_name(st->end[0].sae, sizeof st->end[0].sae, n->sae->id);
 	if (n->other_sae != NULL)
-		strncpy(st->end[1].sae, n->other_sae, sizeof st->end[1].sae - 1);
+		qg_as_name(st->end[1].sae, sizeof st->end[1].sae, n->other_sae);
 	if (n->kme != NULL)
-		strncpy(st->kme, n->kme, sizeof st->kme - 1);
+		qg_as_name(st->kme, sizeof st->kme, n->kme);
 }
 
 /* Under the lock. The stream, pinned; NULL: refused. */

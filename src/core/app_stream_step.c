@@ -158,7 +158,7 @@ see_to(qg_as_stream *st, uint64_t now_ms, uint64_t *due_ms)
 	const bool tell = !st->ended && sweep(st, now_ms, &done);
 	char kme[QG_KMS_NAME_MAX + 1];
 	const qg_uuid ksid = st->ksid;
-	strcpy(kme, st->kme);
+	qg_as_name(kme, sizeof kme, st->kme);
 	if (st->ended && st->pins == 0) {
 		st->pins++;
 		qg_as_unpin(st);

@@ -345,10 +345,10 @@ load_stream(const qg_app_stream_rec *r, void *ctx)
 	const qg_err err = qg_as_new(l->all, &r->ksid, &st);
 	if (err != QG_OK)
 		return err;
-	strcpy(st->kme, r->kme);
+	qg_as_name(st->kme, sizeof st->kme, r->kme);
 	for (unsigned e = 0; e < 2; e++) {
-		strcpy(st->end[e].uri, r->uri[e]);
-		strcpy(st->end[e].sae, r->sae[e]);
+		qg_as_name(st->end[e].uri, sizeof st->end[e].uri, r->uri[e]);
+		qg_as_name(st->end[e].sae, sizeof st->end[e].sae, r->sae[e]);
 		st->end[e].state = r->state[e];
 		st->end[e].sequence = r->sequence[e];
 	}

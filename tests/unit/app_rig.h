@@ -209,8 +209,8 @@ static inline uint32_t close_at(unsigned node, unsigned which, const qg_uuid *ks
 }
 
 /* Chunks first .. first + count - 1 are there and the same at both ends. */
-static inline void compare(unsigned x, unsigned which_x, unsigned y, unsigned which_y, const qg_uuid *ksid, uint32_t first,
-		    uint32_t count)
+static inline void compare(unsigned x, unsigned which_x, unsigned y, unsigned which_y, const qg_uuid *ksid,
+			   uint32_t first, uint32_t count)
 {
 	static app_getting gx, gy;
 	for (uint32_t i = first; i < first + count; i++) {

@@ -142,6 +142,14 @@ qg_as_leave(qg_as_stream *st, qg_as_done *done)
 	pthread_mutex_unlock(&all->lock);
 }
 
+void
+qg_as_name(char *to, size_t room, const char *from)
+{
+	const size_t n = strnlen(from, room - 1);
+	memcpy(to, from, n);
+	to[n] = '\0';
+}
+
 bool
 qg_as_local(const qg_as_stream *st)
 {
