@@ -37,7 +37,8 @@ static const qg_config_place *
 place_of(const qg_config *cfg, const char *uri)
 {
 	for (size_t i = 0; i < cfg->n_directory; i++)
-		if (any_matches(cfg->directory[i].applications, cfg->directory[i].n_applications, uri))
+		if (!cfg->directory[i].border &&
+		    any_matches(cfg->directory[i].applications, cfg->directory[i].n_applications, uri))
 			return &cfg->directory[i];
 	return NULL;
 }
