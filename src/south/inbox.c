@@ -33,6 +33,7 @@ struct qg_inbox {
 	unsigned n;         /* slots that are full */
 	qg_secret *keys;
 	bool has[QG_INBOX_CHUNKS];
+	bool hungry;        /* nothing has come for a while: any later index is taken */
 	bool fell_back;     /* an index that has long passed came */
 	uint32_t fell_to;
 	inbox_news news;
@@ -122,6 +123,8 @@ put(struct qg_inbox *b, uint32_t index, const uint8_t *key)
 		b->fell_to = index;
 		return QG_E_EXPIRED;
 	}
+	if (index >= b->next + QG_INBOX_CHUNKS && b->hungry && b->n == 0)
+		b->next = index; /* it dropped what is wanted: the stream goes on behind the hole */
 	if (index >= b->next + QG_INBOX_CHUNKS) {
 		b->news.refused++;
 		return QG_E_FULL;
@@ -234,7 +237,8 @@ static found
 wait_for_chunk(qg_source *s, uint32_t *index)
 {
 	struct qg_inbox *b = s->inbox;
-	uint64_t now_ms = qg_clock_elapsed_ms(), end_ms = now_ms + qg_session_patience_ms(s), gap_ms = 0;
+	const uint64_t start_ms = qg_clock_elapsed_ms(), end_ms = start_ms + qg_session_patience_ms(s);
+	uint64_t now_ms = start_ms, gap_ms = 0;
 	found what = NOTHING;
 	pthread_mutex_lock(&b->lock);
 	for (; what == NOTHING && now_ms < end_ms && !qg_session_stopping(s); now_ms = qg_clock_elapsed_ms()) {
@@ -253,9 +257,11 @@ wait_for_chunk(qg_source *s, uint32_t *index)
 		b->fell_back = false;
 		if (what != NOTHING)
 			break;
+		b->hungry = now_ms - start_ms >= GAP_MS;
 		const struct timespec until = qg_session_after_ms(SLICE_MS);
 		pthread_cond_timedwait(&b->came, &b->lock, &until);
 	}
+	b->hungry = false;
 	pthread_mutex_unlock(&b->lock);
 	return what;
 }
@@ -290,7 +296,7 @@ take_one(qg_source *s, const qg_intake_order *o, uint32_t want)
 	qg_wipe(b->chunk->data, b->chunk->room);
 	if (err == QG_OK && what != FELL_BACK)
 		taken(b, index);
-	return err == QG_OK && what == CHUNK;
+	return err == QG_OK && index == want;
 }
 
 static bool
