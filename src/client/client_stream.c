@@ -116,7 +116,8 @@ exchange(qg_client_stream *s, const qg_etsi004_request *q, qg_etsi004_response *
 		qg_conn_close(&s->conn);
 		kept = false;
 	}
-	if (err == QG_OK && (s->profile->get_response(s->profile, s->frame->data, s->frame->len, a) != QG_OK ||
+	const qg_etsi004_due due = {.op = q->op, .chunk_size = s->chunk_size};
+	if (err == QG_OK && (s->profile->get_response(s->profile, &due, s->frame->data, s->frame->len, a) != QG_OK ||
 			     a->op != q->op))
 		err = QG_E_PROTO;
 	if (err != QG_OK || !s->profile->persistent)
