@@ -28,10 +28,9 @@
 
 typedef struct qg_transfers qg_transfers;
 
-/* What a KME's name begins with where it is a peer, a key manager of another
- * network: of an origin, and of a target's home. */
-#define QG_TRANSFER_PEER "kxi:"
-bool qg_transfer_is_peer(const char *kme); /* NULL: no */
+/* Whether the name of an origin or a home is that of a peer, a key manager of
+ * another network (QG_PEER_PREFIX of config.h). NULL: no. */
+bool qg_transfer_is_peer(const char *kme);
 
 /* Loads what the store has. What was prepared there and not released is being
  * voided from now on. Before the committer starts. */

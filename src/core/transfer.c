@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "qkdgate/bytes.h"
+#include "qkdgate/config.h"
 #include "transfer_internal.h"
 
 #define BUCKETS_MIN 1024
@@ -28,7 +29,7 @@ qg_transfer_record_free(qg_transfer *x)
 bool
 qg_transfer_is_peer(const char *kme)
 {
-	return kme != NULL && strncmp(kme, QG_TRANSFER_PEER, sizeof QG_TRANSFER_PEER - 1) == 0;
+	return kme != NULL && strncmp(kme, QG_PEER_PREFIX, sizeof QG_PEER_PREFIX - 1) == 0;
 }
 
 bool

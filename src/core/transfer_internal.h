@@ -118,6 +118,13 @@ qg_transfer *qg_transfer_record_new(const qg_transfer_plan *plan);
 void qg_transfer_print(const qg_transfers *t, const uint8_t *value, size_t len,
 		       uint8_t print[QG_TRANSFER_PRINT]);
 
+/* Whether it is known as more than a tombstone; and held for its targets. */
+bool qg_transfer_is_there(qg_transfers *t, const char *initiator, const qg_uuid *id);
+bool qg_transfer_is_held(qg_transfers *t, const char *initiator, const qg_uuid *id);
+
+/* What it came to, as far as the job has seen. */
+qg_revoked qg_transfer_revoke_seen(const qg_transfer_revocation *r);
+
 /* Unseals into out, size_bytes long. */
 qg_err qg_transfer_value(const qg_transfers *t, const qg_transfer *x, uint8_t *out) QG_CHECKED;
 

@@ -213,6 +213,34 @@ qg_transfer_revoke_owe(qg_transfers *t, qg_transfer_revocation *r)
 }
 
 qg_revoked
+qg_transfer_revoke_seen(const qg_transfer_revocation *r)
+{
+	if (r->x == NULL || r->tombstone || r->listed || qg_transfer_goes_on(r->x))
+		return r->what;
+	return r->delivered ? QG_REVOKED_DELIVERED : QG_REVOKED_VOID;
+}
+
+bool
+qg_transfer_is_there(qg_transfers *t, const char *initiator, const qg_uuid *id)
+{
+	pthread_mutex_lock(&t->lock);
+	const qg_transfer *x = find_lasting(t, initiator, id);
+	const bool there = x != NULL && x->n_targets > 0;
+	pthread_mutex_unlock(&t->lock);
+	return there;
+}
+
+bool
+qg_transfer_is_held(qg_transfers *t, const char *initiator, const qg_uuid *id)
+{
+	pthread_mutex_lock(&t->lock);
+	const qg_transfer *x = find_lasting(t, initiator, id);
+	const bool held = x != NULL && x->state == QG_TRANSFER_HELD;
+	pthread_mutex_unlock(&t->lock);
+	return held;
+}
+
+qg_revoked
 qg_transfer_revoke_what(const qg_transfer_revocation *r)
 {
 	return r->what;
