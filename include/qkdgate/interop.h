@@ -21,7 +21,8 @@
 #define QG_INTEROP_KEYS_MAX 1024   /* keys in one request, whatever a peer's limit is */
 #define QG_INTEROP_TARGETS_MAX 32  /* targets of one key */
 #define QG_INTEROP_KEY_BYTES_MAX 4095
-#define QG_INTEROP_TEXT_MAX 4096   /* bytes of one extension object's text */
+#define QG_INTEROP_TEXT_MAX 4096   /* bytes of the text of a key's extension */
+#define QG_INTEROP_OPTIONAL_MAX 65536 /* and of extension_optional */
 
 /* SAE IDs as they stand in the bodies, decoded. */
 typedef struct qg_interop_saes {
