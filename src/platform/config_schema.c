@@ -323,7 +323,7 @@ static const cfg_option peer[] = {
 		 "ends. The default is the number reserved for documentation: give your own."},
 	{.name = "saes", .type = CFG_PATTERNS, .required = true, LIST(qg_config_peer, saes, n_saes), .min = 1,
 	 .max = 4096, .help = "SAE IDs, exact or patterns, that live behind it. `saes` and `directory` go "
-			      "before patterns."},
+			      "before them; of several peers keys go to the first."},
 	{.name = "reach", .type = CFG_PATTERNS, LIST(qg_config_peer, reach, n_reach), .max = 4096,
 	 .note = "none", .help = "SAE IDs, exact or patterns, that it may bring keys for where `policy` allows "
 				 "the pair, too."},
