@@ -23,6 +23,7 @@ typedef struct qg_config_listener {
 	qg_tls_files tls;
 	unsigned threads;          /* 0: one per core */
 	unsigned max_connections;
+	unsigned ticket_key_s;
 	unsigned max_per_address;
 	unsigned idle_timeout_s;
 } qg_config_listener;
@@ -187,6 +188,8 @@ typedef struct qg_config {
 	const char *audit_file;
 	qg_log_level log_level;
 	qg_log_format log_format;
+
+	bool sandbox;              /* section `process` */
 
 	const qg_config_sae *saes;
 	size_t n_saes;

@@ -1,25 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "qkdgate/audit.h"
 #include "qkdgate/core.h"
 #include "qkdgate/directory.h"
 #include "qkdgate/etsi014.h"
+#include "qkdgate/etsi020.h"
 #include "qkdgate/kms.h"
 #include "qkdgate/log.h"
 #include "qkdgate/seal.h"
 #include "qkdgate/source.h"
 #include "qkdgate/store.h"
+#include "sandbox.h"
 
 #define SOURCE_GRACE_MS 2000
 #define WHY_ROOM 512
@@ -32,6 +33,7 @@ typedef struct daemon_parts {
 	bool fresh;
 	qg_directory *directory;
 	qg_kms *kms;
+	qg_etsi020 *etsi020; /* NULL without kxi_listener */
 	qg_core *core;
 	qg_source **source;
 	size_t n_sources;
@@ -116,6 +118,17 @@ make_kms(daemon_parts *d)
 	return err;
 }
 
+static qg_err
+make_etsi020(daemon_parts *d)
+{
+	if (d->cfg->kxi.address == NULL)
+		return QG_OK;
+	qg_err err = qg_etsi020_new(d->cfg, d->directory, d->audit, &d->etsi020);
+	if (err != QG_OK)
+		say_why(d, "kxi_client", d->cfg->kxi_client.certificate, err);
+	return err;
+}
+
 static qg_core_parts
 core_parts(const daemon_parts *d)
 {
@@ -125,7 +138,8 @@ core_parts(const daemon_parts *d)
 			       .fresh = d->fresh,
 			       .sealer = d->sealer,
 			       .audit = d->audit,
-			       .channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL};
+			       .channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL,
+			       .way = d->etsi020 != NULL ? qg_etsi020_way(d->etsi020) : NULL};
 }
 
 static qg_err
@@ -149,6 +163,14 @@ static qg_err
 make_kms_listener(daemon_parts *d)
 {
 	return qg_kms_listen(d->kms, qg_core_peers(d->core), d->why, sizeof d->why);
+}
+
+static qg_err
+make_kxi_listener(daemon_parts *d)
+{
+	if (d->etsi020 == NULL)
+		return QG_OK;
+	return qg_etsi020_listen(d->etsi020, qg_core_interop(d->core), d->why, sizeof d->why);
 }
 
 static qg_err
@@ -181,14 +203,19 @@ typedef struct daemon_step {
 	qg_err (*make)(daemon_parts *d);
 } daemon_step;
 
+static qg_err enter_sandbox(daemon_parts *d);
+
 static const daemon_step run_steps[] = {
+	{"sandbox", enter_sandbox}, /* before the first thread */
 	{"seal", make_sealer},
 	{"audit", make_audit},
 	{"store", make_store},
 	{"directory", make_directory},
 	{"kms", make_kms},
+	{"etsi020", make_etsi020},
 	{"core", make_core},
 	{"kms_listener", make_kms_listener},
+	{"kxi_listener", make_kxi_listener},
 	{"sae_listener", make_etsi014},
 	{"streams", make_sources}, /* last: a start that fails leaves the epochs as they are */
 };
@@ -214,6 +241,8 @@ static void
 unmake_all(daemon_parts *d)
 {
 	qg_etsi014_stop(&d->etsi014);
+	if (d->etsi020 != NULL)
+		qg_etsi020_unlisten(d->etsi020);
 	if (d->core != NULL)
 		qg_core_wind_down(d->core);
 	for (size_t i = 0; i < d->n_sources; i++)
@@ -222,6 +251,7 @@ unmake_all(daemon_parts *d)
 	if (d->kms != NULL)
 		qg_kms_unlisten(d->kms);
 	qg_kms_free(&d->kms);
+	qg_etsi020_free(&d->etsi020);
 	qg_core_stop(&d->core);
 	if (d->store != NULL)
 		d->store->ops->close(&d->store);
@@ -232,13 +262,25 @@ unmake_all(daemon_parts *d)
 
 /* --- running -------------------------------------------------------------------- */
 
-/* No key in a core file or for a debugger of another user. */
-static void
-protect_process(void)
+/* Sanitizers need calls of their own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CAN_FILTER false
+#else
+#define CAN_FILTER true
+#endif
+
+static qg_err
+enter_sandbox(daemon_parts *d)
 {
-	struct rlimit none = {0, 0};
-	if (setrlimit(RLIMIT_CORE, &none) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
-		qg_log(QG_LOG_WARN, "daemon", "event=core_dumps_not_disabled");
+	if (!d->cfg->sandbox)
+		qg_log(QG_LOG_WARN, "daemon", "event=sandbox_off");
+	errno = 0;
+	qg_err err = qg_sandbox_enter(d->cfg->sandbox && CAN_FILTER);
+	if (err != QG_OK)
+		snprintf(d->why, sizeof d->why,
+			 "the system does not let this process give up what it does not need (%s); see process.sandbox",
+			 errno != 0 ? strerror(errno) : qg_err_text(err));
+	return err;
 }
 
 static void
@@ -266,7 +308,6 @@ qg_daemon_run(const qg_config *cfg)
 	daemon_parts d = {.cfg = cfg};
 	sigset_t ends;
 	int sig = 0;
-	protect_process();
 	block_signals(&ends);
 	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
 	if (err == QG_OK) {

@@ -84,6 +84,7 @@ qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room
 		.max_connections = l->max_connections,
 		.max_per_address = l->max_per_address,
 		.idle_timeout_s = l->idle_timeout_s,
+		.ticket_key_s = l->ticket_key_s,
 		.routes = e->routes,
 		.n_routes = N_ROUTES,
 		.error_type = QG_020_JSON_TYPE,

@@ -72,7 +72,11 @@ static const cfg_option kme[] = {
 	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},          \
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,       \
 	 .max = 86400, .preset = "60", .unit = "s",                                                          \
-	 .help = "A connection without progress is closed after this time."}
+	 .help = "A connection without progress is closed after this time."},                                \
+	{.name = "ticket_key_s", .type = CFG_UINT, AT(qg_config_listener, ticket_key_s), .max = 604800,      \
+	 .preset = "21600", .unit = "s",                                                                     \
+	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they " \
+		 "cannot."}
 
 static const cfg_option listener[] = {LISTENER_OPTIONS(versions), END};
 static const cfg_option kxi_listener[] = {LISTENER_OPTIONS(only_1_3), END};
@@ -122,7 +126,13 @@ static const cfg_option log_options[] = {
 	END,
 };
 
-#define MATCH_OPTIONS(owner, match)                                                                               \
+static const cfg_option process[] = {
+	{.name = "sandbox", .type = CFG_BOOL, AT(qg_config, sandbox), .preset = "true",
+	 .help = "Take from the process at its start the system calls that a gateway has no use for."},
+	END,
+};
+
+#define MATCH_OPTIONS(owner, match)                                                                          \
 	{.name = "uri", .type = CFG_TOKEN, AT(owner, match.uri), .min = 1, .max = CERT_NAME_MAX,             \
 	 .help = "URI among the subject alternative names, byte for byte."},                                 \
 	{.name = "dns", .type = CFG_TOKEN, AT(owner, match.dns), .min = 1, .max = CERT_NAME_MAX,             \
@@ -313,7 +323,7 @@ static const cfg_option peer[] = {
 		 "ends. The default is the number reserved for documentation: give your own."},
 	{.name = "saes", .type = CFG_PATTERNS, .required = true, LIST(qg_config_peer, saes, n_saes), .min = 1,
 	 .max = 4096, .help = "SAE IDs, exact or patterns, that live behind it. `saes` and `directory` go "
-			      "before patterns."},
+			      "before them; of several peers keys go to the first."},
 	{.name = "reach", .type = CFG_PATTERNS, LIST(qg_config_peer, reach, n_reach), .max = 4096,
 	 .note = "none", .help = "SAE IDs, exact or patterns, that it may bring keys for where `policy` allows "
 				 "the pair, too."},
@@ -457,6 +467,8 @@ const cfg_option qg_cfg_schema[] = {
 	 .help = "Who got which key ID when."},
 	{.name = "log", .type = CFG_SECTION, .fields = log_options,
 	 .help = "The operating log on standard error."},
+	{.name = "process", .type = CFG_SECTION, .fields = process,
+	 .help = "What the process itself may."},
 	{.name = "saes", .type = CFG_ENTRIES, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
 	 .help = "The SAEs of this node."},
 	{.name = "directory", .type = CFG_ENTRIES, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
