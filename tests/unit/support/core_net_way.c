@@ -220,7 +220,8 @@ static void *poster_run(void *arg)
 
 /* --- sending -------------------------------------------------------------------------------- */
 
-static net_post *post_new(qg_interop_way *way, const char *peer, net_post_kind kind, qg_interop_done *done, void *ctx)
+static net_post *post_new(qg_interop_way *way, const char *peer, net_post_kind kind, qg_interop_done *done,
+			  void *ctx)
 {
 	core_node *e = (core_node *)(void *)((char *)way - offsetof(core_node, way));
 	net_post *p = calloc(1, sizeof *p);
@@ -258,15 +259,16 @@ static qg_err post_queue(net_post *p)
 	return QG_E_CLOSED;
 }
 
-static qg_err way_keys(qg_interop_way *way, const char *peer, const qg_interop_keys *m, qg_interop_done *done, void *ctx)
+static qg_err way_keys(qg_interop_way *way, const char *peer, const qg_interop_keys *m, qg_interop_done *done,
+		       void *ctx)
 {
 	net_post *p = post_new(way, peer, NET_POST_KEYS, done, ctx);
 	own_keys(p, m);
 	return post_queue(p);
 }
 
-static qg_err way_acks(qg_interop_way *way, const char *peer, const qg_interop_ack *ack, size_t n, qg_interop_done *done,
-		       void *ctx)
+static qg_err way_acks(qg_interop_way *way, const char *peer, const qg_interop_ack *ack, size_t n,
+		       qg_interop_done *done, void *ctx)
 {
 	net_post *p = post_new(way, peer, NET_POST_ACKS, done, ctx);
 	must(n <= sizeof p->ack / sizeof p->ack[0], "too many acks");
@@ -280,7 +282,8 @@ static qg_err way_acks(qg_interop_way *way, const char *peer, const qg_interop_a
 	return post_queue(p);
 }
 
-static qg_err way_void(qg_interop_way *way, const char *peer, const qg_interop_void *m, qg_interop_done *done, void *ctx)
+static qg_err way_void(qg_interop_way *way, const char *peer, const qg_interop_void *m, qg_interop_done *done,
+		       void *ctx)
 {
 	net_post *p = post_new(way, peer, NET_POST_VOID, done, ctx);
 	p->revoke = *m;
