@@ -50,8 +50,8 @@ unlock(const qg_mc *op)
 	pthread_mutex_unlock(&op->core->multicast->lock);
 }
 
-static void
-op_free(qg_mc *op)
+void
+qg_mc_free(qg_mc *op)
 {
 	for (size_t i = 0; i < op->n_parts; i++) {
 		qg_secret_free(&op->part[i]->answer_key);
@@ -137,8 +137,8 @@ part_of(qg_mc *op, const char *home)
 }
 
 /* Names were measured by qg_records_check. */
-static qg_err
-add_targets(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n_to)
+qg_err
+qg_mc_add_targets(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n_to)
 {
 	for (size_t i = 0; i < n_to; i++) {
 		if (to[i].home == NULL)
@@ -177,8 +177,8 @@ add_records(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n
 	return QG_OK;
 }
 
-static qg_err
-op_room(qg_mc *op, uint32_t number, size_t n_to)
+qg_err
+qg_mc_room(qg_mc *op, uint32_t number, size_t n_to)
 {
 	op->number = number;
 	op->ids = calloc(number, sizeof *op->ids);
@@ -194,14 +194,14 @@ op_room(qg_mc *op, uint32_t number, size_t n_to)
 static qg_err
 op_fill(qg_mc *op, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to, const qg_uuid *ids)
 {
-	if (op_room(op, req->number, n_to) != QG_OK)
+	if (qg_mc_room(op, req->number, n_to) != QG_OK)
 		return QG_E_NOMEM;
 	memcpy(op->ids, ids, req->number * sizeof *ids);
 	for (uint32_t i = 0; i < req->number; i++) {
 		op->size[i] = req->size_bytes;
 		op->at[i + 1] = op->at[i] + req->size_bytes;
 	}
-	const qg_err err = add_targets(op, req->master, to, n_to);
+	const qg_err err = qg_mc_add_targets(op, req->master, to, n_to);
 	return err == QG_OK ? add_records(op, req->master, to, n_to) : err;
 }
 
@@ -221,8 +221,8 @@ answer(qg_mc *op, qg_err err)
 	op->done(op->ctx, &r);
 }
 
-static void
-end_op(qg_mc *op, qg_ix_end how)
+void
+qg_mc_end(qg_mc *op, qg_ix_end how)
 {
 	lock(op);
 	op->phase = QG_MC_ENDED;
@@ -234,8 +234,8 @@ end_op(qg_mc *op, qg_ix_end how)
 }
 
 /* Its records can be found by it, and no more. */
-static void
-mark_records(qg_mc *op, void *as)
+void
+qg_mc_mark(qg_mc *op, void *as)
 {
 	lock(op);
 	for (uint32_t i = 0; i < op->n_x; i++) {
@@ -267,11 +267,11 @@ void_done(qg_job *job, qg_err err)
 		qg_log(QG_LOG_WARN, "transfer", "event=void_not_saved records=%u error=\"%s\"", op->n_x,
 		       qg_err_text(err));
 	qg_ix_from_stored(op, err);
-	mark_records(op, NULL);
+	qg_mc_mark(op, NULL);
 	for (uint32_t i = 0; i < op->n_x; i++)
 		qg_transfer_void_stored(core->transfers, op->x[i]);
 	answer(op, QG_E_EMPTY);
-	end_op(op, QG_IX_FAILED);
+	qg_mc_end(op, QG_IX_FAILED);
 	qg_conductor_kick(core);
 }
 
@@ -305,8 +305,8 @@ void_op(qg_mc *op)
 }
 
 /* The first failure ends it, and whoever finds it makes it void. */
-static void
-fail(qg_mc *op, qg_mc_phase from, const char *why, const char *home)
+void
+qg_mc_fail(qg_mc *op, qg_mc_phase from, const char *why, const char *home)
 {
 	lock(op);
 	const bool first = op->phase == from;
@@ -359,15 +359,15 @@ release_done(qg_job *job, qg_err err)
 	qg_mc *op = (qg_mc *)job;
 	qg_ix_from_stored(op, err);
 	if (err != QG_OK) {
-		fail(op, QG_MC_RELEASING, "the database refuses", NULL);
+		qg_mc_fail(op, QG_MC_RELEASING, "the database refuses", NULL);
 		return;
 	}
-	mark_records(op, NULL);
+	qg_mc_mark(op, NULL);
 	for (uint32_t i = 0; i < op->n_x; i++)
 		qg_transfer_released(op->core->transfers, op->x[i]);
 	audit_released(op);
 	answer(op, QG_OK);
-	end_op(op, QG_IX_HELD);
+	qg_mc_end(op, QG_IX_HELD);
 }
 
 /* --- parts ------------------------------------------------------------------------------ */
@@ -404,7 +404,7 @@ let(qg_mc *op, qg_mc_part *p, uint64_t due_ms)
 		op->phase = QG_MC_RELEASING;
 	unlock(op);
 	if (left) {
-		op_free(op);
+		qg_mc_free(op);
 	} else if (release) {
 		op->job.run = release_run;
 		op->job.done = release_done;
@@ -456,7 +456,7 @@ qg_mc_part_rest(qg_mc_part *p, uint64_t due_ms)
 void
 qg_mc_part_failed(qg_mc_part *p, const char *why)
 {
-	fail(p->op, QG_MC_SENDING, why, p->m.to);
+	qg_mc_fail(p->op, QG_MC_SENDING, why, p->m.to);
 	land(p, 0);
 }
 
@@ -505,211 +505,13 @@ prepare_done(qg_job *job, qg_err err)
 	if (err != QG_OK) {
 		answer(op, QG_E_IO);
 		op->n_x = 0;
-		end_op(op, QG_IX_FAILED);
+		qg_mc_end(op, QG_IX_FAILED);
 		return;
 	}
 	qg_mc_start(op);
 }
 
-/* --- keys that another KME brought ---------------------------------------------------- */
-
-static qg_err
-adopt_targets(qg_mc *op, const qg_transfer *first)
-{
-	qg_transfer_to *to = calloc(first->n_targets, sizeof *to);
-	if (to == NULL)
-		return QG_E_NOMEM;
-	for (size_t i = 0; i < first->n_targets; i++)
-		to[i] = (qg_transfer_to){.sae = first->targets[i].sae, .home = first->targets[i].home};
-	const qg_err err = add_targets(op, first->initiator, to, first->n_targets);
-	free(to);
-	return err;
-}
-
-/* The targets at a peer that said so before. */
-static bool
-was_relayed(const qg_transfer *x, const char *home)
-{
-	for (size_t i = 0; i < x->n_targets; i++)
-		if (x->targets[i].home != NULL && strcmp(x->targets[i].home, home) == 0 &&
-		    x->targets[i].state != QG_TARGET_RELAYED)
-			return false;
-	return true;
-}
-
-static void
-adopt_relayed(qg_mc *op)
-{
-	for (size_t i = 0; i < op->n_parts; i++) {
-		qg_mc_part *p = op->part[i];
-		for (uint32_t k = 0; p->peer != NULL && k < op->number; k++) {
-			p->got[k] = was_relayed(op->x[k], p->m.to);
-			p->held += p->got[k];
-			p->taken += p->got[k] && p->taken == k;
-		}
-	}
-}
-
-/* A peer may ask for less time than this node would take. */
-static uint64_t
-adopted_deadline(const qg_mc *op, uint32_t wait_ms)
-{
-	uint32_t most_ms = wait_ms;
-	for (size_t i = 0; i < op->n_parts; i++)
-		if (op->part[i]->peer != NULL && op->part[i]->peer->ack_timeout_ms < most_ms)
-			most_ms = op->part[i]->peer->ack_timeout_ms;
-	return qg_clock_elapsed_ms() + most_ms;
-}
-
-qg_err
-qg_mc_adopt(struct qg_core *core, const char *origin, bool tell, uint32_t wait_ms, qg_transfer *const *x, uint32_t n,
-	    const uint8_t *values, qg_mc **out)
-{
-	qg_mc *op = calloc(1, sizeof *op);
-	if (op == NULL)
-		return QG_E_NOMEM;
-	op->core = core;
-	op->max_hops = UINT32_MAX;
-	qg_err err = op_room(op, n, x[0]->n_targets);
-	if (err == QG_OK)
-		err = qg_ix_from_new(core, origin, tell, &op->from);
-	for (uint32_t i = 0; err == QG_OK && i < n; i++) {
-		op->ids[i] = x[i]->id;
-		op->x[i] = x[i];
-		op->size[i] = x[i]->size_bytes;
-		op->at[i + 1] = op->at[i] + x[i]->size_bytes;
-	}
-	if (err == QG_OK)
-		err = qg_secret_new(op->at[n], &op->keys);
-	if (err == QG_OK)
-		err = qg_secret_append(op->keys, values, op->at[n]);
-	if (err == QG_OK)
-		err = adopt_targets(op, x[0]);
-	if (err != QG_OK) {
-		op_free(op);
-		return err;
-	}
-	op->n_x = n;
-	adopt_relayed(op);
-	op->deadline_ms = adopted_deadline(op, wait_ms);
-	*out = op;
-	return QG_OK;
-}
-
-void
-qg_mc_drop(qg_mc **op)
-{
-	if (*op != NULL)
-		op_free(*op);
-	*op = NULL;
-}
-
-/* What is durable goes on after the next start. */
-static void
-suspend(qg_mc *op)
-{
-	struct qg_core *core = op->core;
-	mark_records(op, NULL);
-	for (uint32_t i = 0; i < op->n_x; i++)
-		qg_transfer_void_stored(core->transfers, op->x[i]); /* unpins it */
-	op->n_x = 0;
-	end_op(op, QG_IX_STOPPED);
-}
-
-static void
-stop_op(qg_mc *op)
-{
-	if (op->from == NULL) {
-		fail(op, QG_MC_SENDING, "the gateway stops", NULL);
-		return;
-	}
-	lock(op);
-	const bool mine = op->phase == QG_MC_SENDING;
-	if (mine)
-		op->phase = QG_MC_ENDED;
-	unlock(op);
-	if (mine)
-		suspend(op);
-}
-
-/* With a flight of its own until it stands: all of it may be held already. */
-void
-qg_mc_start(qg_mc *op)
-{
-	struct qg_multicast *mc = op->core->multicast;
-	mark_records(op, op);
-	pthread_mutex_lock(&mc->lock);
-	op->phase = QG_MC_SENDING;
-	op->flights++;
-	op->next = mc->ops;
-	mc->ops = op;
-	const bool stopping = mc->stopping;
-	pthread_mutex_unlock(&mc->lock);
-	if (stopping)
-		stop_op(op);
-	qg_mc_let(op);
-}
-
-void
-qg_mc_start_waited(qg_mc *op, qg_ix_waiter *w)
-{
-	qg_ix_from_wait(op->from, w);
-	qg_mc_start(op);
-}
-
-/* Under the lock. */
-static qg_mc *
-op_of(struct qg_core *core, const char *initiator, const qg_uuid *id)
-{
-	pthread_mutex_lock(&core->transfers->lock);
-	const qg_transfer *x = qg_transfer_find(core->transfers, initiator, id);
-	qg_mc *op = x != NULL ? x->op : NULL;
-	pthread_mutex_unlock(&core->transfers->lock);
-	return op;
-}
-
-bool
-qg_mc_wait(struct qg_core *core, const char *initiator, const qg_uuid *id, qg_ix_waiter *w)
-{
-	struct qg_multicast *mc = core->multicast;
-	pthread_mutex_lock(&mc->lock);
-	qg_mc *op = op_of(core, initiator, id);
-	const bool waits = op != NULL && op->from != NULL && op->phase != QG_MC_ENDED && !mc->stopping;
-	if (waits)
-		qg_ix_from_wait(op->from, w);
-	pthread_mutex_unlock(&mc->lock);
-	if (waits)
-		qg_conductor_kick(core);
-	return waits;
-}
-
-void
-qg_mc_end_of(struct qg_core *core, const char *initiator, const qg_uuid *id, const char *why, const char *home)
-{
-	struct qg_multicast *mc = core->multicast;
-	pthread_mutex_lock(&mc->lock);
-	qg_mc *op = op_of(core, initiator, id);
-	if (op != NULL)
-		op->flights++;
-	pthread_mutex_unlock(&mc->lock);
-	if (op == NULL)
-		return;
-	fail(op, QG_MC_SENDING, why, home);
-	qg_mc_let(op);
-}
-
-uint64_t
-qg_mc_outstanding(struct qg_core *core, const char *origin)
-{
-	struct qg_multicast *mc = core->multicast;
-	uint64_t n = 0;
-	pthread_mutex_lock(&mc->lock);
-	for (const qg_mc *op = mc->ops; op != NULL; op = op->next)
-		if (op->from != NULL && strcmp(op->from->name, origin) == 0)
-			n += op->number;
-	pthread_mutex_unlock(&mc->lock);
-	return n;
-}
+/* --- a request ----------------------------------------------------------------------------- */
 
 void
 qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to,
@@ -731,10 +533,10 @@ qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const qg_t
 		for (uint32_t i = 0; i < op->n_x; i++)
 			qg_transfer_added(core->transfers, op->x[i], QG_E_NOMEM);
 		answer(op, QG_E_IO);
-		op_free(op);
+		qg_mc_free(op);
 		return;
 	}
-	op->deadline_ms = op->abroad ? adopted_deadline(op, core->part.cfg->transfer_timeout_ms)
+	op->deadline_ms = op->abroad ? qg_mc_deadline(op, core->part.cfg->transfer_timeout_ms)
 				     : qg_clock_elapsed_ms() + core->part.cfg->kms_timeout_ms;
 	op->job.run = prepare_run;
 	op->job.done = prepare_done;
@@ -804,9 +606,9 @@ static void
 give_up(qg_mc *op, bool stopping)
 {
 	if (stopping)
-		stop_op(op);
+		qg_mc_stop(op);
 	else
-		fail(op, QG_MC_SENDING, "no answer, or no node key, in time", late_home(op));
+		qg_mc_fail(op, QG_MC_SENDING, "no answer, or no node key, in time", late_home(op));
 	qg_mc_let(op);
 }
 

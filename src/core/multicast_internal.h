@@ -91,6 +91,22 @@ void qg_mc_part_got(qg_mc_part *p, const uint32_t *at, size_t n);
 /* The part that goes to a peer, or NULL. */
 qg_mc_part *qg_mc_part_of(qg_mc *op, const char *home);
 
+/* multicast.c, for multicast_adopt.c. */
+qg_err qg_mc_room(qg_mc *op, uint32_t number, size_t n_to) QG_CHECKED;
+qg_err qg_mc_add_targets(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n_to) QG_CHECKED;
+/* The first failure in that phase ends it, and whoever finds it makes it void. */
+void qg_mc_fail(qg_mc *op, qg_mc_phase from, const char *why, const char *home);
+/* It is answered; who waits is told. */
+void qg_mc_end(qg_mc *op, qg_ix_end how);
+/* Its records can be found by it, or (NULL) no more. */
+void qg_mc_mark(qg_mc *op, void *as);
+void qg_mc_free(qg_mc *op);
+
+/* multicast_adopt.c: what a stop does to a request under way; and until when it
+ * may take, at most wait_ms. */
+void qg_mc_stop(qg_mc *op);
+uint64_t qg_mc_deadline(const qg_mc *op, uint32_t wait_ms);
+
 /* Keeps a request from being freed; and lets it go on or end. */
 void qg_mc_hold(qg_mc *op); /* under the lock */
 void qg_mc_let(qg_mc *op);

@@ -514,8 +514,8 @@ exists(qg_transfers *t, const char *initiator, const qg_uuid *id)
 /* SOUNDNESS 18: what goes to another network stands as offered before the first
  * message; so does what another KME brought and that goes on, which a restart
  * takes up again. */
-static qg_transfer_state
-first_state(const qg_transfer *x)
+qg_transfer_state
+qg_transfer_first_state(const qg_transfer *x)
 {
 	if (!qg_transfer_goes_on(x))
 		return QG_TRANSFER_HELD;
@@ -525,7 +525,7 @@ first_state(const qg_transfer *x)
 static qg_err
 fill(qg_transfers *t, const qg_transfer_plan *plan, qg_transfer *x)
 {
-	x->state = first_state(x);
+	x->state = qg_transfer_first_state(x);
 	x->pins = x->state != QG_TRANSFER_HELD;
 	if (x->origin != NULL && qg_transfer_goes_on(x)) {
 		qg_transfer_print(t, plan->value, plan->size_bytes, x->print);

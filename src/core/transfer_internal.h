@@ -108,6 +108,7 @@ uint64_t qg_transfer_clock(const qg_transfers *t, const qg_transfer *x, uint64_t
 /* The caller holds the lock. */
 void qg_transfer_insert(qg_transfers *t, qg_transfer *x);
 void qg_transfer_list_void(qg_transfers *t, qg_transfer *x); /* VOIDING from now on */
+qg_transfer_state qg_transfer_first_state(const qg_transfer *x); /* as it is stored first */
 qg_transfer_state qg_transfer_end_state(const qg_transfer *x); /* of one that is void */
 qg_transfer *qg_transfer_find(const qg_transfers *t, const char *initiator, const qg_uuid *id);
 void qg_transfer_take_out(qg_transfers *t, qg_transfer *x);

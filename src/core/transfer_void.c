@@ -80,7 +80,7 @@ released_state(const qg_transfer *x)
 qg_err
 qg_transfer_release_store(qg_transfer *x, qg_store *store)
 {
-	const qg_err err = store->ops->transfer_state(store, x->row, x->state, released_state(x));
+	const qg_err err = store->ops->transfer_state(store, x->row, qg_transfer_first_state(x), released_state(x));
 	if (err != QG_OK || qg_transfer_has_target_here(x))
 		return err;
 	return is_done_with(x) ? store->ops->transfer_delete(store, x->row)

@@ -413,6 +413,7 @@ def _peers(topology, node, url):
         if peering.guest and node.name == peering.a:
             peer = {**peer, "id": peering.guest.upper(), "url": url(peering.guest),
                     "certificate": {"dns": f"{peering.guest}.demo"},
+                    "saes": [f"{sae[:-1]}*" for sae in peer["saes"]],
                     "callback_url": url(peering.guest) + ACK_PATH, "link": "kxi-prime"}
             peer.pop("stream", None)
             peers.append(peer)
