@@ -41,7 +41,7 @@ LIB     := $(BUILD)/libqkdgate-core.a
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all programs unit e2e check models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e check models bench bench-quick demo demo-down demo-restart docker-images docker-test lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -156,6 +156,14 @@ demo:
 
 demo-down demo-restart:
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py $(@:demo-%=%) $(NAME)
+
+# --- containers ----------------------------------------------------------------
+
+docker-images:
+	@docker/build $(TAG)
+
+docker-test:
+	@tests/docker/run $(BUILD) $(DOCKER_TEST)
 
 # --- speed -------------------------------------------------------------------
 
