@@ -2,11 +2,12 @@
 """Networks of containers that tests share, one at a time since their addresses are fixed."""
 
 import json
+import os
 import subprocess
 
 import pytest
 
-from engine import PROJECT, TAG, Network
+from engine import PROJECT, TAG, Network, docker, run
 
 NETWORKS = {
     "pair": ("compose.yaml",),
@@ -33,6 +34,40 @@ def start():
 
     yield starter
     stop()
+
+
+def earlier_commit():
+    """$QKDGATE_UPGRADE_FROM, else the last release."""
+    commit = os.environ.get("QKDGATE_UPGRADE_FROM") or run(
+        "git", "-C", PROJECT, "log", "-1", "--grep=^release: ", "--format=%H").stdout.strip()
+    assert commit, "no release in the history: set QKDGATE_UPGRADE_FROM to a commit"
+    return commit
+
+
+@pytest.fixture(scope="session", autouse=True)
+def earlier_build(request, tmp_path_factory):
+    """Builds the image of an earlier commit, as images are built now, while other tests go on."""
+    if not any("earlier_image" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    context = tmp_path_factory.mktemp("earlier")
+    archive = subprocess.run(["git", "-C", PROJECT, "archive", earlier_commit()], capture_output=True, check=True).stdout
+    subprocess.run(["tar", "-x", "-C", context], input=archive, check=True)
+    run("cp", "-r", PROJECT / "docker", PROJECT / ".dockerignore", context)
+    run("cp", "-r", PROJECT / "tests/deps", context / "tests")
+    build = subprocess.Popen(["docker", "build", "-q", "-f", context / "docker/Dockerfile", "-t", "qkdgate:earlier",
+                              context], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    yield build
+    if build.poll() is None:
+        build.kill()
+    docker("rmi", "-f", "qkdgate:earlier", check=False)
+
+
+@pytest.fixture(scope="session")
+def earlier_image(earlier_build):
+    said, _ = earlier_build.communicate(timeout=600)
+    assert earlier_build.returncode == 0, said
+    return "qkdgate:earlier"
 
 
 class Passing:

@@ -2,13 +2,11 @@
 """Secrets as engines mount them, variables that are not set, and a state kept over an upgrade."""
 
 import json
-import os
 import re
-import subprocess
 
 import pytest
 
-from engine import PROJECT, TAG, docker, run
+from engine import PROJECT, TAG, docker
 
 PAIRS = ("alice@kme-a:bob@kme-b", "bob@kme-b:alice@kme-a")
 TOOL_VOLUMES = ("sae-secrets:/run/secrets:ro", f"{PROJECT / 'tests'}:/tests:ro")
@@ -91,27 +89,6 @@ def test_the_same_mode_elsewhere_is_refused(pair):
 
 
 # --- upgrade ------------------------------------------------------------------------------------
-
-
-def earlier_commit():
-    """$QKDGATE_UPGRADE_FROM, else the last release."""
-    commit = os.environ.get("QKDGATE_UPGRADE_FROM") or run(
-        "git", "-C", PROJECT, "log", "-1", "--grep=^release: ", "--format=%H").stdout.strip()
-    assert commit, "no release in the history: set QKDGATE_UPGRADE_FROM to a commit"
-    return commit
-
-
-@pytest.fixture(scope="module")
-def earlier_image(tmp_path_factory):
-    """Its sources, built as images are built now."""
-    context = tmp_path_factory.mktemp("earlier")
-    archive = subprocess.run(["git", "-C", PROJECT, "archive", earlier_commit()], capture_output=True, check=True).stdout
-    subprocess.run(["tar", "-x", "-C", context], input=archive, check=True)
-    run("cp", "-r", PROJECT / "docker", PROJECT / ".dockerignore", context)
-    run("cp", "-r", PROJECT / "tests/deps", context / "tests")
-    docker("build", "-q", "-f", context / "docker/Dockerfile", "-t", "qkdgate:earlier", context)
-    yield "qkdgate:earlier"
-    docker("rmi", "-f", "qkdgate:earlier")
 
 
 def plain_config(pair, service, folder):
