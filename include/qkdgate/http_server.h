@@ -33,6 +33,15 @@ typedef struct qg_http_route {
  * status 413 here and 400 to the client (ETSI GS QKD 014 knows no 413). */
 typedef size_t qg_http_error_body(int status, const char *text, char *buf, size_t room);
 
+/* What the server answers by itself, for those who want to know more of it. */
+typedef struct qg_http_refused {
+	int status;         /* as in qg_http_error_body; also 401 */
+	const char *text;
+	const char *method;
+	const char *path;   /* without its query */
+	const void *peer;   /* NULL with 401 */
+} qg_http_refused;
+
 typedef struct qg_http_options {
 	const char *address;            /* IP address to listen on */
 	unsigned port;                  /* 0: any, see qg_http_server_port */
@@ -41,22 +50,36 @@ typedef struct qg_http_options {
 	unsigned max_connections;       /* in all */
 	unsigned max_per_address;       /* 0: no limit */
 	unsigned idle_timeout_s;        /* connection without progress is closed */
+	unsigned ticket_key_s;          /* sessions can be resumed, with another ticket key after
+					   this time; 0: they cannot */
 	const qg_http_route *routes;    /* table, outlives the server */
 	size_t n_routes;
 	qg_http_error_body *error_body;
-	const char *error_type;         /* Content-Type of error_body */
+	const char *error_type;         /* Content-Type of error_body and refuse */
 	void *ctx;                      /* for handlers and identify */
-	/* Maps a verified certificate to its owner, once per connection; what it
+	/* Maps a verified certificate to its owner, once per connection and once more
+	 * on each after a reload; what it
 	 * returns is qg_http_peer of every request on it, and outlives the server.
 	 * NULL: requests are answered 401 with no body, before any handler. */
 	const void *(*identify)(const qg_tls_identity *id, void *ctx);
 	/* An unknown or failing request, for the audit; may be NULL. */
 	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
+	/* In place of error_body and on_refused; NULL: those. Writes the body as
+	 * error_body does, also for 401. */
+	size_t (*refuse)(const qg_http_refused *r, char *buf, size_t room, void *ctx);
 } qg_http_options;
 
 /* Starts listening. `why` gets a text that names what failed. QG_E_IO,
  * QG_E_MODE, QG_E_PARSE, QG_E_NOMEM. */
 qg_err qg_http_server_start(const qg_http_options *o, qg_http_server **out, char *why, size_t why_room) QG_CHECKED;
+
+/* Certificate, key, authorities and revocation lists of the files as they are
+ * now, for what begins from now on: kept connections and sessions that are
+ * resumed are looked at again at their next request, which gets 401 where they
+ * are no longer trusted. On failure nothing changes, `why` says what is wrong.
+ * The strings may go; any thread. QG_E_IO, QG_E_MODE, QG_E_PARSE, QG_E_MISMATCH,
+ * QG_E_NOMEM. */
+qg_err qg_http_server_reload_tls(qg_http_server *s, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
 
 /* The port listened on. */
 unsigned qg_http_server_port(const qg_http_server *s);

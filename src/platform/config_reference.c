@@ -21,6 +21,17 @@ static const char *const intro[] = {
 	"- In a pattern `*` stands for any run of characters, everything else for itself.",
 	"- Private keys and the master key are refused when anyone but their owner can read them.",
 	"",
+	"`${NAME}` in a value stands for the environment variable `NAME`; it is an error when that is not set.",
+	"`${NAME:-DEFAULT}` takes the default where it is not set or empty, and `$$` stands for a dollar; any",
+	"other `$` is an error. What comes in is plain text: no YAML, no further variables, no control",
+	"characters. Names of options hold no variables. Within `[]` and `{}` YAML wants quotes around `${NAME}`.",
+	"",
+	"Secrets never stand in variables, only in files. For private keys and the master key a variable may",
+	"hold where the file is, as `/PATH` or `secret:NAME`; anything else is refused and not shown.",
+	"`secret:NAME` is the file `NAME` in `/run/secrets` (or the folder that `QKDGATE_SECRETS` names), where",
+	"container engines mount secrets. Below that folder, and only there, a secret of mode 0440 is taken too if",
+	"its group is one of the process's: [containers.md](containers.md).",
+	"",
 	"A complete small file: one SAE here, one at the neighbour, and a stream in each direction.",
 	"",
 	"```yaml",
@@ -102,6 +113,7 @@ has_length(const cfg_option *o)
 	case CFG_TOKEN:
 	case CFG_NAME:
 	case CFG_PATTERN:
+	case CFG_HTTPS:
 		return true;
 	default:
 		return false;

@@ -12,6 +12,7 @@
 #include "qkdgate/http_server.h"
 #include "qkdgate/secret.h"
 #include "router_internal.h"
+#include "tls_internal.h"
 
 /* The parts of the server that do not need libmicrohttpd. */
 
@@ -114,7 +115,8 @@ struct qg_http_link {
 	int fd;
 	bool counted; /* in the census, under key */
 	qg_census_key key;
-	bool identified; /* peer holds what identify said */
+	qg_tls_trust *trust; /* of its session */
+	bool identified;     /* peer holds what identify said under this trust */
 	const void *peer;
 	bool waiting;      /* for a late answer: no time limit of ours */
 	bool watched;      /* qg_link_watch knows the socket */

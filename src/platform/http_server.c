@@ -122,7 +122,11 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 	const qg_http_options *o = &req->worker->server->o;
 	char buf[1024];
 	size_t len = 0;
-	if (status != MHD_HTTP_UNAUTHORIZED && o->error_body != NULL)
+	if (o->refuse != NULL)
+		len = o->refuse(&(qg_http_refused){.status = status, .text = text, .method = req->method,
+						   .path = req->target.path, .peer = req->peer},
+				buf, sizeof buf, o->ctx);
+	else if (status != MHD_HTTP_UNAUTHORIZED && o->error_body != NULL)
 		len = o->error_body(status, text, buf, sizeof buf);
 	struct MHD_Response *r = make_response(buf, len);
 	if (r != NULL) {
@@ -130,7 +134,7 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 			add_header(r, MHD_HTTP_HEADER_ALLOW, req->allow);
 	}
-	if (o->on_refused != NULL)
+	if (o->on_refused != NULL && o->refuse == NULL)
 		o->on_refused(status, req->method, req->target.path, o->ctx);
 	return queue(req, status == MHD_HTTP_CONTENT_TOO_LARGE ? MHD_HTTP_BAD_REQUEST : status, r);
 }
@@ -256,15 +260,16 @@ on_unescape(void *cls, struct MHD_Connection *mhd, char *text)
 	return strlen(text);
 }
 
-/* Once per connection: looking at a certificate costs as much as 40 requests. */
+/* Once per connection, and again after a reload: looking at a certificate costs
+ * as much as 40 requests. */
 static const void *
 peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 {
-	if (!c->identified) {
+	if (!c->identified || !qg_tls_is_current(s->tls, c->trust)) {
 		static _Thread_local qg_tls_identity id; /* 8 KiB */
 		c->identified = true;
-		if (qg_tls_identify(session_of(mhd), &id) == QG_OK)
-			c->peer = s->o.identify(&id, s->o.ctx);
+		const bool known = qg_tls_identify(s->tls, session_of(mhd), &c->trust, &id) == QG_OK;
+		c->peer = known ? s->o.identify(&id, s->o.ctx) : NULL;
 	}
 	return c->peer;
 }
@@ -394,7 +399,7 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 	if (from == NULL || session == NULL)
 		return false;
 	c->counted = qg_census_enter(w->server->census, from->client_addr, &c->key);
-	return c->counted && qg_tls_adopt(w->server->tls, session) == QG_OK;
+	return c->counted && qg_tls_adopt(w->server->tls, session, &c->trust) == QG_OK;
 }
 
 static void
@@ -421,6 +426,7 @@ conn_close(worker *w, conn *c)
 		return;
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
+	qg_tls_trust_put(&c->trust);
 	qg_link_free(c);
 }
 
@@ -733,8 +739,10 @@ start_all(qg_http_server *s, char *why, size_t why_room)
 		return err;
 	}
 	err = qg_tls_context_new(&s->o.tls, QG_TLS_SERVER, why, why_room, &s->tls);
-	if (err == QG_OK)
+	if (err == QG_OK) {
+		qg_tls_context_tickets(s->tls, s->o.ticket_key_s);
 		err = qg_census_new(s->o.max_connections, s->o.max_per_address, &s->census);
+	}
 	return err == QG_OK ? open_workers(s, why, why_room) : err;
 }
 
@@ -755,6 +763,12 @@ qg_http_server_start(const qg_http_options *o, qg_http_server **out, char *why, 
 	}
 	*out = s;
 	return QG_OK;
+}
+
+qg_err
+qg_http_server_reload_tls(qg_http_server *s, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return qg_tls_context_reload(s->tls, f, why, why_room);
 }
 
 unsigned

@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The only file that includes GnuTLS. */
+/* GnuTLS: sessions, and who is at their other end. */
 #include <gnutls/abstract.h>
-#include <gnutls/gnutls.h>
-#include <gnutls/x509.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "qkdgate/clock.h"
-#include "qkdgate/encode.h"
-#include "qkdgate/tls.h"
-#include "tls_internal.h"
+#include "tls_gnutls_internal.h"
 
 /* AEAD only, elliptic curves only, no version before 1.2. GnuTLS never
  * renegotiates by itself and answers a peer's wish with GNUTLS_E_REHANDSHAKE,
@@ -22,15 +18,21 @@
 	"-SIGN-RSA-SHA1:-SIGN-ECDSA-SHA1"
 
 static const char *const priorities[] = {
-	[QG_TLS_1_2] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:" SUITES,
-	[QG_TLS_1_3] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:" SUITES,
+	[QG_TLS_1_2] = "NORMAL:%SERVER_PRECEDENCE:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:" SUITES,
+	[QG_TLS_1_3] = "NORMAL:%SERVER_PRECEDENCE:-VERS-ALL:+VERS-TLS1.3:" SUITES,
 };
 
+#define CHAIN_PARTS 16 /* GnuTLS takes no longer chain */
+#define TICKET_KEY_S 21600u
+
 struct qg_tls_context {
-	gnutls_certificate_credentials_t cred;
 	gnutls_priority_t priority;
-	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
 	qg_tls_role role;
+	_Atomic(qg_tls_trust *) trust; /* changed and counted up under the lock */
+	pthread_mutex_t lock;
+	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
+	unsigned ticket_key_s;
+	uint64_t ticket_key_ms; /* when it was made */
 };
 
 struct qg_tls_session {
@@ -80,13 +82,15 @@ verify_peer(gnutls_session_t session, qg_tls_role peer_role, const char *name, u
 	return gnutls_certificate_verify_peers(session, want, n, status) == 0 && *status == 0;
 }
 
+static bool check_client(gnutls_session_t session, unsigned *status, qg_tls_identity *out);
+
 /* libmicrohttpd drops the connection of a failed handshake without a word, so
  * the alert that says why is sent from here. */
 static int
 verify_client_now(gnutls_session_t session)
 {
-	unsigned status;
-	if (verify_peer(session, QG_TLS_CLIENT, NULL, &status))
+	unsigned status = 0;
+	if (check_client(session, &status, NULL))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
 	return GNUTLS_E_CERTIFICATE_ERROR;
@@ -118,210 +122,101 @@ verify_server_now(gnutls_session_t session)
 	return GNUTLS_E_CERTIFICATE_ERROR;
 }
 
-/* --- names ---------------------------------------------------------------- */
+/* --- chains that were verified --------------------------------------------- */
+
+/* A stretch of time in which a verdict holds, both ends excluded. */
+typedef struct stretch {
+	int64_t now_s, from_s, until_s;
+} stretch;
 
 static void
-put_name(char names[][QG_TLS_NAME_MAX], size_t *n, const char *text, size_t len)
+stretch_turn(stretch *w, int64_t at_s)
 {
-	/* An embedded NUL or a name cut short could pass for another's. */
-	if (*n == QG_TLS_NAMES_MAX || len == 0 || len >= QG_TLS_NAME_MAX || memchr(text, '\0', len) != NULL)
-		return;
-	memcpy(names[*n], text, len);
-	names[*n][len] = '\0';
-	++*n;
-}
-
-static void
-read_alt_names(gnutls_x509_crt_t crt, qg_tls_identity *id)
-{
-	for (unsigned seq = 0; seq < 4 * QG_TLS_NAMES_MAX; seq++) {
-		char text[QG_TLS_NAME_MAX + 1];
-		size_t len = sizeof text;
-		int type = gnutls_x509_crt_get_subject_alt_name(crt, seq, text, &len, NULL);
-		if (type == GNUTLS_E_SHORT_MEMORY_BUFFER || type == GNUTLS_E_X509_UNKNOWN_SAN)
-			continue;
-		if (type < 0)
-			return;
-		if (type == GNUTLS_SAN_URI)
-			put_name(id->uri, &id->n_uri, text, len);
-		else if (type == GNUTLS_SAN_DNSNAME)
-			put_name(id->dns, &id->n_dns, text, len);
-	}
-}
-
-static void
-read_cn(gnutls_x509_crt_t crt, char cn[QG_TLS_NAME_MAX])
-{
-	char text[QG_TLS_NAME_MAX + 1];
-	size_t len = sizeof text;
-	/* Two common names: which one is meant nobody can say. */
-	size_t none = 0;
-	if (gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 1, 0, NULL, &none) !=
-	    GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
-		return;
-	if (gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, text, &len) != 0)
-		return;
-	if (len == 0 || len >= QG_TLS_NAME_MAX || memchr(text, '\0', len) != NULL)
-		return;
-	memcpy(cn, text, len);
-	cn[len] = '\0';
+	if (at_s <= w->now_s && at_s > w->from_s)
+		w->from_s = at_s;
+	if (at_s >= w->now_s && at_s < w->until_s)
+		w->until_s = at_s;
 }
 
 static qg_err
-read_identity(const gnutls_datum_t *der, qg_tls_identity *out)
+stretch_certificate(stretch *w, const gnutls_datum_t *der)
 {
-	gnutls_x509_crt_t crt;
-	if (gnutls_x509_crt_init(&crt) != 0)
-		return QG_E_NOMEM;
-	uint8_t digest[32];
-	size_t digest_len = sizeof digest;
-	qg_err err = QG_E_AUTH;
-	if (gnutls_x509_crt_import(crt, der, GNUTLS_X509_FMT_DER) == 0 &&
-	    gnutls_x509_crt_get_fingerprint(crt, GNUTLS_DIG_SHA256, digest, &digest_len) == 0) {
-		memset(out, 0, sizeof *out);
-		qg_hex_encode(digest, sizeof digest, out->fingerprint);
-		read_alt_names(crt, out);
-		read_cn(crt, out->cn);
-		err = QG_OK;
-	}
-	gnutls_x509_crt_deinit(crt);
+	QG_CRT_AUTO crt = NULL;
+	qg_err err = qg_tls_crt_import(der, &crt);
+	if (err != QG_OK)
+		return err;
+	stretch_turn(w, gnutls_x509_crt_get_activation_time(crt));
+	stretch_turn(w, gnutls_x509_crt_get_expiration_time(crt));
+	return QG_OK;
+}
+
+/* Notes a chain that has just been verified at w->now_s. */
+static qg_err
+remember(const qg_tls_trust *t, const gnutls_datum_t *chain, unsigned n, const qg_chain_key *key, stretch *w,
+	 qg_tls_identity *id)
+{
+	QG_CRT_AUTO leaf = NULL;
+	qg_err err = qg_tls_crt_import(&chain[0], &leaf);
+	if (err == QG_OK)
+		err = qg_tls_crt_identity(leaf, id);
+	for (unsigned i = 0; i < n && err == QG_OK; i++)
+		err = stretch_certificate(w, &chain[i]);
+	for (size_t i = 0; i < t->n_turns; i++)
+		stretch_turn(w, t->turns[i]);
+	if (err == QG_OK && t->chains != NULL)
+		qg_chains_put(t->chains, key, w->from_s, w->until_s, id);
 	return err;
 }
 
-qg_err
-qg_tls_identify_server(void *session, qg_tls_identity *out)
+/* Verifies the client's chain under the session's trust, or finds that done. The
+ * verdict is of the moment before, should the clock move meanwhile. */
+static bool
+check_client(gnutls_session_t session, unsigned *status, qg_tls_identity *out)
 {
+	static _Thread_local qg_tls_identity unwanted; /* 8 KiB */
+	const qg_tls_trust *t = gnutls_db_get_ptr(session);
+	stretch w = {.now_s = qg_tls_clock_s(NULL), .from_s = INT64_MIN, .until_s = INT64_MAX};
 	unsigned n = 0;
 	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
-	return chain != NULL && n > 0 ? read_identity(&chain[0], out) : QG_E_AUTH;
+	if (chain == NULL || n == 0 || n > CHAIN_PARTS || t->chains == NULL)
+		return verify_peer(session, QG_TLS_CLIENT, NULL, status) && out == NULL;
+	qg_chain_part parts[CHAIN_PARTS];
+	qg_chain_key key;
+	for (unsigned i = 0; i < n; i++)
+		parts[i] = (qg_chain_part){.data = chain[i].data, .len = chain[i].size};
+	qg_chains_key(t->chains, parts, n, &key);
+	if (qg_chains_find(t->chains, &key, w.now_s, out))
+		return true;
+	return verify_peer(session, QG_TLS_CLIENT, NULL, status) &&
+	       remember(t, chain, n, &key, &w, out != NULL ? out : &unwanted) == QG_OK;
 }
 
-qg_err
-qg_tls_identify(void *session, qg_tls_identity *out)
+/* --- contexts --------------------------------------------------------------- */
+
+/* The trust of now, counted for the caller. */
+static qg_tls_trust *
+trust_get(qg_tls_context *ctx)
 {
-	unsigned n = 0;
-	unsigned status;
-	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
-	if (chain == NULL || n == 0)
-		return QG_E_AUTH;
-	if (gnutls_session_is_resumed(session) && !verify_peer(session, QG_TLS_CLIENT, NULL, &status))
-		return QG_E_AUTH;
-	return read_identity(&chain[0], out);
+	pthread_mutex_lock(&ctx->lock);
+	qg_tls_trust *t = atomic_load(&ctx->trust);
+	atomic_fetch_add(&t->refs, 1);
+	pthread_mutex_unlock(&ctx->lock);
+	return t;
 }
 
-/* --- loading files -------------------------------------------------------- */
-
-static gnutls_datum_t
-datum_of(const qg_secret *s)
+bool
+qg_tls_is_current(const qg_tls_context *ctx, const qg_tls_trust *held)
 {
-	return (gnutls_datum_t){.data = s->data, .size = (unsigned)s->len}; /* at most 1 MiB */
-}
-
-/* A certificate chain of a file. */
-typedef struct chain {
-	gnutls_x509_crt_t *list;
-	unsigned n;
-} chain;
-
-static void
-chain_free(chain *c)
-{
-	for (unsigned i = 0; i < c->n; i++)
-		gnutls_x509_crt_deinit(c->list[i]);
-	gnutls_free(c->list);
-}
-
-static void
-key_free(gnutls_x509_privkey_t *key)
-{
-	if (*key != NULL)
-		gnutls_x509_privkey_deinit(*key);
+	return atomic_load_explicit(&ctx->trust, memory_order_acquire) == held;
 }
 
 static qg_err
-load_chain(const qg_tls_files *f, char *why, size_t why_room, chain *out)
+load_trust(const qg_tls_files *f, qg_tls_role role, char *why, size_t why_room, qg_tls_trust **out)
 {
-	QG_SECRET_AUTO *pem = NULL;
-	qg_err err = qg_tls_read_file(f->certificate, false, why, why_room, &pem);
-	if (err != QG_OK)
-		return err;
-	gnutls_datum_t data = datum_of(pem);
-	int rc = gnutls_x509_crt_list_import2(&out->list, &out->n, &data, GNUTLS_X509_FMT_PEM, 0);
-	if (rc < 0 || out->n == 0) {
-		out->n = 0;
-		qg_tls_say(why, why_room, "%s: not a PEM certificate chain", f->certificate);
-		return QG_E_PARSE;
-	}
-	return QG_OK;
-}
-
-static qg_err
-load_key(const qg_tls_files *f, char *why, size_t why_room, gnutls_x509_privkey_t *out)
-{
-	QG_SECRET_AUTO *pem = NULL;
-	qg_err err = qg_tls_read_file(f->key, true, why, why_room, &pem);
-	if (err != QG_OK)
-		return err;
-	gnutls_datum_t data = datum_of(pem);
-	if (gnutls_x509_privkey_init(out) != 0)
-		return QG_E_NOMEM;
-	if (gnutls_x509_privkey_import2(*out, &data, GNUTLS_X509_FMT_PEM, NULL, 0) != 0) {
-		qg_tls_say(why, why_room, "%s: not a PEM private key without a password", f->key);
-		return QG_E_PARSE;
-	}
-	return QG_OK;
-}
-
-static qg_err
-load_own(gnutls_certificate_credentials_t cred, const qg_tls_files *f, char *why, size_t why_room)
-{
-	__attribute__((cleanup(chain_free))) chain certs = {0};
-	__attribute__((cleanup(key_free))) gnutls_x509_privkey_t key = NULL;
-	qg_err err = load_chain(f, why, why_room, &certs);
+	qg_err err = qg_tls_trust_new(f, role, why, why_room, out);
 	if (err == QG_OK)
-		err = load_key(f, why, why_room, &key);
-	if (err != QG_OK)
-		return err;
-	int rc = gnutls_certificate_set_x509_key(cred, certs.list, (int)certs.n, key);
-	if (rc == GNUTLS_E_CERTIFICATE_KEY_MISMATCH) {
-		qg_tls_say(why, why_room, "%s: does not fit the certificate %s", f->key, f->certificate);
-		return QG_E_MISMATCH;
-	}
-	if (rc < 0) {
-		qg_tls_say(why, why_room, "%s: not usable: %s", f->certificate, gnutls_strerror(rc));
-		return QG_E_PARSE;
-	}
-	return QG_OK;
-}
-
-/* Loads the CA bundle or the revocation lists; both functions give the number
- * of what they found. */
-static qg_err
-load_list(gnutls_certificate_credentials_t cred, const char *path, const char *what,
-	  int (*set)(gnutls_certificate_credentials_t, const gnutls_datum_t *, gnutls_x509_crt_fmt_t), char *why,
-	  size_t why_room)
-{
-	QG_SECRET_AUTO *pem = NULL;
-	qg_err err = qg_tls_read_file(path, false, why, why_room, &pem);
-	if (err != QG_OK)
-		return err;
-	gnutls_datum_t data = datum_of(pem);
-	if (set(cred, &data, GNUTLS_X509_FMT_PEM) <= 0) {
-		qg_tls_say(why, why_room, "%s: no PEM %s in it", path, what);
-		return QG_E_PARSE;
-	}
-	return QG_OK;
-}
-
-static qg_err
-load_all(qg_tls_context *ctx, const qg_tls_files *f, char *why, size_t why_room)
-{
-	qg_err err = load_own(ctx->cred, f, why, why_room);
-	if (err == QG_OK)
-		err = load_list(ctx->cred, f->ca, "certificate", gnutls_certificate_set_x509_trust_mem, why, why_room);
-	if (err == QG_OK && f->crl != NULL)
-		err = load_list(ctx->cred, f->crl, "revocation list", gnutls_certificate_set_x509_crl_mem, why,
-				why_room);
+		gnutls_certificate_set_verify_function((*out)->cred,
+						       role == QG_TLS_SERVER ? verify_client_now : verify_server_now);
 	return err;
 }
 
@@ -332,21 +227,45 @@ qg_tls_context_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t wh
 	if (ctx == NULL)
 		return QG_E_NOMEM;
 	ctx->role = role;
+	ctx->ticket_key_s = TICKET_KEY_S;
+	pthread_mutex_init(&ctx->lock, NULL);
 	qg_err err = QG_E_NOMEM;
-	if (gnutls_certificate_allocate_credentials(&ctx->cred) != 0 ||
-	    gnutls_priority_init(&ctx->priority, priorities[f->min_version], NULL) != 0 ||
-	    gnutls_session_ticket_key_generate(&ctx->ticket_key) != 0)
+	qg_tls_trust *trust = NULL;
+	if (gnutls_priority_init(&ctx->priority, priorities[f->min_version], NULL) != 0)
 		qg_tls_say(why, why_room, "TLS cannot be set up");
 	else
-		err = load_all(ctx, f, why, why_room);
+		err = load_trust(f, role, why, why_room, &trust);
+	atomic_init(&ctx->trust, trust);
 	if (err != QG_OK) {
 		qg_tls_context_free(&ctx);
 		return err;
 	}
-	gnutls_certificate_set_verify_function(ctx->cred,
-					       role == QG_TLS_SERVER ? verify_client_now : verify_server_now);
 	*out = ctx;
 	return QG_OK;
+}
+
+qg_err
+qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *why, size_t why_room)
+{
+	qg_tls_trust *fresh = NULL;
+	qg_err err = load_trust(f, ctx->role, why, why_room, &fresh);
+	if (err != QG_OK)
+		return err;
+	pthread_mutex_lock(&ctx->lock);
+	qg_tls_trust *old = atomic_exchange(&ctx->trust, fresh);
+	pthread_mutex_unlock(&ctx->lock);
+	qg_tls_trust_put(&old);
+	return QG_OK;
+}
+
+static void
+drop_ticket_key(qg_tls_context *ctx)
+{
+	if (ctx->ticket_key.data == NULL)
+		return;
+	qg_wipe(ctx->ticket_key.data, ctx->ticket_key.size);
+	gnutls_free(ctx->ticket_key.data);
+	ctx->ticket_key = (gnutls_datum_t){0};
 }
 
 void
@@ -356,93 +275,85 @@ qg_tls_context_free(qg_tls_context **ctx)
 		return;
 	qg_tls_context *c = *ctx;
 	*ctx = NULL;
-	if (c->cred != NULL)
-		gnutls_certificate_free_credentials(c->cred);
+	qg_tls_trust *trust = atomic_load(&c->trust);
+	qg_tls_trust_put(&trust);
 	if (c->priority != NULL)
 		gnutls_priority_deinit(c->priority);
-	if (c->ticket_key.data != NULL) {
-		qg_wipe(c->ticket_key.data, c->ticket_key.size);
-		gnutls_free(c->ticket_key.data);
-	}
+	drop_ticket_key(c);
+	pthread_mutex_destroy(&c->lock);
 	free(c);
-}
-
-static qg_err
-check_dates(const qg_tls_files *f, char *why, size_t why_room)
-{
-	__attribute__((cleanup(chain_free))) chain certs = {0};
-	qg_err err = load_chain(f, why, why_room, &certs);
-	if (err != QG_OK)
-		return err;
-	time_t now = (time_t)(qg_clock_wall_ms() / 1000);
-	for (unsigned i = 0; i < certs.n; i++) {
-		const char *part = i == 0 ? "certificate" : "authority in the chain";
-		if (gnutls_x509_crt_get_expiration_time(certs.list[i]) < now) {
-			qg_tls_say(why, why_room, "%s: the %s has expired", f->certificate, part);
-			return QG_E_EXPIRED;
-		}
-		if (gnutls_x509_crt_get_activation_time(certs.list[i]) > now) {
-			qg_tls_say(why, why_room, "%s: the %s is not valid yet", f->certificate, part);
-			return QG_E_EXPIRED;
-		}
-	}
-	return QG_OK;
-}
-
-/* GnuTLS goes on with a list past the date of its next issue, and so takes
- * certificates that have been revoked since. */
-static qg_err
-check_crl_dates(const qg_tls_files *f, char *why, size_t why_room)
-{
-	QG_SECRET_AUTO *pem = NULL;
-	qg_err err = qg_tls_read_file(f->crl, false, why, why_room, &pem);
-	if (err != QG_OK)
-		return err;
-	gnutls_datum_t data = datum_of(pem);
-	gnutls_x509_crl_t *list = NULL;
-	unsigned n = 0;
-	bool late = false;
-	time_t now = (time_t)(qg_clock_wall_ms() / 1000);
-	if (gnutls_x509_crl_list_import2(&list, &n, &data, GNUTLS_X509_FMT_PEM, 0) < 0)
-		return QG_E_PARSE; /* was read before: no memory, or another file now */
-	for (unsigned i = 0; i < n; i++) {
-		time_t next = gnutls_x509_crl_get_next_update(list[i]);
-		late = late || (next != (time_t)-1 && next < now);
-		gnutls_x509_crl_deinit(list[i]);
-	}
-	gnutls_free(list);
-	if (!late)
-		return QG_OK;
-	qg_tls_say(why, why_room, "%s: the revocation list has expired", f->crl);
-	return QG_E_EXPIRED;
-}
-
-qg_err
-qg_tls_check_files(const qg_tls_files *f, char *why, size_t why_room)
-{
-	qg_tls_context *ctx = NULL;
-	qg_err err = qg_tls_context_new(f, QG_TLS_CLIENT, why, why_room, &ctx);
-	qg_tls_context_free(&ctx);
-	if (err == QG_OK)
-		err = check_dates(f, why, why_room);
-	return err == QG_OK && f->crl != NULL ? check_crl_dates(f, why, why_room) : err;
 }
 
 /* --- sessions ------------------------------------------------------------- */
 
+void
+qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s)
+{
+	ctx->ticket_key_s = key_s;
+}
+
+/* GnuTLS copies the key, and derives others from it as time goes by; so who has
+ * it has them all, and it must go too. A client whose ticket is of an old key
+ * does a full handshake. */
+static bool
+enable_tickets(qg_tls_context *ctx, gnutls_session_t session)
+{
+	if (ctx->ticket_key_s == 0)
+		return true;
+	const uint64_t now_ms = qg_clock_elapsed_ms();
+	pthread_mutex_lock(&ctx->lock);
+	if (ctx->ticket_key.data != NULL && now_ms - ctx->ticket_key_ms >= (uint64_t)ctx->ticket_key_s * 1000)
+		drop_ticket_key(ctx);
+	bool ok = ctx->ticket_key.data != NULL;
+	if (!ok) {
+		ctx->ticket_key_ms = now_ms;
+		ok = gnutls_session_ticket_key_generate(&ctx->ticket_key) == 0;
+	}
+	ok = ok && gnutls_session_ticket_enable_server(session, &ctx->ticket_key) == 0;
+	pthread_mutex_unlock(&ctx->lock);
+	return ok;
+}
+
+/* The database of sessions, whose pointer leads to the trust, is one that our
+ * sessions do not have. */
+static qg_err
+put_under(gnutls_session_t session, qg_tls_trust *t)
+{
+	if (gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, t->cred) != 0)
+		return QG_E_NOMEM;
+	gnutls_db_set_ptr(session, t);
+	return QG_OK;
+}
+
 qg_err
-qg_tls_adopt(const qg_tls_context *ctx, void *session)
+qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held)
 {
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
-	if (gnutls_priority_set(session, ctx->priority) != 0 ||
-	    gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, ctx->cred) != 0 ||
-	    gnutls_session_ticket_enable_server(session, &ctx->ticket_key) != 0)
+	*held = trust_get(ctx);
+	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
+	    !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
 	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
 	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
 					   on_certificate_message);
 	return QG_OK;
+}
+
+qg_err
+qg_tls_identify(qg_tls_context *ctx, void *session, qg_tls_trust **held, qg_tls_identity *out)
+{
+	unsigned status = 0;
+	if (!qg_tls_is_current(ctx, *held)) {
+		qg_tls_trust *now = trust_get(ctx);
+		if (put_under(session, now) != QG_OK) {
+			qg_tls_trust_put(&now);
+			return QG_E_AUTH;
+		}
+		qg_tls_trust_put(held);
+		*held = now;
+	}
+	return check_client(session, &status, out) ? QG_OK : QG_E_AUTH;
 }
 
 /* Only a completed handshake can be described; nothing else says so. */
@@ -481,8 +392,9 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 	gnutls_session_set_ptr(s->gnutls, s);
 	gnutls_transport_set_int(s->gnutls, fd);
 	gnutls_handshake_set_timeout(s->gnutls, GNUTLS_INDEFINITE_TIMEOUT); /* the caller's deadline rules */
+	/* No reload reaches these: their connection has the context to itself. */
 	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 ||
-	    gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, ctx->cred) != 0)
+	    put_under(s->gnutls, atomic_load(&ctx->trust)) != QG_OK)
 		return false;
 	if (ctx->role == QG_TLS_SERVER)
 		gnutls_certificate_server_set_request(s->gnutls, verify_client ? GNUTLS_CERT_REQUIRE
