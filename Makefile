@@ -31,13 +31,18 @@ LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 # --- what is built from what -------------------------------------------------
 
 LAYERS  := base wire platform core north east south
-LIB_SRC := $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c))
+LIB_SRC := $(foreach l,$(LAYERS) client,$(wildcard src/$(l)/*.c))
 GEN_SRC := $(if $(wildcard db/*.sql),$(BUILD)/gen/migrations.c) \
 	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml))
 APP_SRC := $(wildcard src/app/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
 LIB     := $(BUILD)/libqkdgate-core.a
+# What libqkdgate is made of.
+CLIENT  := $(wildcard src/client/*.c) $(wildcard src/base/*.c) $(wildcard src/wire/etsi004*.c) \
+	$(wildcard src/wire/json_text*.c src/wire/http_text*.c) $(wildcard src/platform/tls_*.c) \
+	src/platform/http_client.c src/platform/http_links.c src/platform/log.c src/platform/keyfile.c
+SO      := libqkdgate.so.0
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c)) \
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -45,7 +50,7 @@ FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fu
 
 .PHONY: all programs unit e2e chaos soak check fuzz fuzz-targets models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
-all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
+all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS) $(BUILD)/lib/$(SO)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -68,6 +73,17 @@ $(LIB): $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
+
+$(BUILD)/pic/%.o: %.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC    $< (shared)")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-fPIE=-fPIC) -c -o $@ $<
+
+$(BUILD)/lib/$(SO): $(CLIENT:%.c=$(BUILD)/pic/%.o) src/client/libqkdgate.map
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) -shared -Wl,-soname,$(SO) -Wl,--version-script=src/client/libqkdgate.map -Wl,-z,defs \
+		$(LDFLAGS:-pie=) -o $@ $(filter %.o,$^) $(LDLIBS)
 
 $(BUILD)/bin/qkdgate: $(APP_OBJ) $(LIB)
 	@mkdir -p $(@D)
@@ -104,7 +120,7 @@ $(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(LIB)
 # These run the simulator as it is built.
 $(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
 
--include $(shell test -d $(BUILD) && find $(BUILD)/obj $(BUILD)/unit $(BUILD)/gen -name '*.d' 2>/dev/null)
+-include $(shell test -d $(BUILD) && find $(BUILD)/obj $(BUILD)/pic $(BUILD)/unit $(BUILD)/gen -name '*.d' 2>/dev/null)
 
 # --- tests -------------------------------------------------------------------
 # Packages may be missing when make begins: it starts again with all of them.
