@@ -32,6 +32,9 @@ typedef struct qg_config_listener {
 typedef struct qg_config_sae {
 	const char *id;
 	qg_tls_match match;  /* option `certificate`: {uri|dns|cn|fingerprint: ...} */
+	const char *const *applications; /* URIs, exact or patterns, that it may call itself
+					    over ETSI GS QKD 004 */
+	size_t n_applications;
 } qg_config_sae;
 
 /* At which KME a remote SAE lives. First match rules. */
@@ -39,7 +42,29 @@ typedef struct qg_config_place {
 	const char *sae; /* exact or pattern */
 	const char *kme; /* option `kme`, or `border` */
 	bool border;     /* it lives in another network, which kme hands keys to */
+	const char *const *applications; /* URIs, exact or patterns, of its applications */
+	size_t n_applications;
 } qg_config_place;
+
+/* Section `app_listener`: ETSI GS QKD 004 for applications. */
+typedef struct qg_config_app_listener {
+	bool present;              /* false: there is none */
+	qg_config_listener at;
+	const char *plain_sae;     /* SAE that plain TCP connections act for; NULL: TLS only */
+} qg_config_app_listener;
+
+/* Section `app_streams`: the key streams of applications. */
+typedef struct qg_config_app_streams {
+	uint32_t opens_per_s;      /* OPEN_CONNECT of one SAE; 0: no limit */
+	uint32_t per_sae;          /* streams of one SAE at a time */
+	uint32_t held_bytes;       /* of one stream */
+	uint32_t max_bps;          /* most that is granted */
+	uint32_t promise_bps;      /* most that min_bps of all streams towards one KME promise; 0:
+				      what was measured */
+	uint32_t ttl_s, max_ttl_s;
+	uint32_t timeout_ms, max_timeout_ms;
+	uint32_t idle_s;           /* a stream that nobody asks for ends */
+} qg_config_app_streams;
 
 typedef struct qg_config_neighbour {
 	const char *id;      /* its KME ID */
@@ -186,6 +211,8 @@ typedef struct qg_config {
 
 	qg_config_listener sae;    /* section `sae_listener`: ETSI GS QKD 014 */
 	qg_config_listener kms;    /* section `kms_listener`: the neighbours */
+	qg_config_app_listener app_listener;
+	qg_config_app_streams app_streams;
 	bool has_push;             /* section `push_listener` is there */
 	qg_config_listener push;   /* where QKD modules push key (profile http-push) */
 	qg_tls_files kms_client;   /* section `kms_client`: towards the neighbours;

@@ -13,6 +13,7 @@
 #include "qkdgate/audit.h"
 #include "qkdgate/core.h"
 #include "qkdgate/directory.h"
+#include "qkdgate/etsi004_server.h"
 #include "qkdgate/etsi014.h"
 #include "qkdgate/kms.h"
 #include "qkdgate/log.h"
@@ -37,6 +38,7 @@ typedef struct daemon_parts {
 	size_t n_sources;
 	qg_push_listener *push;
 	qg_etsi014 *etsi014;
+	qg_etsi004_server *etsi004;
 	char why[WHY_ROOM];
 } daemon_parts;
 
@@ -183,6 +185,18 @@ make_etsi014(daemon_parts *d)
 	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
 }
 
+static qg_err
+make_etsi004(daemon_parts *d)
+{
+	qg_etsi004_server_parts parts = {.cfg = d->cfg,
+					 .directory = d->directory,
+					 .streams = qg_core_app_streams(d->core),
+					 .audit = d->audit};
+	if (!d->cfg->app_listener.present)
+		return QG_OK;
+	return qg_etsi004_server_start(&parts, &d->etsi004, d->why, sizeof d->why);
+}
+
 typedef struct daemon_step {
 	const char *name;
 	qg_err (*make)(daemon_parts *d);
@@ -200,6 +214,7 @@ static const daemon_step run_steps[] = {
 	{"core", make_core},
 	{"kms_listener", make_kms_listener},
 	{"sae_listener", make_etsi014},
+	{"app_listener", make_etsi004},
 	{"streams", make_sources}, /* late: a start that fails leaves the epochs as they are */
 	{"push_listener", make_push_listener},
 };
@@ -225,6 +240,7 @@ static void
 unmake_all(daemon_parts *d)
 {
 	qg_etsi014_stop(&d->etsi014);
+	qg_etsi004_server_stop(d->etsi004);
 	if (d->core != NULL)
 		qg_core_wind_down(d->core);
 	qg_push_unlisten(&d->push);
@@ -235,6 +251,7 @@ unmake_all(daemon_parts *d)
 		qg_kms_unlisten(d->kms);
 	qg_kms_free(&d->kms);
 	qg_core_stop(&d->core);
+	qg_etsi004_server_free(&d->etsi004); /* its last answers came from the committer */
 	if (d->store != NULL)
 		d->store->ops->close(&d->store);
 	qg_audit_close(&d->audit);

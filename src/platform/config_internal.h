@@ -172,6 +172,8 @@ void qg_cfg_rule_peers(cfg_rules *r);
 
 /* What relaying asks of streams and topology (config_rules_relay.c). */
 void qg_cfg_rule_relay(cfg_rules *r);
+/* Of the interface for applications (config_rules_apps.c). */
+void qg_cfg_rule_apps(cfg_rules *r);
 /* Sources that push, and where (config_rules_push.c). */
 void qg_cfg_rule_push(cfg_rules *r);
 

@@ -409,8 +409,8 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 {
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
-		qg_cfg_rule_relay, qg_cfg_rule_peers, qg_cfg_rule_push, rule_pool, rule_policy, rule_listeners,
-		rule_files,
+		qg_cfg_rule_relay, qg_cfg_rule_push, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners,
+		qg_cfg_rule_apps, rule_files,
 	};
 	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)

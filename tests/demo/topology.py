@@ -25,6 +25,10 @@ class Sae:
     def certificate(self):
         return {"uri": f"urn:sae:{self.id}"}
 
+    def uri(self, node):
+        """What it calls itself over ETSI GS QKD 004, at its node."""
+        return f"qkd://{self.name}@{node.id}"
+
 
 @dataclass(frozen=True)
 class Node:
@@ -388,10 +392,15 @@ def _links(topology):
             for link in topology.links]
 
 
+def _app_listener(node, endpoints):
+    """Where applications ask for key streams; plain TCP acts for the node's first SAE, on loopback."""
+    host, port = endpoints[f"{node.name}/app"]
+    plain = {"plain_sae": node.saes[0].id} if node.saes else {}
+    return {"app_listener": {"listen": f"{host}:{port}", **_tls(node.name, crl="pki/crl.pem"), **plain}}
 def _place(topology, node, sae, home):
     """Where an SAE of another node lives: there, or behind the border. None: told by `peers`."""
     if home.name in topology.network_of(node.name):
-        return {"sae": sae.id, "kme": home.id}
+        return {"sae": sae.id, "kme": home.id, "applications": [sae.uri(home)]}
     border = topology.border(node.name)
     return None if border == node.name else {"sae": sae.id, "border": topology.node(border).id}
 
@@ -452,13 +461,15 @@ def node_config(topology, node, endpoints):
         "kme": {"id": node.id},
         "sae_listener": {"listen": address(f"{node.name}/sae"),
                          **_tls(node.name, crl="pki/crl.pem"), "min_version": "1.3"},
+        **_app_listener(node, endpoints),
         "kms_listener": {"listen": address(f"{node.name}/kms"), **_tls(node.name)},
         "store": {"database": f"{node.name}/keys.db", "anchor": f"{node.name}-anchor/anchor",
                   "master_key": f"{node.name}.master", "key_ring": f"{node.name}-anchor/key-ring",
                   "flush_ms": 1000},
         "audit": {"file": f"{node.name}/audit.log"},
         "log": {"level": "info", "format": "text"},
-        "saes": [{"id": s.id, "certificate": s.certificate} for s in node.saes],
+        "saes": [{"id": s.id, "certificate": s.certificate, "applications": [s.uri(node)]}
+                 for s in node.saes],
         "directory": _directory(topology, node),
         "neighbours": [{"id": n.id, "url": f"https://{address(f'{n.name}/kms')}",
                         "certificate": {"dns": f"{n.name}.demo"}} for n in topology.neighbours_of(node.name)],
@@ -466,11 +477,11 @@ def node_config(topology, node, endpoints):
         "policy": _policy(topology),
         "pool": {"ready_chunks": topology.ready_chunks, "inbound_chunks": 16 * topology.ready_chunks},
     }
-    if topology.is_pushed_to(node.name):
-        config["push_listener"] = {"listen": address(f"{node.name}/push"), **_tls(node.name)}
     if peers := _peers(topology, node, lambda name: f"https://{address(name)}"):
         config["kxi_listener"] = {"listen": address(f"{node.name}/kxi"), **_tls(node.name)}
         config["peers"] = peers
+    if topology.is_pushed_to(node.name):
+        config["push_listener"] = {"listen": address(f"{node.name}/push"), **_tls(node.name)}
     if topology.relays:
         config["topology"] = {"links": _links(topology)}
         config["relay"] = {"penalty_s": 1}
