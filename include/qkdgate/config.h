@@ -118,6 +118,33 @@ typedef struct qg_config_rule {
 	uint32_t max_extra_slaves; /* additional_slave_SAE_IDs */
 } qg_config_rule;
 
+/* Who may use the admin interface over HTTPS, by certificate. */
+typedef struct qg_config_admin_user {
+	const char *name;    /* for the audit log */
+	qg_tls_match match;  /* option `certificate` */
+	bool read_only;      /* may look, not act */
+} qg_config_admin_user;
+
+typedef enum qg_zeroize_signal { QG_ZEROIZE_NO_SIGNAL, QG_ZEROIZE_USR1, QG_ZEROIZE_USR2 } qg_zeroize_signal;
+
+/* Section `admin`: for operators and their tools. */
+typedef struct qg_config_admin {
+	bool given;
+	const char *socket;       /* Unix socket, or NULL */
+	unsigned socket_mode;     /* 0600 or 0660 */
+	const char *socket_group; /* its group, or NULL: that of the process */
+	bool has_listener;
+	qg_config_listener listener;
+	const qg_config_admin_user *users; /* option `admins` */
+	size_t n_users;
+	bool has_scrape;          /* section `scrape`: health and metrics for anybody */
+	const char *scrape_address;
+	unsigned scrape_port;
+	bool scrape_saes;         /* with SAE IDs in the metrics */
+	qg_zeroize_signal zeroize_signal;
+	const char *zeroize_file; /* the gateway zeroizes once it is there; or NULL */
+} qg_config_admin;
+
 typedef struct qg_config {
 	const char *kme_id;
 
@@ -125,6 +152,7 @@ typedef struct qg_config {
 	qg_config_listener kms;    /* section `kms_listener`: the neighbours */
 	qg_tls_files kms_client;   /* section `kms_client`: towards the neighbours;
 				      default: the files of kms_listener */
+	qg_config_admin admin;
 	/* section `store` */
 	const char *database;
 	const char *anchor;

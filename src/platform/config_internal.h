@@ -163,6 +163,12 @@ bool qg_cfg_has_name(const cfg_names *all, const char *text);
 /* The entries of the list at that name; NULL when there is none. */
 cfg_node *qg_cfg_entries(const cfg_node *map, const char *name);
 
+/* No two entries of the list share the name of their `certificate`. */
+void qg_cfg_unique_matches(cfg_rules *r, const cfg_node *list);
+
+/* What makes an admin interface one that is safe (config_rules_admin.c). */
+void qg_cfg_rule_admin(cfg_rules *r);
+
 /* What relaying asks of streams and topology (config_rules_relay.c). */
 void qg_cfg_rule_relay(cfg_rules *r);
 

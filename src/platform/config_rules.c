@@ -125,10 +125,9 @@ by_match(const void *a, const void *b)
 }
 
 /* An identity that two entries claim would belong to neither. */
-static void
-check_matches(cfg_rules *r, const char *section)
+void
+qg_cfg_unique_matches(cfg_rules *r, const cfg_node *list)
 {
-	const cfg_node *const list = qg_cfg_find(r->root, section);
 	if (list == NULL || list->kind != CFG_LIST || list->last == NULL)
 		return;
 	cfg_node **all = qg_cfg_alloc(r->report->mem, (list->last->index + 1) * sizeof(cfg_node *));
@@ -158,8 +157,8 @@ check_matches(cfg_rules *r, const char *section)
 static void
 rule_matches(cfg_rules *r)
 {
-	check_matches(r, "saes");
-	check_matches(r, "neighbours");
+	qg_cfg_unique_matches(r, qg_cfg_find(r->root, "saes"));
+	qg_cfg_unique_matches(r, qg_cfg_find(r->root, "neighbours"));
 }
 
 /* --- who is where --------------------------------------------------------------- */
@@ -354,10 +353,8 @@ rule_policy(cfg_rules *r)
 /* --- listeners and files ---------------------------------------------------------- */
 
 static void
-rule_listeners(cfg_rules *r)
+check_addresses(cfg_rules *r, const cfg_node *a, const char *name, const cfg_node *b)
 {
-	const cfg_node *const a = qg_cfg_find(r->root, "sae_listener");
-	const cfg_node *const b = qg_cfg_find(r->root, "kms_listener");
 	const char *const host_a = qg_cfg_text(a, "listen"), *const host_b = qg_cfg_text(b, "listen");
 	const char *const port_a = qg_cfg_text(a, "listen port");
 	const char *const port_b = qg_cfg_text(b, "listen port");
@@ -365,7 +362,25 @@ rule_listeners(cfg_rules *r)
 		return;
 	if (strcmp(host_a, host_b) == 0 && strcmp(port_a, port_b) == 0)
 		qg_cfg_problem(r->report, qg_cfg_find(b, "listen"),
-			       "is the address of sae_listener: give another address or port");
+			       "is the address of %s: give another address or port", name);
+}
+
+static void
+rule_listeners(cfg_rules *r)
+{
+	const cfg_node *const admin = qg_cfg_find(r->root, "admin");
+	const struct {
+		const char *name;
+		const cfg_node *section;
+	} all[] = {
+		{"sae_listener", qg_cfg_find(r->root, "sae_listener")},
+		{"kms_listener", qg_cfg_find(r->root, "kms_listener")},
+		{"admin.listener", qg_cfg_find(admin, "listener")},
+		{"admin.scrape", qg_cfg_find(admin, "scrape")},
+	};
+	for (size_t i = 1; i < sizeof all / sizeof all[0]; i++)
+		for (size_t j = 0; j < i; j++)
+			check_addresses(r, all[j].section, all[j].name, all[i].section);
 }
 
 /* Files that the gateway writes, or that decide what it can read again. */
@@ -376,7 +391,7 @@ rule_files(cfg_rules *r)
 		const char *section, *option;
 	} files[] = {
 		{"store", "database"}, {"store", "anchor"}, {"store", "master_key"}, {"store", "key_ring"},
-		{"audit", "file"},
+		{"audit", "file"}, {"admin", "socket"}, {"admin", "zeroize_file"},
 	};
 	for (size_t i = 1; i < sizeof files / sizeof files[0]; i++) {
 		cfg_node *const section = qg_cfg_find(r->root, files[i].section);
@@ -400,6 +415,7 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
 		qg_cfg_rule_relay, rule_pool, rule_policy, rule_listeners, rule_files,
+		qg_cfg_rule_admin,
 	};
 	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)
