@@ -8,8 +8,8 @@
 #include "qkdgate/tls.h"
 
 /* Who is who and where: the SAEs of this node by certificate and by ID (hash
- * index), and the home KME of every other SAE. What the configuration says is
- * immutable and goes first; what neighbours say of their SAEs is learned where
+ * index), and the home KME of every other SAE. What the configuration says goes
+ * first, and can be replaced as a whole; what neighbours say of their SAEs is learned where
  * the configuration lets them (`learn`). Any thread. */
 
 typedef struct qg_directory qg_directory;
@@ -17,6 +17,14 @@ typedef struct qg_directory qg_directory;
 /* Refers to cfg, which must outlive it. QG_E_NOMEM. */
 qg_err qg_directory_new(const qg_config *cfg, qg_directory **out) QG_CHECKED;
 void qg_directory_free(qg_directory **d);
+
+/* Takes SAEs, directory and policy from another configuration from now on, which
+ * is its own then (*cfg becomes NULL). What was handed out of the one before
+ * stays valid for ten minutes: longer than any request. QG_E_NOMEM. */
+qg_err qg_directory_renew(qg_directory *d, qg_config **cfg) QG_CHECKED;
+
+/* The configuration that SAEs, directory and policy are taken from now. */
+const qg_config *qg_directory_config(const qg_directory *d);
 
 /* The local SAE whose certificate this is; NULL when none, or when more than
  * one is named by it (which is logged). */
@@ -29,7 +37,7 @@ const qg_config_neighbour *qg_directory_neighbour(const qg_directory *d, const q
 const qg_config_sae *qg_directory_local(const qg_directory *d, const char *sae_id);
 
 /* The KME at which an SAE lives (this one's ID for local SAEs), or NULL. The
- * string lives as long as the configuration. */
+ * string lives as long as the directory where it names this KME or a neighbour. */
 const char *qg_directory_home(const qg_directory *d, const char *sae_id);
 
 #define QG_DIRECTORY_LEARNED_MAX 65536 /* SAE IDs learned, from all neighbours */
