@@ -41,7 +41,7 @@ LIB     := $(BUILD)/libqkdgate-core.a
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all programs unit e2e check bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e check models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -130,6 +130,11 @@ fanalyzer:
 	@tests/deps/install build
 	@$(MAKE) --no-print-directory CC=gcc BUILD=build/$@ OPT='-O1 -g' EXTRA='-fanalyzer \
 		-Wno-analyzer-malloc-leak -Wno-analyzer-null-dereference' all
+
+# The protocols as models, each also broken on purpose.
+models:
+	@tests/deps/install models
+	@tests/models/run $(abspath $(BUILD))/models
 
 scan-build:
 	@tests/deps/install build analysis

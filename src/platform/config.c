@@ -117,6 +117,7 @@ make_tree(cfg_report *r, cfg_node **out)
 		err = qg_cfg_parse(r, r->mem, text, len, &root);
 	if (err != QG_OK)
 		return err;
+	qg_cfg_expand(r, root);
 	qg_cfg_check(&c, root);
 	qg_cfg_check_rules(r, root);
 	if (r->nomem)

@@ -84,11 +84,13 @@ unknown(cfg_checker *c, cfg_node *n, const cfg_option *fields)
 	qg_cfg_problem(c->report, n, "unknown option: known here are %s", names_of(c, fields));
 }
 
-/* `pool:` with nothing behind it is an empty section or list. */
+/* `pool:` with nothing behind it is an empty section or list; an empty variable
+ * is neither. */
 static void
 accept_empty(cfg_node *n, cfg_kind wanted)
 {
-	if (n->kind == CFG_SCALAR && wanted != CFG_SCALAR && !n->quoted && n->text[0] == '\0')
+	if (n->kind == CFG_SCALAR && wanted != CFG_SCALAR && !n->quoted && n->raw == NULL &&
+	    n->text[0] == '\0')
 		n->kind = wanted;
 }
 
@@ -140,7 +142,7 @@ is_null(const cfg_node *n)
 {
 	static const char *const nulls[] = {"", "~", "null", "Null", "NULL"};
 	for (size_t i = 0; i < sizeof nulls / sizeof nulls[0]; i++)
-		if (!n->quoted && strcmp(n->text, nulls[i]) == 0)
+		if (!n->quoted && n->raw == NULL && strcmp(n->text, nulls[i]) == 0)
 			return true;
 	return false;
 }

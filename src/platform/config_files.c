@@ -16,6 +16,7 @@
 
 #define CREDENTIAL "credential:"
 #define WHY_ROOM 512
+#define MODE_TEXT "must be a regular file of mode 0600 or 0400 that belongs to root or to the user who runs qkdgate"
 
 typedef struct files {
 	cfg_report *report;
@@ -83,8 +84,7 @@ master_key_text(qg_err err)
 {
 	switch (err) {
 	case QG_E_MODE:
-		return "must be a regular file of mode 0600 or 0400 that belongs to root or to the user who "
-		       "runs qkdgate";
+		return MODE_TEXT "; below /run/secrets also 0440 of a group of the process";
 	case QG_E_PARSE:
 		return "does not hold 32 bytes or 64 hex digits";
 	case QG_E_IO:
@@ -123,9 +123,8 @@ folder_of(files *f, const char *path)
 static void
 report_mode(files *f, cfg_node *section, const char *option, const char *path)
 {
-	const char *const why = qg_cfg_format(f->report->mem, "%s %s", qg_cfg_show(f->report, path),
-					      master_key_text(QG_E_MODE));
-	report_option(f, section, option, why == NULL ? master_key_text(QG_E_MODE) : why);
+	const char *const why = qg_cfg_format(f->report->mem, "%s " MODE_TEXT, qg_cfg_show(f->report, path));
+	report_option(f, section, option, why == NULL ? MODE_TEXT : why);
 }
 
 /* Such files are made and replaced beside themselves, so the folder counts. */

@@ -13,6 +13,7 @@
 /* The parts of the configuration. A file goes through them in this order:
  *
  *   config_yaml.c    bytes -> tree of nodes with line numbers (libyaml)
+ *   config_env.c     ${VARIABLE} in values
  *   config_check.c   each value against the schema; defaults are put in
  *   config_value.c   the forms of single values
  *   config_rules.c   what holds between options
@@ -53,6 +54,7 @@ typedef struct cfg_node {
 	size_t index;         /* in its list */
 	const char *name;     /* in a map, else NULL */
 	const char *text;     /* of a scalar, NUL-terminated */
+	const char *raw;      /* what the file says where text has variables' values, else NULL */
 	struct cfg_node *parent, *first, *last, *next;
 } cfg_node;
 
@@ -104,7 +106,8 @@ typedef enum cfg_type {
 	CFG_NAME,        /* that without quote, backslash and star */
 	CFG_PATTERN,     /* that with stars */
 	CFG_PATH,
-	CFG_KEY_PATH,    /* or credential:NAME */
+	CFG_SECRET_PATH, /* or secret:NAME */
+	CFG_KEY_PATH,    /* or secret:NAME or credential:NAME */
 	CFG_LISTEN,      /* ADDRESS:PORT, the port at `also` */
 	CFG_ENDPOINT,    /* HOST:PORT, the port at `also` */
 	CFG_URL,         /* https://HOST:PORT */
@@ -202,6 +205,8 @@ extern const cfg_value_type qg_cfg_types[CFG_TYPES];
 qg_err qg_cfg_read(cfg_report *r, cfg_mem *m, char **text, size_t *len) QG_CHECKED;
 /* Makes the tree. QG_E_PARSE when it could not be made to its end. */
 qg_err qg_cfg_parse(cfg_report *r, cfg_mem *m, const char *text, size_t len, cfg_node **root) QG_CHECKED;
+/* Puts the values of variables into all values below the node. */
+void qg_cfg_expand(cfg_report *r, cfg_node *node);
 void qg_cfg_check(cfg_checker *c, cfg_node *root);
 void qg_cfg_check_rules(cfg_report *r, cfg_node *root);
 /* Puts in the defaults that are taken from other options. */

@@ -36,7 +36,7 @@ static const cfg_choice transports[] = {{"tls", true}, {"tcp", false}, {NULL, 0}
 #define TLS_OPTIONS(owner, member, need, absent)                                                             \
 	{.name = "certificate", .type = CFG_PATH, .required = need, AT(owner, member.certificate), .min = 1, \
 	 .max = PATH_LEN_MAX, .note = absent, .help = "Certificate chain in PEM, leaf first."},              \
-	{.name = "key", .type = CFG_PATH, .required = need, AT(owner, member.key), .min = 1,                 \
+	{.name = "key", .type = CFG_SECRET_PATH, .required = need, AT(owner, member.key), .min = 1,          \
 	 .max = PATH_LEN_MAX, .note = absent, .help = "Private key in PEM, mode 0600 or 0400."},             \
 	{.name = "ca", .type = CFG_PATH, .required = need, AT(owner, member.ca), .min = 1,                   \
 	 .max = PATH_LEN_MAX, .note = absent,                                                                \

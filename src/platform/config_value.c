@@ -5,9 +5,12 @@
 #include <string.h>
 
 #include "config_internal.h"
+#include "keyfile_internal.h"
 #include "qkdgate/uuid.h"
 
 #define CREDENTIAL "credential:"
+#define SECRET "secret:"
+#define PEM "-----BEGIN"
 #define HTTPS "https://"
 #define HOST_MAX 253
 #define FINGERPRINT_CHARS 64
@@ -155,23 +158,57 @@ check_path(cfg_checker *c, const cfg_option *o, cfg_node *n)
 	set_text(c, n, qg_cfg_format(c->mem, "%s/%s", c->folder, n->text));
 }
 
-/* The key itself must not be here, and if it is, not in the report. */
+static bool
+begins(const char *text, const char *with)
+{
+	return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* The key itself must not be here, and if it is, not in the report. What a
+ * variable gives is taken for a key unless it is clearly the place of one. */
+static bool
+is_key_itself(const cfg_node *n)
+{
+	const char *const text = n->text;
+	if (n->raw != NULL && n->raw[0] == '$' && text[0] != '/' && !begins(text, SECRET) &&
+	    !begins(text, CREDENTIAL))
+		return true;
+	return (strlen(text) == 64 && strspn(text, "0123456789abcdefABCDEF") == 64) ||
+	       strstr(text, PEM) != NULL;
+}
+
+/* NAME of secret:NAME and the like: no way out of the folder. */
+static bool
+check_place(cfg_checker *c, const cfg_option *o, cfg_node *n, const char *form)
+{
+	const char *const name = n->text + strlen(form);
+	if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
+		qg_cfg_problem(c->report, n, "%s has no name: give %sNAME, NAME without \"/\" and no dot in front",
+			       qg_cfg_show(c->report, n->text), form);
+	else
+		check_token(c, o, n);
+	return !n->bad;
+}
+
+static void
+check_secret_path(cfg_checker *c, const cfg_option *o, cfg_node *n)
+{
+	if (is_key_itself(n))
+		qg_cfg_problem(c->report, n, "looks like the key itself: give %s%s", qg_cfg_types[o->type].what,
+			       n->raw == NULL ? "" : "; a variable holds /PATH or secret:NAME");
+	else if (!begins(n->text, SECRET))
+		check_path(c, o, n);
+	else if (check_place(c, o, n, SECRET))
+		set_text(c, n, qg_cfg_format(c->mem, "%s/%s", qg_keyfile_secrets(), n->text + strlen(SECRET)));
+}
+
 static void
 check_key_path(cfg_checker *c, const cfg_option *o, cfg_node *n)
 {
-	const char *const text = n->text;
-	const char *const name = text + sizeof CREDENTIAL - 1;
-	if (strlen(text) == 64 && strspn(text, "0123456789abcdefABCDEF") == 64)
-		qg_cfg_problem(c->report, n,
-			       "looks like the key itself: give the name of a file, or credential:NAME");
-	else if (strncmp(text, CREDENTIAL, sizeof CREDENTIAL - 1) != 0)
-		check_path(c, o, n);
-	else if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
-		qg_cfg_problem(c->report, n,
-			       "%s names no systemd credential: give credential:NAME, NAME without "
-			       "\"/\" and no dot in front", qg_cfg_show(c->report, text));
+	if (begins(n->text, CREDENTIAL))
+		(void)check_place(c, o, n, CREDENTIAL);
 	else
-		check_token(c, o, n);
+		check_secret_path(c, o, n);
 }
 
 static void
@@ -344,7 +381,8 @@ const cfg_value_type qg_cfg_types[CFG_TYPES] = {
 	[CFG_PATTERN] = {"a name of printable ASCII without space, quote and backslash, or such with stars",
 			 check_pattern},
 	[CFG_PATH] = {"a file name", check_path},
-	[CFG_KEY_PATH] = {"a file name or credential:NAME", check_key_path},
+	[CFG_SECRET_PATH] = {"a file name or secret:NAME", check_secret_path},
+	[CFG_KEY_PATH] = {"a file name, secret:NAME or credential:NAME", check_key_path},
 	[CFG_LISTEN] = {"IPV4:PORT or [IPV6]:PORT", check_listen},
 	[CFG_ENDPOINT] = {"HOST:PORT or [IPV6]:PORT", check_endpoint},
 	[CFG_URL] = {"https://HOST:PORT", check_url},

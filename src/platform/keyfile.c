@@ -5,11 +5,14 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define TEMPORARY ".new"
+#define SECRETS "/run/secrets"
+#define GROUPS_MAX 1024 /* who has more gets none of this */
 
 void
 qg_keyfile_close(int *fd)
@@ -44,21 +47,77 @@ qg_keyfile_check(const char *path, mode_t loose)
 	return check_mode(&st, loose);
 }
 
-qg_err
-qg_keyfile_open(const char *path, int flags, mode_t loose, int *out)
+static qg_err
+open_and_stat(const char *path, int flags, int *out, struct stat *st)
 {
-	struct stat st;
 	/* O_NONBLOCK: a FIFO put in the file's place must not hang the start. */
 	QG_FD_AUTO fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return errno == ENOENT ? QG_E_NOTFOUND : QG_E_IO;
-	if (fstat(fd, &st) != 0)
+	if (fstat(fd, st) != 0)
 		return QG_E_IO;
-	qg_err err = check_mode(&st, loose);
-	if (err != QG_OK)
-		return err;
 	*out = take(&fd);
 	return QG_OK;
+}
+
+qg_err
+qg_keyfile_open(const char *path, int flags, mode_t loose, int *out)
+{
+	struct stat st;
+	QG_FD_AUTO fd = -1;
+	qg_err err = open_and_stat(path, flags, &fd, &st);
+	if (err == QG_OK)
+		err = check_mode(&st, loose);
+	if (err == QG_OK)
+		*out = take(&fd);
+	return err;
+}
+
+const char *
+qg_keyfile_secrets(void)
+{
+	const char *const folder = secure_getenv("QKDGATE_SECRETS");
+	return folder != NULL && folder[0] == '/' ? folder : SECRETS;
+}
+
+static bool
+is_mounted(const char *path)
+{
+	const char *const folder = qg_keyfile_secrets();
+	const size_t len = strlen(folder);
+	return strncmp(path, folder, len) == 0 && path[len] == '/' && strstr(path, "/../") == NULL;
+}
+
+static bool
+is_own_group(gid_t group)
+{
+	gid_t groups[GROUPS_MAX];
+	const int n = getgroups(GROUPS_MAX, groups);
+	for (int i = 0; i < n; i++)
+		if (groups[i] == group)
+			return true;
+	return group == getegid();
+}
+
+qg_err
+qg_keyfile_check_secret(const char *path, const struct stat *st, mode_t loose)
+{
+	if (is_mounted(path) && is_own_group(st->st_gid))
+		loose &= (mode_t)~S_IRGRP;
+	return check_mode(st, loose);
+}
+
+qg_err
+qg_keyfile_open_secret(const char *path, mode_t loose, int *out)
+{
+	struct stat st;
+	QG_FD_AUTO fd = -1;
+	qg_err err = open_and_stat(path, O_RDONLY, &fd, &st);
+	if (err == QG_OK)
+		err = qg_keyfile_check_secret(path, &st, loose);
+	if (err == QG_OK)
+		*out = take(&fd);
+	return err;
 }
 
 qg_err

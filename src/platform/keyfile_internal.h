@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "qkdgate/error.h"
@@ -24,6 +25,19 @@ qg_err qg_keyfile_open(const char *path, int flags, mode_t loose, int *out) QG_C
 /* The same check without opening: closing any descriptor of a file drops this
  * process's record locks on it, SQLite's among them. */
 qg_err qg_keyfile_check(const char *path, mode_t loose) QG_CHECKED;
+
+/* The folder in which container engines mount secrets: $QKDGATE_SECRETS, which
+ * must be absolute, else /run/secrets. */
+const char *qg_keyfile_secrets(void);
+
+/* Whether a file that was opened at `path` may hold a master or private key: as
+ * qg_keyfile_open says, but that below qg_keyfile_secrets() it may be readable
+ * for one of this process's groups, since that is how an engine gives a file of
+ * root's to another user. QG_E_MODE. */
+qg_err qg_keyfile_check_secret(const char *path, const struct stat *st, mode_t loose) QG_CHECKED;
+
+/* Opens such a file for reading. QG_E_NOTFOUND, QG_E_MODE, QG_E_IO. */
+qg_err qg_keyfile_open_secret(const char *path, mode_t loose, int *out) QG_CHECKED;
 
 /* Makes a file that is not there, mode 0600. QG_E_EXISTS, QG_E_IO. */
 qg_err qg_keyfile_create(const char *path, int *out) QG_CHECKED;

@@ -71,7 +71,7 @@ qg_master_key_load(const char *name, qg_secret **out)
 	QG_SECRET_AUTO *text = NULL, *key = NULL;
 	qg_err err = master_key_path(name, path, &loose);
 	if (err == QG_OK)
-		err = qg_keyfile_open(path, O_RDONLY, loose, &fd);
+		err = qg_keyfile_open_secret(path, loose, &fd);
 	if (err == QG_OK)
 		err = qg_secret_new(2 * MASTER_BYTES + 2, &text);
 	if (err == QG_OK)

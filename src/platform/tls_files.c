@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "keyfile_internal.h"
 #include "qkdgate/tls.h"
 #include "tls_internal.h"
 
@@ -62,15 +63,16 @@ close_fd(int *fd)
 static qg_err
 check_mode(const struct stat *st, const char *path, char *why, size_t why_room)
 {
-	if (st->st_uid != geteuid() && st->st_uid != 0) {
+	const qg_err err = qg_keyfile_check_secret(path, st, S_IRWXG | S_IRWXO);
+	if (err == QG_OK)
+		return QG_OK;
+	if (st->st_uid != geteuid() && st->st_uid != 0)
 		qg_tls_say(why, why_room, "%s: belongs to user %u, should be ours or root's", path, st->st_uid);
-		return QG_E_MODE;
-	}
-	if ((st->st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-		qg_tls_say(why, why_room, "%s: mode %04o, should be 0600 or 0400", path, st->st_mode & 07777u);
-		return QG_E_MODE;
-	}
-	return QG_OK;
+	else
+		qg_tls_say(why, why_room, "%s: mode %04o, group %u, should be 0600 or 0400; below %s also 0440 "
+			   "of a group of this process", path, st->st_mode & 07777u, st->st_gid,
+			   qg_keyfile_secrets());
+	return err;
 }
 
 static qg_err

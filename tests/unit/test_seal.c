@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -471,6 +473,68 @@ master_key_from_a_credential(void **state)
 	assert_int_equal(unsetenv("CREDENTIALS_DIRECTORY"), 0);
 }
 
+/* Mounted by a container engine: for a group of ours it may be readable. */
+static void
+master_key_mounted_as_a_secret(void **state)
+{
+	static const mode_t loose[] = {0460, 0444, 0450, 0660, 0644, 0604, 0700};
+	static const mode_t good[] = {0600, 0400, 0640, 0440};
+	char other[PATH_MAX], away[PATH_MAX];
+	(void)state;
+	expect_open(QG_OK);
+	assert_int_equal(chown(master, (uid_t)-1, getegid()), 0);
+	assert_int_equal(setenv("QKDGATE_SECRETS", dir, 1), 0);
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+		assert_int_equal(chmod(master, good[i]), 0);
+		expect_open(QG_OK);
+	}
+	for (size_t i = 0; i < sizeof loose / sizeof loose[0]; i++) {
+		assert_int_equal(chmod(master, loose[i]), 0);
+		expect_open(QG_E_MODE);
+	}
+	assert_int_equal(chmod(master, 0440), 0);
+	static const char *const elsewhere[] = {"/nowhere", "relative", "", "/"};
+	for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++) {
+		assert_int_equal(setenv("QKDGATE_SECRETS", elsewhere[i], 1), 0);
+		expect_open(QG_E_MODE);
+	}
+	/* A name that only begins in the folder. */
+	assert_true(snprintf(other, sizeof other, "%s/sub", dir) > 0);
+	assert_true(snprintf(away, sizeof away, "%s/sub/../%s", dir, strrchr(master, '/') + 1) > 0);
+	assert_int_equal(mkdir(other, 0700), 0);
+	assert_int_equal(setenv("QKDGATE_SECRETS", other, 1), 0);
+	options.master_key = away;
+	expect_open(QG_E_MODE);
+	assert_int_equal(rmdir(other), 0);
+	assert_int_equal(chmod(master, 0400), 0);
+	options.master_key = master;
+	expect_open(QG_OK);
+	assert_int_equal(unsetenv("QKDGATE_SECRETS"), 0);
+}
+
+/* Only root can make files of others. */
+static void
+mounted_secret_of_a_foreign_group_or_user(void **state)
+{
+	(void)state;
+	if (geteuid() != 0)
+		return;
+	expect_open(QG_OK);
+	assert_int_equal(setenv("QKDGATE_SECRETS", dir, 1), 0);
+	assert_int_equal(chmod(master, 0440), 0);
+	assert_int_equal(chown(master, (uid_t)-1, 12345), 0);
+	expect_open(QG_E_MODE);
+	const gid_t groups[] = {23456, 12345};
+	assert_int_equal(setgroups(2, groups), 0);
+	expect_open(QG_OK);
+	assert_int_equal(setgroups(1, groups), 0);
+	expect_open(QG_E_MODE);
+	assert_int_equal(setgroups(0, NULL), 0);
+	assert_int_equal(chown(master, 12345, getegid()), 0);
+	expect_open(QG_E_MODE);
+	assert_int_equal(unsetenv("QKDGATE_SECRETS"), 0);
+}
+
 static void
 derived_keys_differ_by_purpose(void **state)
 {
@@ -608,6 +672,8 @@ main(void)
 		CASE(files_are_made_private),
 		CASE(master_key_forms),
 		CASE(master_key_from_a_credential),
+		CASE(master_key_mounted_as_a_secret),
+		CASE(mounted_secret_of_a_foreign_group_or_user),
 		CASE(derived_keys_differ_by_purpose),
 		CASE(leftover_of_a_crash_is_replaced),
 		CASE(ring_that_cannot_be_written_changes_nothing),

@@ -8,9 +8,11 @@
 
 #include <arpa/inet.h>
 #include <cmocka.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "pki.h"
 #include "qkdgate/clock.h"
@@ -174,6 +176,29 @@ refuses_loose_keys(void **state)
 		expect_files(&f, QG_E_MODE, "12345");
 	}
 	unlink(loose);
+}
+
+/* Mounted by a container engine: see test_seal.c for every mode. */
+static void
+mounted_keys(void **state)
+{
+	(void)state;
+	qg_tls_files f = pki_files("kme-a");
+	const char *good = f.key;
+	char folder[PATH_MAX];
+	f.key = pki_file("mounted", ".key");
+	copy_file(good, f.key, 0440);
+	assert_int_equal(chown(f.key, (uid_t)-1, getegid()), 0);
+	assert_true(snprintf(folder, sizeof folder, "%.*s", (int)(strrchr(f.key, '/') - f.key), f.key) > 0);
+	expect_files(&f, QG_E_MODE, "mode 0440");
+	assert_int_equal(setenv("QKDGATE_SECRETS", folder, 1), 0);
+	expect_files(&f, QG_OK, NULL);
+	assert_int_equal(chmod(f.key, 0444), 0);
+	expect_files(&f, QG_E_MODE, folder);
+	assert_int_equal(chmod(f.key, 0460), 0);
+	expect_files(&f, QG_E_MODE, "mode 0460");
+	assert_int_equal(unsetenv("QKDGATE_SECRETS"), 0);
+	unlink(f.key);
 }
 
 static void
@@ -603,6 +628,7 @@ main(void)
 		cmocka_unit_test(names_what_is_wrong),
 		cmocka_unit_test(names_an_expired_crl),
 		cmocka_unit_test(refuses_loose_keys),
+		cmocka_unit_test(mounted_keys),
 		cmocka_unit_test(short_why_is_cut),
 		cmocka_unit_test(carries_bytes),
 		cmocka_unit_test(client_checks_server),
