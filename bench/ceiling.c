@@ -4,7 +4,9 @@
  * required and verified, session tickets; nothing of the gateway is in it but its TLS settings.
  * In a process with one thread only, the C library and the kernel leave out locks that no
  * gateway can do without: `single` shows how much that is.
- * usage: ceiling worker|single PORT CERTIFICATE KEY CA CRL */
+ * GnuTLS does not verify again at resumption, so a server that must not serve a revoked client
+ * has to: `checking` does, at the first request of a resumed session.
+ * usage: ceiling worker|single|checking PORT CERTIFICATE KEY CA CRL */
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -25,7 +27,7 @@
 
 /* As the gateway has it for TLS 1.3. */
 #define PRIORITY \
-	"NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-256-GCM:+CHACHA20-POLY1305:+AES-128-GCM:-MAC-ALL:+AEAD:" \
+	"NORMAL:%SERVER_PRECEDENCE:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-256-GCM:+CHACHA20-POLY1305:+AES-128-GCM:-MAC-ALL:+AEAD:" \
 	"-KX-ALL:+ECDHE-ECDSA:+ECDHE-RSA:" \
 	"-GROUP-ALL:+GROUP-X25519:+GROUP-SECP256R1:+GROUP-SECP384R1:+GROUP-X448:+GROUP-SECP521R1:" \
 	"-SIGN-RSA-SHA1:-SIGN-ECDSA-SHA1"
@@ -35,6 +37,7 @@ static struct {
 	gnutls_priority_t priority;
 	gnutls_datum_t ticket_key;
 	struct MHD_Response *response;
+	bool checking;
 	volatile sig_atomic_t stop;
 } ceiling;
 
@@ -73,7 +76,9 @@ load(char **files)
 static void
 on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
 {
-	(void)cls, (void)context;
+	static char unchecked;
+	(void)cls;
+	*context = ceiling.checking && code == MHD_CONNECTION_NOTIFY_STARTED ? &unchecked : NULL;
 	if (code != MHD_CONNECTION_NOTIFY_STARTED)
 		return;
 	gnutls_session_t session = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
@@ -95,6 +100,17 @@ no_certificate(gnutls_session_t session, const gnutls_datum_t *ca, int n_ca, con
 
 /* --- HTTP ------------------------------------------------------------------ */
 
+/* Whether the client of a resumed session is still to be served. */
+static bool
+check_once(struct MHD_Connection *mhd)
+{
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	if (info->socket_context == NULL)
+		return true;
+	gnutls_session_t session = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
+	return !gnutls_session_is_resumed(session) || verify_client(session) == 0;
+}
+
 /* A response queued on the first call would end the connection. */
 static enum MHD_Result
 on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
@@ -104,7 +120,7 @@ on_access(void *cls, struct MHD_Connection *mhd, const char *url, const char *me
 	(void)cls, (void)url, (void)method, (void)version, (void)data;
 	if (*con_cls == NULL) {
 		*con_cls = &seen;
-		return MHD_YES;
+		return !ceiling.checking || check_once(mhd) ? MHD_YES : MHD_NO;
 	}
 	*size = 0;
 	return MHD_queue_response(mhd, MHD_HTTP_OK, ceiling.response);
@@ -174,8 +190,10 @@ main(int argc, char **argv)
 	char *end = NULL;
 	unsigned long port = argc == 7 ? strtoul(argv[2], &end, 10) : 0;
 	bool single = argc > 1 && strcmp(argv[1], "single") == 0;
-	if (port == 0 || port > 65535 || *end != '\0' || (!single && strcmp(argv[1], "worker") != 0)) {
-		fputs("usage: ceiling worker|single PORT CERTIFICATE KEY CA CRL\n", stderr);
+	ceiling.checking = argc > 1 && strcmp(argv[1], "checking") == 0;
+	if (port == 0 || port > 65535 || *end != '\0' ||
+	    (!single && !ceiling.checking && strcmp(argv[1], "worker") != 0)) {
+		fputs("usage: ceiling worker|single|checking PORT CERTIFICATE KEY CA CRL\n", stderr);
 		return 2;
 	}
 	struct sigaction stop = {.sa_handler = on_signal};

@@ -96,7 +96,8 @@ class Bench:
         self.placement = SAME
         pki, ports = self.network.pki, Ports()
         self.ceilings = {}  # server name: (port, process)
-        for name, how in (("ceiling", "worker"), ("ceiling_single", "single")):
+        for name, how in (("ceiling", "worker"), ("ceiling_single", "single"),
+                          ("ceiling_checking", "checking")):
             port = ports.take()
             self.ceilings[name] = port, Process(folder, name, [
                 BUILD / "bench" / "ceiling", how, port, pki / "kme-a.pem", pki / "kme-a.key",

@@ -23,6 +23,7 @@ typedef struct qg_config_listener {
 	qg_tls_files tls;
 	unsigned threads;          /* 0: one per core */
 	unsigned max_connections;
+	unsigned ticket_key_s;
 	unsigned max_per_address;
 	unsigned idle_timeout_s;
 } qg_config_listener;

@@ -62,13 +62,15 @@ typedef struct qg_http_options {
 	unsigned max_connections;       /* in all */
 	unsigned max_per_address;       /* 0: no limit */
 	unsigned idle_timeout_s;        /* connection without progress is closed */
+	unsigned ticket_key_s;          /* sessions can be resumed, with another ticket key after
+					   this time; 0: they cannot */
 	const qg_http_route *routes;    /* table, outlives the server */
 	size_t n_routes;
 	qg_http_error_body *error_body;
 	const char *error_type;         /* Content-Type of error_body */
 	void *ctx;                      /* for handlers and identify */
 	/* Maps a verified certificate to its owner, once per connection and again
-	 * after qg_http_server_identify_again; what it returns is qg_http_peer of every
+	 * after qg_http_server_identify_again or _reload_tls; what it returns is qg_http_peer of every
 	 * request on it, and lives until `forget`, or longer than the server. NULL:
 	 * requests are answered 401 with no body, before any handler. */
 	const void *(*identify)(const qg_tls_identity *id, void *ctx);
@@ -84,6 +86,14 @@ typedef struct qg_http_options {
 /* Starts listening; a Unix socket is made, and removed at the stop. `why` gets a text that names what failed. QG_E_IO,
  * QG_E_MODE, QG_E_PARSE, QG_E_NOMEM. */
 qg_err qg_http_server_start(const qg_http_options *o, qg_http_server **out, char *why, size_t why_room) QG_CHECKED;
+
+/* Certificate, key, authorities and revocation lists of the files as they are
+ * now, for what begins from now on: kept connections and sessions that are
+ * resumed are looked at again at their next request, which gets 401 where they
+ * are no longer trusted. On failure nothing changes, `why` says what is wrong.
+ * The strings may go; any thread. QG_E_IO, QG_E_MODE, QG_E_PARSE, QG_E_MISMATCH,
+ * QG_E_NOMEM. */
+qg_err qg_http_server_reload_tls(qg_http_server *s, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
 
 /* The port listened on. */
 unsigned qg_http_server_port(const qg_http_server *s);

@@ -331,6 +331,7 @@ qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 		.max_connections = l->max_connections,
 		.max_per_address = l->max_per_address,
 		.idle_timeout_s = l->idle_timeout_s,
+		.ticket_key_s = l->ticket_key_s,
 		.routes = routes,
 		.n_routes = sizeof routes / sizeof *routes,
 		.error_body = error_body,

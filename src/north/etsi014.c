@@ -289,6 +289,7 @@ listen_on(qg_etsi014 *s, char *why, size_t why_room)
 		.max_connections = l->max_connections,
 		.max_per_address = l->max_per_address,
 		.idle_timeout_s = l->idle_timeout_s,
+		.ticket_key_s = l->ticket_key_s,
 		.routes = s->routes,
 		.n_routes = N_ROUTES,
 		.error_body = qg_014_http_error,

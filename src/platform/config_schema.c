@@ -65,6 +65,9 @@ static const cfg_option listener[] = {
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,
 	 .max = 86400, .preset = "60", .unit = "s",
 	 .help = "A connection without progress is closed after this time."},
+	{.name = "ticket_key_s", .type = CFG_UINT, AT(qg_config_listener, ticket_key_s), .max = 604800,
+	 .preset = "21600", .unit = "s",
+	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they cannot."},
 	END,
 };
 

@@ -118,7 +118,8 @@ struct qg_http_link {
 	int fd;
 	bool counted; /* in the census, under key */
 	qg_census_key key;
-	bool identified; /* peer holds what identify said */
+	qg_tls_trust *trust; /* of its session */
+	bool identified;     /* peer holds what identify said under this trust */
 	const void *peer;
 	uint64_t generation; /* of the server when it did */
 	bool up;             /* the handshake is done */

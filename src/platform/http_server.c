@@ -230,10 +230,10 @@ on_unescape(void *cls, struct MHD_Connection *mhd, char *text)
 }
 
 static const void *
-identify_tls(qg_http_server *s, void *session)
+identify_tls(qg_http_server *s, conn *c, void *session)
 {
 	static _Thread_local qg_tls_identity id; /* 8 KiB */
-	return qg_tls_identify(session, &id) == QG_OK ? s->o.identify(&id, s->o.ctx) : NULL;
+	return qg_tls_identify(s->tls, session, &c->trust, &id) == QG_OK ? s->o.identify(&id, s->o.ctx) : NULL;
 }
 
 static void
@@ -250,11 +250,11 @@ static const void *
 peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 {
 	uint64_t generation = atomic_load_explicit(&s->generation, memory_order_acquire);
-	if (c->identified && c->generation == generation)
+	bool tls = s->o.transport == QG_HTTP_TLS;
+	if (c->identified && c->generation == generation && (!tls || qg_tls_is_current(s->tls, c->trust)))
 		return c->peer;
 	forget_peer(s, c);
-	c->peer = s->o.transport == QG_HTTP_TLS ? identify_tls(s, session_of(mhd))
-						: s->o.identify_local(&c->local, s->o.ctx);
+	c->peer = tls ? identify_tls(s, c, session_of(mhd)) : s->o.identify_local(&c->local, s->o.ctx);
 	c->generation = generation;
 	c->identified = true;
 	return c->peer;
@@ -406,7 +406,7 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 		return true;
 	}
 	void *session = session_of(mhd);
-	return session != NULL && qg_tls_adopt(s->tls, session) == QG_OK;
+	return session != NULL && qg_tls_adopt(s->tls, session, &c->trust) == QG_OK;
 }
 
 static void
@@ -436,6 +436,7 @@ conn_close(worker *w, conn *c)
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
 	forget_peer(w->server, c);
+	qg_tls_trust_put(&c->trust);
 	qg_link_free(c);
 }
 

@@ -134,6 +134,12 @@ open_workers(qg_http_server *s, char *why, size_t why_room)
 	return QG_OK;
 }
 
+qg_err
+qg_http_server_reload_tls(qg_http_server *s, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return qg_tls_context_reload(s->tls, f, why, why_room);
+}
+
 void
 qg_http_server_identify_again(qg_http_server *s)
 {
@@ -150,8 +156,11 @@ start_all(qg_http_server *s, char *why, size_t why_room)
 		qg_tls_say(why, why_room, "the table of routes is wrong");
 		return err;
 	}
-	if (s->o.transport == QG_HTTP_TLS)
+	if (s->o.transport == QG_HTTP_TLS) {
 		err = qg_tls_context_new(&s->o.tls, QG_TLS_SERVER, why, why_room, &s->tls);
+		if (err == QG_OK)
+			qg_tls_context_tickets(s->tls, s->o.ticket_key_s);
+	}
 	if (err == QG_OK)
 		err = qg_census_new(s->o.max_connections, s->o.max_per_address, &s->census);
 	return err == QG_OK ? open_workers(s, why, why_room) : err;

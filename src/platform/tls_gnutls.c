@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The only file that includes GnuTLS. */
+#include <assert.h>
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -22,15 +25,34 @@
 	"-SIGN-RSA-SHA1:-SIGN-ECDSA-SHA1"
 
 static const char *const priorities[] = {
-	[QG_TLS_1_2] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:" SUITES,
-	[QG_TLS_1_3] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:" SUITES,
+	[QG_TLS_1_2] = "NORMAL:%SERVER_PRECEDENCE:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:" SUITES,
+	[QG_TLS_1_3] = "NORMAL:%SERVER_PRECEDENCE:-VERS-ALL:+VERS-TLS1.3:" SUITES,
+};
+
+#define CHAINS_MAX 16384      /* verified ones that are kept, of 300 bytes or so each */
+#define CHAIN_PARTS 16        /* GnuTLS takes no longer chain */
+#define TICKET_KEY_S 21600u
+
+/* What was loaded from one set of files. Counted: connections outlive a reload. */
+struct qg_tls_trust {
+	atomic_uint refs;
+	gnutls_certificate_credentials_t cred;
+	qg_chains *chains; /* NULL for clients */
+	/* Times at which one of the authorities or revocation lists begins or
+	 * ceases to be valid: between two of them no verdict changes but by the
+	 * chain itself. */
+	int64_t *turns;
+	size_t n_turns;
 };
 
 struct qg_tls_context {
-	gnutls_certificate_credentials_t cred;
 	gnutls_priority_t priority;
-	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
 	qg_tls_role role;
+	_Atomic(qg_tls_trust *) trust; /* changed and counted up under the lock */
+	pthread_mutex_t lock;
+	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
+	unsigned ticket_key_s;
+	uint64_t ticket_key_ms; /* when it was made */
 };
 
 struct qg_tls_session {
@@ -80,13 +102,15 @@ verify_peer(gnutls_session_t session, qg_tls_role peer_role, const char *name, u
 	return gnutls_certificate_verify_peers(session, want, n, status) == 0 && *status == 0;
 }
 
+static bool check_client(gnutls_session_t session, unsigned *status, qg_tls_identity *out);
+
 /* libmicrohttpd drops the connection of a failed handshake without a word, so
  * the alert that says why is sent from here. */
 static int
 verify_client_now(gnutls_session_t session)
 {
-	unsigned status;
-	if (verify_peer(session, QG_TLS_CLIENT, NULL, &status))
+	unsigned status = 0;
+	if (check_client(session, &status, NULL))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
 	return GNUTLS_E_CERTIFICATE_ERROR;
@@ -168,45 +192,130 @@ read_cn(gnutls_x509_crt_t crt, char cn[QG_TLS_NAME_MAX])
 }
 
 static qg_err
-read_identity(const gnutls_datum_t *der, qg_tls_identity *out)
+read_certificate(gnutls_x509_crt_t crt, qg_tls_identity *out)
 {
-	gnutls_x509_crt_t crt;
-	if (gnutls_x509_crt_init(&crt) != 0)
-		return QG_E_NOMEM;
 	uint8_t digest[32];
 	size_t digest_len = sizeof digest;
-	qg_err err = QG_E_AUTH;
-	if (gnutls_x509_crt_import(crt, der, GNUTLS_X509_FMT_DER) == 0 &&
-	    gnutls_x509_crt_get_fingerprint(crt, GNUTLS_DIG_SHA256, digest, &digest_len) == 0) {
-		memset(out, 0, sizeof *out);
-		qg_hex_encode(digest, sizeof digest, out->fingerprint);
-		read_alt_names(crt, out);
-		read_cn(crt, out->cn);
-		err = QG_OK;
-	}
-	gnutls_x509_crt_deinit(crt);
-	return err;
+	if (gnutls_x509_crt_get_fingerprint(crt, GNUTLS_DIG_SHA256, digest, &digest_len) != 0)
+		return QG_E_AUTH;
+	out->n_uri = out->n_dns = 0;
+	out->cn[0] = '\0';
+	qg_hex_encode(digest, sizeof digest, out->fingerprint);
+	read_alt_names(crt, out);
+	read_cn(crt, out->cn);
+	return QG_OK;
+}
+
+static void
+crt_free(gnutls_x509_crt_t *crt)
+{
+	if (*crt != NULL)
+		gnutls_x509_crt_deinit(*crt);
+}
+
+#define CRT_AUTO __attribute__((cleanup(crt_free))) gnutls_x509_crt_t
+
+static qg_err
+import_der(const gnutls_datum_t *der, gnutls_x509_crt_t *out)
+{
+	if (gnutls_x509_crt_init(out) != 0)
+		return QG_E_NOMEM;
+	return gnutls_x509_crt_import(*out, der, GNUTLS_X509_FMT_DER) == 0 ? QG_OK : QG_E_AUTH;
 }
 
 qg_err
 qg_tls_identify_server(void *session, qg_tls_identity *out)
 {
 	unsigned n = 0;
+	CRT_AUTO crt = NULL;
 	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
-	return chain != NULL && n > 0 ? read_identity(&chain[0], out) : QG_E_AUTH;
+	qg_err err = chain != NULL && n > 0 ? import_der(&chain[0], &crt) : QG_E_AUTH;
+	return err == QG_OK ? read_certificate(crt, out) : err;
 }
 
-qg_err
-qg_tls_identify(void *session, qg_tls_identity *out)
+/* --- chains that were verified --------------------------------------------- */
+
+/* What GnuTLS judges by is the clock that our tests can set. */
+static time_t
+clock_s(time_t *out)
 {
+	const time_t now = (time_t)(qg_clock_wall_ms() / 1000);
+	if (out != NULL)
+		*out = now;
+	return now;
+}
+
+__attribute__((constructor)) static void
+use_our_clock(void)
+{
+	gnutls_global_set_time_function(clock_s);
+}
+
+/* A stretch of time in which a verdict holds, both ends excluded. */
+typedef struct stretch {
+	int64_t now_s, from_s, until_s;
+} stretch;
+
+static void
+stretch_turn(stretch *w, int64_t at_s)
+{
+	if (at_s <= w->now_s && at_s > w->from_s)
+		w->from_s = at_s;
+	if (at_s >= w->now_s && at_s < w->until_s)
+		w->until_s = at_s;
+}
+
+static qg_err
+stretch_certificate(stretch *w, const gnutls_datum_t *der)
+{
+	CRT_AUTO crt = NULL;
+	qg_err err = import_der(der, &crt);
+	if (err != QG_OK)
+		return err;
+	stretch_turn(w, gnutls_x509_crt_get_activation_time(crt));
+	stretch_turn(w, gnutls_x509_crt_get_expiration_time(crt));
+	return QG_OK;
+}
+
+/* Notes a chain that has just been verified at w->now_s. */
+static qg_err
+remember(const qg_tls_trust *t, const gnutls_datum_t *chain, unsigned n, const qg_chain_key *key, stretch *w,
+	 qg_tls_identity *id)
+{
+	CRT_AUTO leaf = NULL;
+	qg_err err = import_der(&chain[0], &leaf);
+	if (err == QG_OK)
+		err = read_certificate(leaf, id);
+	for (unsigned i = 0; i < n && err == QG_OK; i++)
+		err = stretch_certificate(w, &chain[i]);
+	for (size_t i = 0; i < t->n_turns; i++)
+		stretch_turn(w, t->turns[i]);
+	if (err == QG_OK && t->chains != NULL)
+		qg_chains_put(t->chains, key, w->from_s, w->until_s, id);
+	return err;
+}
+
+/* Verifies the client's chain under the session's trust, or finds that done. The
+ * verdict is of the moment before, should the clock move meanwhile. */
+static bool
+check_client(gnutls_session_t session, unsigned *status, qg_tls_identity *out)
+{
+	static _Thread_local qg_tls_identity unwanted; /* 8 KiB */
+	const qg_tls_trust *t = gnutls_db_get_ptr(session);
+	stretch w = {.now_s = clock_s(NULL), .from_s = INT64_MIN, .until_s = INT64_MAX};
 	unsigned n = 0;
-	unsigned status;
 	const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);
-	if (chain == NULL || n == 0)
-		return QG_E_AUTH;
-	if (gnutls_session_is_resumed(session) && !verify_peer(session, QG_TLS_CLIENT, NULL, &status))
-		return QG_E_AUTH;
-	return read_identity(&chain[0], out);
+	if (chain == NULL || n == 0 || n > CHAIN_PARTS || t->chains == NULL)
+		return verify_peer(session, QG_TLS_CLIENT, NULL, status) && out == NULL;
+	qg_chain_part parts[CHAIN_PARTS];
+	qg_chain_key key;
+	for (unsigned i = 0; i < n; i++)
+		parts[i] = (qg_chain_part){.data = chain[i].data, .len = chain[i].size};
+	qg_chains_key(t->chains, parts, n, &key);
+	if (qg_chains_find(t->chains, &key, w.now_s, out))
+		return true;
+	return verify_peer(session, QG_TLS_CLIENT, NULL, status) &&
+	       remember(t, chain, n, &key, &w, out != NULL ? out : &unwanted) == QG_OK;
 }
 
 /* --- loading files -------------------------------------------------------- */
@@ -314,15 +423,152 @@ load_list(gnutls_certificate_credentials_t cred, const char *path, const char *w
 }
 
 static qg_err
-load_all(qg_tls_context *ctx, const qg_tls_files *f, char *why, size_t why_room)
+add_turn(qg_tls_trust *t, int64_t at_s)
 {
-	qg_err err = load_own(ctx->cred, f, why, why_room);
-	if (err == QG_OK)
-		err = load_list(ctx->cred, f->ca, "certificate", gnutls_certificate_set_x509_trust_mem, why, why_room);
-	if (err == QG_OK && f->crl != NULL)
-		err = load_list(ctx->cred, f->crl, "revocation list", gnutls_certificate_set_x509_crl_mem, why,
-				why_room);
+	int64_t *more = reallocarray(t->turns, t->n_turns + 1, sizeof *more);
+	if (more == NULL)
+		return QG_E_NOMEM;
+	t->turns = more;
+	t->turns[t->n_turns++] = at_s;
+	return QG_OK;
+}
+
+static qg_err
+read_authorities(qg_tls_trust *t)
+{
+	gnutls_x509_trust_list_t list = NULL;
+	gnutls_x509_trust_list_iter_t at = NULL;
+	gnutls_certificate_get_trust_list(t->cred, &list);
+	for (;;) {
+		CRT_AUTO ca = NULL;
+		if (gnutls_x509_trust_list_iter_get_ca(list, &at, &ca) != 0)
+			return QG_OK; /* that was the last one */
+		qg_err err = add_turn(t, gnutls_x509_crt_get_activation_time(ca));
+		if (err == QG_OK)
+			err = add_turn(t, gnutls_x509_crt_get_expiration_time(ca));
+		if (err != QG_OK) {
+			gnutls_x509_trust_list_iter_deinit(at);
+			return err;
+		}
+	}
+}
+
+typedef struct crl_list {
+	gnutls_x509_crl_t *list;
+	unsigned n;
+} crl_list;
+
+static void
+crl_list_free(crl_list *c)
+{
+	for (unsigned i = 0; i < c->n; i++)
+		gnutls_x509_crl_deinit(c->list[i]);
+	gnutls_free(c->list);
+}
+
+#define CRL_LIST_AUTO __attribute__((cleanup(crl_list_free))) crl_list
+
+static qg_err
+load_crls(const qg_tls_files *f, char *why, size_t why_room, crl_list *out)
+{
+	QG_SECRET_AUTO *pem = NULL;
+	qg_err err = qg_tls_read_file(f->crl, false, why, why_room, &pem);
+	if (err != QG_OK)
+		return err;
+	gnutls_datum_t data = datum_of(pem);
+	if (gnutls_x509_crl_list_import2(&out->list, &out->n, &data, GNUTLS_X509_FMT_PEM, 0) < 0) {
+		out->n = 0;
+		qg_tls_say(why, why_room, "%s: no PEM revocation list in it", f->crl);
+		return QG_E_PARSE;
+	}
+	return QG_OK;
+}
+
+static qg_err
+read_crls(qg_tls_trust *t, const qg_tls_files *f, char *why, size_t why_room)
+{
+	CRL_LIST_AUTO crls = {0};
+	qg_err err = load_crls(f, why, why_room, &crls);
+	for (unsigned i = 0; i < crls.n && err == QG_OK; i++) {
+		err = add_turn(t, gnutls_x509_crl_get_this_update(crls.list[i]));
+		const time_t next = gnutls_x509_crl_get_next_update(crls.list[i]);
+		if (err == QG_OK && next != (time_t)-1)
+			err = add_turn(t, next);
+	}
 	return err;
+}
+
+static qg_err
+load_all(qg_tls_trust *t, const qg_tls_files *f, char *why, size_t why_room)
+{
+	qg_err err = load_own(t->cred, f, why, why_room);
+	if (err == QG_OK)
+		err = load_list(t->cred, f->ca, "certificate", gnutls_certificate_set_x509_trust_mem, why, why_room);
+	if (err == QG_OK && f->crl != NULL)
+		err = load_list(t->cred, f->crl, "revocation list", gnutls_certificate_set_x509_crl_mem, why,
+				why_room);
+	if (err == QG_OK && t->chains != NULL)
+		err = read_authorities(t);
+	if (err == QG_OK && t->chains != NULL && f->crl != NULL)
+		err = read_crls(t, f, why, why_room);
+	return err;
+}
+
+void
+qg_tls_trust_put(qg_tls_trust **held)
+{
+	qg_tls_trust *t = held != NULL ? *held : NULL;
+	if (t == NULL)
+		return;
+	*held = NULL;
+	if (atomic_fetch_sub(&t->refs, 1) != 1)
+		return;
+	if (t->cred != NULL)
+		gnutls_certificate_free_credentials(t->cred);
+	qg_chains_free(&t->chains);
+	free(t->turns);
+	free(t);
+}
+
+static qg_err
+trust_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t why_room, qg_tls_trust **out)
+{
+	qg_tls_trust *t = calloc(1, sizeof *t);
+	if (t == NULL)
+		return QG_E_NOMEM;
+	atomic_init(&t->refs, 1);
+	qg_err err = gnutls_certificate_allocate_credentials(&t->cred) == 0 ? QG_OK : QG_E_NOMEM;
+	if (err == QG_OK && role == QG_TLS_SERVER)
+		err = qg_chains_new(CHAINS_MAX, &t->chains);
+	if (err != QG_OK)
+		qg_tls_say(why, why_room, "TLS cannot be set up");
+	else
+		err = load_all(t, f, why, why_room);
+	if (err != QG_OK) {
+		qg_tls_trust_put(&t);
+		return err;
+	}
+	gnutls_certificate_set_verify_function(t->cred,
+					       role == QG_TLS_SERVER ? verify_client_now : verify_server_now);
+	*out = t;
+	return QG_OK;
+}
+
+/* The trust of now, counted for the caller. */
+static qg_tls_trust *
+trust_get(qg_tls_context *ctx)
+{
+	pthread_mutex_lock(&ctx->lock);
+	qg_tls_trust *t = atomic_load(&ctx->trust);
+	atomic_fetch_add(&t->refs, 1);
+	pthread_mutex_unlock(&ctx->lock);
+	return t;
+}
+
+bool
+qg_tls_is_current(const qg_tls_context *ctx, const qg_tls_trust *held)
+{
+	return atomic_load_explicit(&ctx->trust, memory_order_acquire) == held;
 }
 
 qg_err
@@ -332,21 +578,45 @@ qg_tls_context_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t wh
 	if (ctx == NULL)
 		return QG_E_NOMEM;
 	ctx->role = role;
+	ctx->ticket_key_s = TICKET_KEY_S;
+	pthread_mutex_init(&ctx->lock, NULL);
 	qg_err err = QG_E_NOMEM;
-	if (gnutls_certificate_allocate_credentials(&ctx->cred) != 0 ||
-	    gnutls_priority_init(&ctx->priority, priorities[f->min_version], NULL) != 0 ||
-	    gnutls_session_ticket_key_generate(&ctx->ticket_key) != 0)
+	qg_tls_trust *trust = NULL;
+	if (gnutls_priority_init(&ctx->priority, priorities[f->min_version], NULL) != 0)
 		qg_tls_say(why, why_room, "TLS cannot be set up");
 	else
-		err = load_all(ctx, f, why, why_room);
+		err = trust_new(f, role, why, why_room, &trust);
+	atomic_init(&ctx->trust, trust);
 	if (err != QG_OK) {
 		qg_tls_context_free(&ctx);
 		return err;
 	}
-	gnutls_certificate_set_verify_function(ctx->cred,
-					       role == QG_TLS_SERVER ? verify_client_now : verify_server_now);
 	*out = ctx;
 	return QG_OK;
+}
+
+qg_err
+qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *why, size_t why_room)
+{
+	qg_tls_trust *fresh = NULL;
+	qg_err err = trust_new(f, ctx->role, why, why_room, &fresh);
+	if (err != QG_OK)
+		return err;
+	pthread_mutex_lock(&ctx->lock);
+	qg_tls_trust *old = atomic_exchange(&ctx->trust, fresh);
+	pthread_mutex_unlock(&ctx->lock);
+	qg_tls_trust_put(&old);
+	return QG_OK;
+}
+
+static void
+drop_ticket_key(qg_tls_context *ctx)
+{
+	if (ctx->ticket_key.data == NULL)
+		return;
+	qg_wipe(ctx->ticket_key.data, ctx->ticket_key.size);
+	gnutls_free(ctx->ticket_key.data);
+	ctx->ticket_key = (gnutls_datum_t){0};
 }
 
 void
@@ -356,14 +626,12 @@ qg_tls_context_free(qg_tls_context **ctx)
 		return;
 	qg_tls_context *c = *ctx;
 	*ctx = NULL;
-	if (c->cred != NULL)
-		gnutls_certificate_free_credentials(c->cred);
+	qg_tls_trust *trust = atomic_load(&c->trust);
+	qg_tls_trust_put(&trust);
 	if (c->priority != NULL)
 		gnutls_priority_deinit(c->priority);
-	if (c->ticket_key.data != NULL) {
-		qg_wipe(c->ticket_key.data, c->ticket_key.size);
-		gnutls_free(c->ticket_key.data);
-	}
+	drop_ticket_key(c);
+	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
 
@@ -374,7 +642,7 @@ check_dates(const qg_tls_files *f, char *why, size_t why_room)
 	qg_err err = load_chain(f, why, why_room, &certs);
 	if (err != QG_OK)
 		return err;
-	time_t now = (time_t)(qg_clock_wall_ms() / 1000);
+	time_t now = clock_s(NULL);
 	for (unsigned i = 0; i < certs.n; i++) {
 		const char *part = i == 0 ? "certificate" : "authority in the chain";
 		if (gnutls_x509_crt_get_expiration_time(certs.list[i]) < now) {
@@ -394,23 +662,16 @@ check_dates(const qg_tls_files *f, char *why, size_t why_room)
 static qg_err
 check_crl_dates(const qg_tls_files *f, char *why, size_t why_room)
 {
-	QG_SECRET_AUTO *pem = NULL;
-	qg_err err = qg_tls_read_file(f->crl, false, why, why_room, &pem);
-	if (err != QG_OK)
-		return err;
-	gnutls_datum_t data = datum_of(pem);
-	gnutls_x509_crl_t *list = NULL;
-	unsigned n = 0;
+	CRL_LIST_AUTO crls = {0};
+	qg_err err = load_crls(f, why, why_room, &crls);
 	bool late = false;
-	time_t now = (time_t)(qg_clock_wall_ms() / 1000);
-	if (gnutls_x509_crl_list_import2(&list, &n, &data, GNUTLS_X509_FMT_PEM, 0) < 0)
-		return QG_E_PARSE; /* was read before: no memory, or another file now */
-	for (unsigned i = 0; i < n; i++) {
-		time_t next = gnutls_x509_crl_get_next_update(list[i]);
+	time_t now = clock_s(NULL);
+	if (err != QG_OK)
+		return err; /* was read before: no memory, or another file now */
+	for (unsigned i = 0; i < crls.n; i++) {
+		time_t next = gnutls_x509_crl_get_next_update(crls.list[i]);
 		late = late || (next != (time_t)-1 && next < now);
-		gnutls_x509_crl_deinit(list[i]);
 	}
-	gnutls_free(list);
 	if (!late)
 		return QG_OK;
 	qg_tls_say(why, why_room, "%s: the revocation list has expired", f->crl);
@@ -430,19 +691,74 @@ qg_tls_check_files(const qg_tls_files *f, char *why, size_t why_room)
 
 /* --- sessions ------------------------------------------------------------- */
 
+void
+qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s)
+{
+	ctx->ticket_key_s = key_s;
+}
+
+/* GnuTLS copies the key, and derives others from it as time goes by; so who has
+ * it has them all, and it must go too. A client whose ticket is of an old key
+ * does a full handshake. */
+static bool
+enable_tickets(qg_tls_context *ctx, gnutls_session_t session)
+{
+	if (ctx->ticket_key_s == 0)
+		return true;
+	const uint64_t now_ms = qg_clock_elapsed_ms();
+	pthread_mutex_lock(&ctx->lock);
+	if (ctx->ticket_key.data != NULL && now_ms - ctx->ticket_key_ms >= (uint64_t)ctx->ticket_key_s * 1000)
+		drop_ticket_key(ctx);
+	bool ok = ctx->ticket_key.data != NULL;
+	if (!ok) {
+		ctx->ticket_key_ms = now_ms;
+		ok = gnutls_session_ticket_key_generate(&ctx->ticket_key) == 0;
+	}
+	ok = ok && gnutls_session_ticket_enable_server(session, &ctx->ticket_key) == 0;
+	pthread_mutex_unlock(&ctx->lock);
+	return ok;
+}
+
+/* The database of sessions, whose pointer leads to the trust, is one that our
+ * sessions do not have. */
+static qg_err
+put_under(gnutls_session_t session, qg_tls_trust *t)
+{
+	if (gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, t->cred) != 0)
+		return QG_E_NOMEM;
+	gnutls_db_set_ptr(session, t);
+	return QG_OK;
+}
+
 qg_err
-qg_tls_adopt(const qg_tls_context *ctx, void *session)
+qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held)
 {
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
-	if (gnutls_priority_set(session, ctx->priority) != 0 ||
-	    gnutls_credentials_set(session, GNUTLS_CRD_CERTIFICATE, ctx->cred) != 0 ||
-	    gnutls_session_ticket_enable_server(session, &ctx->ticket_key) != 0)
+	*held = trust_get(ctx);
+	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
+	    !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
 	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
 	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
 					   on_certificate_message);
 	return QG_OK;
+}
+
+qg_err
+qg_tls_identify(qg_tls_context *ctx, void *session, qg_tls_trust **held, qg_tls_identity *out)
+{
+	unsigned status = 0;
+	if (!qg_tls_is_current(ctx, *held)) {
+		qg_tls_trust *now = trust_get(ctx);
+		if (put_under(session, now) != QG_OK) {
+			qg_tls_trust_put(&now);
+			return QG_E_AUTH;
+		}
+		qg_tls_trust_put(held);
+		*held = now;
+	}
+	return check_client(session, &status, out) ? QG_OK : QG_E_AUTH;
 }
 
 /* Only a completed handshake can be described; nothing else says so. */
@@ -481,8 +797,9 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 	gnutls_session_set_ptr(s->gnutls, s);
 	gnutls_transport_set_int(s->gnutls, fd);
 	gnutls_handshake_set_timeout(s->gnutls, GNUTLS_INDEFINITE_TIMEOUT); /* the caller's deadline rules */
+	/* No reload reaches these: their connection has the context to itself. */
 	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 ||
-	    gnutls_credentials_set(s->gnutls, GNUTLS_CRD_CERTIFICATE, ctx->cred) != 0)
+	    put_under(s->gnutls, atomic_load(&ctx->trust)) != QG_OK)
 		return false;
 	if (ctx->role == QG_TLS_SERVER)
 		gnutls_certificate_server_set_request(s->gnutls, verify_client ? GNUTLS_CERT_REQUIRE

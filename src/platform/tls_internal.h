@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qkdgate/error.h"
 #include "qkdgate/secret.h"
@@ -36,23 +37,41 @@ typedef enum qg_tls_step {
 
 typedef enum qg_tls_role { QG_TLS_CLIENT, QG_TLS_SERVER } qg_tls_role;
 
-/* Certificate, key, trust, priorities and, for servers, a ticket key. Read
- * only once made: any number of threads. */
+/* Certificate, key, trust, priorities and, for servers, a ticket key and the
+ * chains that were verified. Any number of threads. */
 typedef struct qg_tls_context qg_tls_context;
 
 /* Errors and `why` as of qg_tls_check_files, without QG_E_EXPIRED. */
 qg_err qg_tls_context_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t why_room,
 			  qg_tls_context **out) QG_CHECKED;
-void qg_tls_context_free(qg_tls_context **ctx); /* after its last session */
+void qg_tls_context_free(qg_tls_context **ctx); /* after its last session and trust */
+
+/* Takes certificate, key, trust and revocation lists anew for what begins from
+ * now on, or changes nothing and fails as qg_tls_context_new. */
+qg_err qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+
+/* Servers: sessions can be resumed with tickets, whose key is another one after
+ * this time (until then 6 hours); 0: they cannot. Before the first session. */
+void qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s);
+
+/* The files that a session lives under, as they were when they were loaded. */
+typedef struct qg_tls_trust qg_tls_trust;
 
 /* Puts our rules into a server session that another library made and has not
  * begun to use: credentials, priorities, tickets, a client certificate that is
- * required and verified inside the handshake. QG_E_NOMEM. */
-qg_err qg_tls_adopt(const qg_tls_context *ctx, void *session) QG_CHECKED;
+ * required and verified inside the handshake. *held is the session's trust, to
+ * be put after it. QG_E_NOMEM. */
+qg_err qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held) QG_CHECKED;
 
-/* Who is at the other end, after the handshake. Resumed sessions are verified
- * again: time and revocations move on. QG_E_AUTH. */
-qg_err qg_tls_identify(void *session, qg_tls_identity *out) QG_CHECKED;
+/* Who is at the other end, after the handshake, under the files of now: *held
+ * may become another one. Resumed sessions are verified again, since time and
+ * revocations move on; a chain that was verified under these files is not.
+ * QG_E_AUTH. */
+qg_err qg_tls_identify(qg_tls_context *ctx, void *session, qg_tls_trust **held, qg_tls_identity *out) QG_CHECKED;
+
+/* Whether nothing was reloaded since. Cheap. */
+bool qg_tls_is_current(const qg_tls_context *ctx, const qg_tls_trust *held);
+void qg_tls_trust_put(qg_tls_trust **held);
 
 /* What a server session that qg_tls_adopt saw needs to get through its
  * handshake: QG_TLS_DONE, QG_TLS_WANT_READ or QG_TLS_WANT_WRITE. */
@@ -67,6 +86,38 @@ qg_err qg_tls_identify_server(void *session, qg_tls_identity *out) QG_CHECKED;
  * qg_tls_adopt replaces it. */
 typedef void qg_tls_any_fn(void);
 qg_tls_any_fn *qg_tls_no_certificate(void);
+
+/* --- verified chains (tls_chains.c) ---------------------------------------- */
+
+/* What is known to chain to the authorities of one trust, which has one of
+ * these of its own. Bounded: the one not used for longest makes room. Any
+ * thread. */
+typedef struct qg_chains qg_chains;
+
+typedef struct qg_chain_key {
+	uint8_t b[32];
+} qg_chain_key;
+
+typedef struct qg_chain_part {
+	const uint8_t *data;
+	size_t len;
+} qg_chain_part;
+
+/* For about `most` chains. QG_E_NOMEM. */
+qg_err qg_chains_new(size_t most, qg_chains **out) QG_CHECKED;
+void qg_chains_free(qg_chains **c);
+
+/* The name of a chain: a keyed hash of its certificates in DER, leaf first. */
+void qg_chains_key(const qg_chains *c, const qg_chain_part *parts, size_t n, qg_chain_key *out);
+
+/* Whether the chain was verified and that still holds; then its owner goes to
+ * *out (which may be NULL). One that no longer holds is forgotten. */
+bool qg_chains_find(qg_chains *c, const qg_chain_key *key, int64_t now_s, qg_tls_identity *out);
+
+/* Notes a chain that was verified, which holds after from_s and before until_s.
+ * Without memory it does not. */
+void qg_chains_put(qg_chains *c, const qg_chain_key *key, int64_t from_s, int64_t until_s,
+		   const qg_tls_identity *id);
 
 /* --- sessions of our own (tls_gnutls.c, for tls_conn.c) ------------------- */
 

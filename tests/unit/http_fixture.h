@@ -167,6 +167,7 @@ default_options(void)
 		.threads = 2,
 		.max_connections = 200,
 		.idle_timeout_s = 5,
+		.ticket_key_s = 3600,
 		.routes = routes,
 		.n_routes = sizeof routes / sizeof routes[0],
 		.error_body = error_body,
