@@ -62,9 +62,10 @@ typedef struct qg_admin_parts {
  * qg_http_server_start. */
 qg_err qg_admin_start(const qg_admin_parts *parts, qg_admin **out, char *why, size_t why_room) QG_CHECKED;
 
-/* The certificates of the admin listener read anew, and who the administrators
- * are. Takes NULL. */
-qg_err qg_admin_reload(qg_admin *a, const qg_config *cfg, char *why, size_t why_room) QG_CHECKED;
+/* The certificates of the admin listener read anew. Takes NULL. */
+qg_err qg_admin_reload_tls(qg_admin *a, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+/* The directory took a new configuration: who the administrators are. Takes NULL. */
+void qg_admin_renew(qg_admin *a);
 
 /* Ends it; takes NULL and pointers to NULL. */
 void qg_admin_stop(qg_admin **a);

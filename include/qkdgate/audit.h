@@ -38,6 +38,7 @@ typedef enum qg_audit_act {
 	QG_AUDIT_STOP,      /* the gateway stopped */
 	QG_AUDIT_MADE,      /* another KME brought a key for SAEs here */
 	QG_AUDIT_VOIDED,    /* a key was made void before anyone had it */
+	QG_AUDIT_ADMIN,     /* an administrator (caller) acted: peer is what on, reason what */
 	QG_AUDIT_REPAIRED   /* a torn last line was cut off; written by the module */
 } qg_audit_act;
 

@@ -214,9 +214,18 @@ qg_err qg_config_load(const char *file, FILE *report, qg_config **out) QG_CHECKE
 
 void qg_config_free(qg_config **c);
 
+/* The name of a profile as the file gives it. */
+const char *qg_config_profile_name(qg_source_profile profile);
+
 /* Checks also what lies outside the file: certificates, keys, modes, folders
  * that can be written. Reports in the same form. QG_E_PARSE when any. */
 qg_err qg_config_check_files(const char *file, const qg_config *c, FILE *report) QG_CHECKED;
+
+/* The options that differ and that only a restart puts in force, "a, b, c" as far
+ * as the room goes; QG_E_STATE when there are any. */
+qg_err qg_config_restart_options(const qg_config *was, const qg_config *now, char *names, size_t room) QG_CHECKED;
+/* Whether two configurations say the same. */
+bool qg_config_same(const qg_config *a, const qg_config *b);
 
 /* Prints the reference page (Markdown) made from the schema. */
 void qg_config_print_reference(FILE *out);

@@ -31,10 +31,10 @@ qg_err qg_etsi014_start(const qg_etsi014_parts *parts, qg_etsi014 **out, char *w
 /* The listener, for its figures. */
 const qg_http_server *qg_etsi014_http(const qg_etsi014 *s);
 
-/* Certificates and revocation lists read anew, who is who asked anew, and the
- * rates of cfg, after the directory took a new configuration. As
- * qg_http_server_reload_tls. */
-qg_err qg_etsi014_reload(qg_etsi014 *s, const qg_config *cfg, char *why, size_t why_room) QG_CHECKED;
+/* Certificates and revocation lists read anew: qg_http_server_reload_tls. */
+qg_err qg_etsi014_reload_tls(qg_etsi014 *s, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+/* The directory took a new configuration: its rates, and who is who. */
+void qg_etsi014_renew(qg_etsi014 *s, const qg_config *cfg);
 
 /* --- what SAEs do ----------------------------------------------------------- */
 

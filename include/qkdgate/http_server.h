@@ -127,6 +127,9 @@ typedef struct qg_http_stats {
 
 /* The sums over all threads since the start; costs the request path nothing. */
 void qg_http_server_stats(const qg_http_server *s, qg_http_stats *out);
+/* How many routes the table has, and the i-th; NULL: i is their number. */
+size_t qg_http_server_routes(const qg_http_server *s);
+const qg_http_route *qg_http_server_route(const qg_http_server *s, size_t i);
 /* Of the i-th route of the table (i = n_routes: what fitted none), added to *out. */
 void qg_http_server_route_stats(const qg_http_server *s, size_t i, qg_http_route_stats *out);
 
@@ -163,6 +166,10 @@ void qg_http_answer(qg_http_request *req, int status, const char *type, const vo
 
 /* Answers with a body that is wiped when sent; takes the secret. */
 void qg_http_answer_secret(qg_http_request *req, int status, const char *type, qg_secret *body);
+
+/* From now on no secret leaves through any server of the process: answers with one
+ * become 503. There is no way back. Any thread. */
+void qg_http_forbid_secrets(void);
 
 /* Says inside the handler that the answer comes later, from any thread. The
  * request stays valid until then. Without it a handler that returns without

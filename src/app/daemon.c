@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon.h"
+#include "daemon_internal.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -22,22 +22,7 @@
 #include "qkdgate/store.h"
 
 #define SOURCE_GRACE_MS 2000
-#define WHY_ROOM 512
-
-typedef struct daemon_parts {
-	const qg_config *cfg;
-	qg_sealer *sealer;
-	qg_audit *audit;
-	qg_store *store;
-	bool fresh;
-	qg_directory *directory;
-	qg_kms *kms;
-	qg_core *core;
-	qg_source **source;
-	size_t n_sources;
-	qg_etsi014 *etsi014;
-	char why[WHY_ROOM];
-} daemon_parts;
+#define WHY_ROOM QG_DAEMON_WHY_ROOM
 
 /* --- the parts, in the order they are made ------------------------------------- */
 
@@ -176,6 +161,21 @@ make_etsi014(daemon_parts *d)
 	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
 }
 
+static qg_err
+make_admin(daemon_parts *d)
+{
+	qg_admin_parts parts = {.cfg = d->cfg,
+				.core = d->core,
+				.directory = d->directory,
+				.etsi014 = d->etsi014,
+				.audit = d->audit,
+				.ops = &qg_daemon_acts,
+				.ctx = d,
+				.listener = {{"sae", qg_etsi014_http(d->etsi014)}, {"kms", qg_kms_http(d->kms)}},
+				.n_listeners = 2};
+	return qg_admin_start(&parts, &d->admin, d->why, sizeof d->why);
+}
+
 typedef struct daemon_step {
 	const char *name;
 	qg_err (*make)(daemon_parts *d);
@@ -190,6 +190,7 @@ static const daemon_step run_steps[] = {
 	{"core", make_core},
 	{"kms_listener", make_kms_listener},
 	{"sae_listener", make_etsi014},
+	{"admin", make_admin},
 	{"streams", make_sources}, /* last: a start that fails leaves the epochs as they are */
 };
 
@@ -213,6 +214,7 @@ make_all(daemon_parts *d, const daemon_step *steps, size_t n)
 static void
 unmake_all(daemon_parts *d)
 {
+	qg_admin_stop(&d->admin);
 	qg_etsi014_stop(&d->etsi014);
 	if (d->core != NULL)
 		qg_core_wind_down(d->core);
@@ -242,18 +244,6 @@ protect_process(void)
 }
 
 static void
-block_signals(sigset_t *ends)
-{
-	sigemptyset(ends);
-	sigaddset(ends, SIGTERM);
-	sigaddset(ends, SIGINT);
-	pthread_sigmask(SIG_BLOCK, ends, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN); /* a write beyond a limit fails instead */
-}
-
-static void
 audit_life(daemon_parts *d, qg_audit_act act)
 {
 	qg_audit_event e = {.act = act, .caller = d->cfg->kme_id, .peer = "", .reason = ""};
@@ -261,20 +251,18 @@ audit_life(daemon_parts *d, qg_audit_act act)
 }
 
 qg_err
-qg_daemon_run(const qg_config *cfg)
+qg_daemon_run(const char *file, const qg_config *cfg)
 {
-	daemon_parts d = {.cfg = cfg};
-	sigset_t ends;
-	int sig = 0;
+	daemon_parts d = {.cfg = cfg, .file = file};
+	sigset_t signals;
 	protect_process();
-	block_signals(&ends);
+	qg_daemon_block_signals(cfg, &signals);
 	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
 	if (err == QG_OK) {
 		audit_life(&d, QG_AUDIT_START);
 		qg_log(QG_LOG_INFO, "daemon", "event=ready kme=%s sae_listener=%s:%u kms_listener=%s:%u",
 		       cfg->kme_id, cfg->sae.address, cfg->sae.port, cfg->kms.address, cfg->kms.port);
-		sigwait(&ends, &sig);
-		qg_log(QG_LOG_INFO, "daemon", "event=stopping signal=%d", sig);
+		qg_daemon_wait(&d, &signals);
 		audit_life(&d, QG_AUDIT_STOP);
 	}
 	unmake_all(&d);

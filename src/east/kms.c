@@ -344,6 +344,18 @@ qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 	return err;
 }
 
+qg_err
+qg_kms_reload_tls(qg_kms *k, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return k->server != NULL ? qg_http_server_reload_tls(k->server, f, why, why_room) : QG_OK;
+}
+
+const qg_http_server *
+qg_kms_http(const qg_kms *k)
+{
+	return k->server;
+}
+
 void
 qg_kms_unlisten(qg_kms *k)
 {

@@ -338,12 +338,17 @@ qg_etsi014_http(const qg_etsi014 *s)
 }
 
 qg_err
-qg_etsi014_reload(qg_etsi014 *s, const qg_config *cfg, char *why, size_t why_room)
+qg_etsi014_reload_tls(qg_etsi014 *s, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return qg_http_server_reload_tls(s->http, f, why, why_room);
+}
+
+void
+qg_etsi014_renew(qg_etsi014 *s, const qg_config *cfg)
 {
 	qg_limits_set(s->requests, cfg->sae_requests_per_s, cfg->sae_requests_per_s);
 	qg_limits_set(s->keys, cfg->sae_keys_per_s, keys_burst(cfg));
 	qg_http_server_identify_again(s->http);
-	return qg_http_server_reload_tls(s->http, &cfg->sae.tls, why, why_room);
 }
 
 void

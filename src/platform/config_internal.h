@@ -126,6 +126,7 @@ typedef struct cfg_option {
 	cfg_type type;
 	bool required;
 	bool one_of;         /* section: exactly one of its options is given */
+	bool live;           /* a reload puts it in force; with a section or list: all of it */
 	bool marked;         /* section: absent without defaults; a bool at `also` tells */
 	size_t offset;       /* in the struct of the table */
 	size_t also;         /* list: its count; endpoints: the port */

@@ -104,7 +104,7 @@ static const cfg_option audit[] = {
 };
 
 static const cfg_option log_options[] = {
-	{.name = "level", .type = CFG_CHOICE, AT(qg_config, log_level), .preset = "info", .choices = levels,
+	{.name = "level", .type = CFG_CHOICE, .live = true, AT(qg_config, log_level), .preset = "info", .choices = levels,
 	 .help = "What is logged: this level and those before it."},
 	{.name = "format", .type = CFG_CHOICE, AT(qg_config, log_format), .preset = "text",
 	 .choices = formats, .help = "Form of a line: key=value or JSON."},
@@ -339,9 +339,9 @@ static const cfg_option relay[] = {
 };
 
 static const cfg_option limits[] = {
-	{.name = "sae_keys_per_s", .type = CFG_UINT, AT(qg_config, sae_keys_per_s), .max = UINT32_MAX,
+	{.name = "sae_keys_per_s", .type = CFG_UINT, .live = true, AT(qg_config, sae_keys_per_s), .max = UINT32_MAX,
 	 .preset = "0", .unit = "1/s", .help = "Keys that one SAE may ask for; 0: no limit."},
-	{.name = "sae_requests_per_s", .type = CFG_UINT, AT(qg_config, sae_requests_per_s), .max = UINT32_MAX,
+	{.name = "sae_requests_per_s", .type = CFG_UINT, .live = true, AT(qg_config, sae_requests_per_s), .max = UINT32_MAX,
 	 .preset = "0", .unit = "1/s", .help = "Requests of one SAE; 0: no limit."},
 	{.name = "pair_chunks", .type = CFG_UINT, AT(qg_config, pair_chunks), .max = UINT32_MAX,
 	 .preset = "0",
@@ -403,7 +403,7 @@ static const cfg_option admin[] = {
 	{.name = "listener", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config_admin, listener),
 	 .also = offsetof(qg_config_admin, has_listener), .fields = admin_listener,
 	 .help = "HTTPS for administrators with a certificate. Needs `admins`."},
-	{.name = "admins", .type = CFG_ENTRIES, LIST(qg_config_admin, users, n_users), .max = 1024,
+	{.name = "admins", .type = CFG_ENTRIES, .live = true, LIST(qg_config_admin, users, n_users), .max = 1024,
 	 .fields = admin_user, .help = "Who may use `listener`."},
 	{.name = "scrape", .type = CFG_SECTION, .marked = true, .also = offsetof(qg_config_admin, has_scrape),
 	 .fields = admin_scrape,
@@ -415,6 +415,15 @@ static const cfg_option admin[] = {
 	 .help = "The same as soon as this file is there and does not begin with `0`: for a tamper switch."},
 	END,
 };
+
+const char *
+qg_config_profile_name(qg_source_profile profile)
+{
+	const cfg_choice *c = profiles;
+	while (c->name != NULL && c->value != (int)profile)
+		c++;
+	return c->name != NULL ? c->name : "?";
+}
 
 const cfg_option qg_cfg_schema[] = {
 	{.name = "kme", .type = CFG_SECTION, .required = true, .fields = kme, .help = "This gateway."},
@@ -433,9 +442,9 @@ const cfg_option qg_cfg_schema[] = {
 	 .help = "For operators and their tools. Without it there is no admin interface."},
 	{.name = "log", .type = CFG_SECTION, .fields = log_options,
 	 .help = "The operating log on standard error."},
-	{.name = "saes", .type = CFG_ENTRIES, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
+	{.name = "saes", .type = CFG_ENTRIES, .live = true, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
 	 .help = "The SAEs of this node."},
-	{.name = "directory", .type = CFG_ENTRIES, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
+	{.name = "directory", .type = CFG_ENTRIES, .live = true, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
 	 .fields = place, .help = "At which KME the other SAEs live."},
 	{.name = "neighbours", .type = CFG_ENTRIES, LIST(qg_config, neighbours, n_neighbours), .max = 1024,
 	 .fields = neighbour,
@@ -445,7 +454,7 @@ const cfg_option qg_cfg_schema[] = {
 	 .help = "The key streams: one for each direction of a link, or a shared one; and the virtual ones."},
 	{.name = "topology", .type = CFG_SECTION, .fields = topology,
 	 .help = "The network, for virtual streams without `routes`."},
-	{.name = "policy", .type = CFG_ENTRIES, LIST(qg_config, policy, n_policy), .max = LIST_MAX,
+	{.name = "policy", .type = CFG_ENTRIES, .live = true, LIST(qg_config, policy, n_policy), .max = LIST_MAX,
 	 .fields = rule,
 	 .help = "Which SAEs may share keys. The first rule that fits a pair decides; a pair without a rule "
 		 "gets nothing."},

@@ -161,9 +161,22 @@ free_secret_body(void *cls)
 	qg_secret_free(&s);
 }
 
+static atomic_bool secrets_forbidden;
+
+void
+qg_http_forbid_secrets(void)
+{
+	atomic_store(&secrets_forbidden, true);
+}
+
 void
 qg_http_answer_secret(qg_http_request *req, int status, const char *type, qg_secret *body)
 {
+	if (atomic_load(&secrets_forbidden)) {
+		qg_secret_free(&body);
+		qg_http_answer(req, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, NULL, 0);
+		return;
+	}
 	struct MHD_Response *r =
 		MHD_create_response_from_buffer_with_free_callback_cls(body->len, body->data, free_secret_body, body);
 	if (r == NULL)

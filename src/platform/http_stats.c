@@ -78,6 +78,18 @@ qg_http_server_stats(const qg_http_server *s, qg_http_stats *out)
 	}
 }
 
+size_t
+qg_http_server_routes(const qg_http_server *s)
+{
+	return s->o.n_routes;
+}
+
+const qg_http_route *
+qg_http_server_route(const qg_http_server *s, size_t i)
+{
+	return i < s->o.n_routes ? &s->o.routes[i] : NULL;
+}
+
 void
 qg_http_server_route_stats(const qg_http_server *s, size_t i, qg_http_route_stats *out)
 {
