@@ -35,6 +35,8 @@ typedef struct qg_admin_ops {
 	 * (QG_E_IO). The process ends soon after it returns. */
 	qg_err (*zeroize)(void *ctx, const char *who, char *why, size_t why_room);
 	bool (*draining)(void *ctx);
+	/* How the last call to a neighbour ended, and when; false: there was none. */
+	bool (*reached)(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms);
 } qg_admin_ops;
 
 /* A listener whose requests are counted in the metrics. */

@@ -56,8 +56,7 @@ void qg_core_view_stream(qg_core *core, size_t i, qg_stream_view *out);
 typedef struct qg_neighbour_view {
 	const qg_config_neighbour *cfg;
 	bool answered;           /* to the question of the start */
-	bool linked;             /* there is a real stream to it, so that: */
-	const char *link;        /* "up", "down", "starving"; NULL without one */
+	const char *link;        /* to relaying: "up", "down", "starving"; NULL: no part in it */
 } qg_neighbour_view;
 
 size_t qg_core_view_neighbours(const qg_core *core);

@@ -134,6 +134,13 @@ is_draining(void *ctx)
 	return atomic_load(&d->draining);
 }
 
+static bool
+is_reached(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms)
+{
+	const daemon_parts *d = ctx;
+	return qg_kms_reached(d->kms, neighbour, last, ago_ms);
+}
+
 /* --- zeroize ------------------------------------------------------------------------ */
 
 #define SUFFIXES 5
@@ -188,4 +195,5 @@ const qg_admin_ops qg_daemon_acts = {
 	.drain = act_drain,
 	.zeroize = act_zeroize,
 	.draining = is_draining,
+	.reached = is_reached,
 };

@@ -99,7 +99,6 @@ qg_core_view_neighbour(qg_core *core, size_t i, qg_neighbour_view *out)
 	out->answered = core->check[i].answered;
 	pthread_mutex_unlock(&core->lock);
 	out->link = qg_link_state_of(core, out->cfg->id);
-	out->linked = out->link != NULL;
 }
 
 qg_err

@@ -159,7 +159,7 @@ qg_link_state_of(struct qg_core *core, const char *id)
 	struct qg_link_state *ls = core->link_state;
 	const char *name = NULL;
 	pthread_mutex_lock(&ls->lock);
-	for (size_t i = 0; i < ls->n_peers; i++)
+	for (size_t i = 0; ls->takes_part && i < ls->n_peers; i++)
 		if (strcmp(ls->peer[i].id, id) == 0)
 			name = state_names[ls->peer[i].state];
 	pthread_mutex_unlock(&ls->lock);

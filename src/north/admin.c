@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "admin_internal.h"
 #include "qkdgate/clock.h"
@@ -33,6 +34,7 @@ static const qg_http_route routes[] = {
 	{"GET", "/api/v1/streams/{stream}", qg_admin_on_stream, 0},
 	{"POST", "/api/v1/streams/{stream}/reopen", qg_admin_on_reopen, BODY},
 	{"POST", "/api/v1/streams/{stream}/delete-keys", qg_admin_on_delete_keys, BODY},
+	{"GET", "/api/v1/sources", qg_admin_on_sources, 0},
 	{"GET", "/api/v1/routes", qg_admin_on_routes, 0},
 	{"GET", "/api/v1/transfers", qg_admin_on_transfers, 0},
 	{"GET", "/api/v1/saes", qg_admin_on_saes, 0},
@@ -320,6 +322,8 @@ qg_admin_stop(qg_admin **a)
 	qg_http_server_stop(&(*a)->scrape);
 	qg_http_server_stop(&(*a)->https);
 	qg_http_server_stop(&(*a)->local);
+	while (atomic_load(&(*a)->trying) > 0) /* a few seconds at most; their answers are dropped */
+		(void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	qg_admin_rates_stop(&(*a)->rates);
 	pthread_mutex_destroy(&(*a)->acting);
 	free(*a);

@@ -3,6 +3,7 @@
 #define QKDGATE_ADMIN_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -16,6 +17,7 @@
  *   admin_acts.c     POST /api/v1/...
  *   admin_health.c   /healthz, /readyz
  *   admin_metrics.c  /metrics
+ *   admin_sources.c  GET /api/v1/sources: tries whether they can be reached
  *   admin_rates.c    a thread that looks once a second: rates of the streams */
 
 struct json_t;
@@ -37,6 +39,7 @@ struct qg_admin {
 	qg_http_server *local, *https, *scrape;
 	qg_admin_rates *rates;
 	pthread_mutex_t acting; /* one act at a time */
+	atomic_uint trying;     /* threads that try sources */
 	int64_t started_ms;     /* wall clock */
 	uint64_t begun_ms;
 };
@@ -73,7 +76,7 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 /* --- handlers --------------------------------------------------------------------- */
 
 #define QG_ADMIN_HANDLERS(X) \
-	X(healthz) X(readyz) X(metrics) X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) \
+	X(sources) X(healthz) X(readyz) X(metrics) X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) \
 	X(transfers) X(saes) X(limits) X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) \
 	X(delete_keys) X(suspend_sae) X(resume_sae) X(suspend_pair) X(resume_pair) X(set_log) X(zeroize)
 

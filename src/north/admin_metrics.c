@@ -64,20 +64,32 @@ typedef struct stream_now {
 	qg_admin_rate rate;
 } stream_now;
 
-static double get_skr(const stream_now *s) { return s->rate.in_bps; }
-static double get_use(const stream_now *s) { return s->rate.out_bps; }
-static double get_eskr(const stream_now *s) { return s->rate.in_bps > s->rate.out_bps ? s->rate.in_bps - s->rate.out_bps : 0; }
-static double get_up(const stream_now *s) { return s->v.state == QG_STREAM_STATE_RUNNING; }
-static double get_ready(const stream_now *s) { return (double)s->v.ready_chunks * s->v.cfg->chunk_size; }
-static double get_most(const stream_now *s) { return (double)s->v.most_chunks * s->v.cfg->chunk_size; }
-static double get_held(const stream_now *s) { return (double)s->v.held_chunks * s->v.cfg->chunk_size; }
-static double get_node(const stream_now *s) { return (double)s->v.node_bytes; }
-static double get_taken(const stream_now *s) { return (double)s->v.taken_chunks * s->v.cfg->chunk_size; }
-static double get_issued(const stream_now *s) { return (double)s->v.issued_chunks * s->v.cfg->chunk_size; }
-static double get_fetched(const stream_now *s) { return (double)s->v.fetched_chunks * s->v.cfg->chunk_size; }
-static double get_pads(const stream_now *s) { return (double)s->v.pad_bytes; }
-static double get_segments(const stream_now *s) { return (double)s->v.segments; }
-static double get_bad(const stream_now *s) { return (double)s->v.bad_segments; }
+static double
+effective(const qg_admin_rate *r)
+{
+	return r->in_bps > r->out_bps ? r->in_bps - r->out_bps : 0.0;
+}
+
+#define GET(name, value)                                \
+	static double get_##name(const stream_now *s)   \
+	{                                               \
+		return (double)(value);                 \
+	}
+#define BYTES(chunks) ((double)s->v.chunks * s->v.cfg->chunk_size)
+GET(skr, s->rate.in_bps)
+GET(use, s->rate.out_bps)
+GET(eskr, effective(&s->rate))
+GET(up, s->v.state == QG_STREAM_STATE_RUNNING)
+GET(ready, BYTES(ready_chunks))
+GET(most, BYTES(most_chunks))
+GET(held, BYTES(held_chunks))
+GET(node, s->v.node_bytes)
+GET(taken, BYTES(taken_chunks))
+GET(issued, BYTES(issued_chunks))
+GET(fetched, BYTES(fetched_chunks))
+GET(pads, s->v.pad_bytes)
+GET(segments, s->v.segments)
+GET(bad, s->v.bad_segments)
 
 static const struct stream_metric {
 	const char *name, *type, *help;
@@ -122,13 +134,14 @@ say_streams(qg_admin *a, text *t)
 static void
 say_neighbours(qg_admin *a, text *t)
 {
-	head(t, "neighbour_up", "gauge", "1 while the link to the neighbour is up, 0.5 while it starves of node key.");
+	head(t, "neighbour_up", "gauge", "1 when the last call to the neighbour was answered.");
 	for (size_t i = 0; i < qg_core_view_neighbours(a->p.core); i++) {
 		qg_neighbour_view v;
 		qg_core_view_neighbour(a->p.core, i, &v);
-		const bool up = v.linked ? strcmp(v.link, "up") == 0 : v.answered;
-		const bool starves = v.linked && strcmp(v.link, "starving") == 0;
-		say(t, "qkdgate_neighbour_up{neighbour=\"%s\"} %g\n", v.cfg->id, up ? 1.0 : starves ? 0.5 : 0.0);
+		qg_err last = QG_OK;
+		uint64_t ago_ms = 0;
+		const bool up = a->p.ops->reached(a->p.ctx, v.cfg->id, &last, &ago_ms) && last == QG_OK;
+		say(t, "qkdgate_neighbour_up{neighbour=\"%s\"} %d\n", v.cfg->id, up);
 	}
 }
 

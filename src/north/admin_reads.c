@@ -160,6 +160,12 @@ neighbours_json(qg_admin *a)
 		json_t *j = json_pack("{s:s,s:s,s:b,s:o}", "kme", v.cfg->id, "url", v.cfg->url, "answered",
 				      v.answered, "streams", streams);
 		put(j, "link", text_or_null(v.link));
+		qg_err last = QG_OK;
+		uint64_t ago_ms = 0;
+		const bool called = a->p.ops->reached(a->p.ctx, v.cfg->id, &last, &ago_ms);
+		put(j, "reached", called ? json_boolean(last == QG_OK) : json_null());
+		put(j, "failure", called && last != QG_OK ? json_string(qg_err_text(last)) : json_null());
+		put(j, "called_s_ago", called ? json_integer((json_int_t)(ago_ms / 1000)) : json_null());
 		(void)json_array_append_new(list, j);
 	}
 	return list;

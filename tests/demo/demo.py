@@ -44,9 +44,12 @@ def url_name(node):
 
 def write_env(network):
     """build/demo/env: literal NAME=value lines for shells and scripts."""
-    lines = [f"CA={network.pki / 'ca.pem'}"]
+    lines = [f"CA={network.pki / 'ca.pem'}", f"ADMIN_CERT={network.pki / 'admin.pem'}",
+             f"ADMIN_KEY={network.pki / 'admin.key'}"]
     for node in network.topology.nodes:
         lines.append(f"{url_name(node)}={network.url(node.name)}")
+        lines.append(f"{url_name(node).removesuffix('_URL')}_ADMIN_URL={network.admin_url(node.name)}")
+        lines.append(f"{url_name(node).removesuffix('_URL')}_ADMIN_SOCKET={network.admin_socket(node.name)}")
         for sae in node.saes:
             for kind, suffix in (("CERT", "pem"), ("KEY", "key")):
                 lines.append(f"{sae.name.upper()}_{kind}={network.pki / f'{sae.name}.{suffix}'}")
@@ -155,7 +158,7 @@ def up():
     if stopped := down():
         print(f"Stopped {', '.join(stopped)}.")
     keep_pki_only()
-    network = Network(TOPOLOGIES[name](), FOLDER, first_port=FIRST_PORT)
+    network = Network(TOPOLOGIES[name](), FOLDER, first_port=FIRST_PORT, admin=True)
     network.prepare()
     network.save()
     write_env(network)

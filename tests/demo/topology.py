@@ -311,10 +311,19 @@ def _links(topology):
             for link in topology.links]
 
 
+def _admin(node, address):
+    return {"socket": f"{node.name}/admin.sock",
+            "listener": {"listen": address(f"{node.name}/admin"), **_tls(node.name, crl="pki/crl.pem")},
+            "admins": [{"name": "admin", "certificate": {"uri": "urn:qkdgate:admin"}},
+                       {"name": "viewer", "certificate": {"uri": "urn:qkdgate:admin-viewer"}, "read_only": True}],
+            "scrape": {"listen": address(f"{node.name}/scrape")}}
+
+
 def node_config(topology, node, endpoints):
     """The configuration of one gateway as nested dicts and lists, paths relative to its folder.
 
-    `endpoints` maps a process or listener name to (host, port): NODE/sae, NODE/kms, SIM.
+    `endpoints` maps a process or listener name to (host, port): NODE/sae, NODE/kms, SIM, and
+    NODE/admin and NODE/scrape where the gateway has an admin interface.
     """
     def address(name):
         host, port = endpoints[name]
@@ -339,6 +348,8 @@ def node_config(topology, node, endpoints):
         "policy": _policy(topology),
         "pool": {"ready_chunks": topology.ready_chunks, "inbound_chunks": 16 * topology.ready_chunks},
     }
+    if f"{node.name}/admin" in endpoints:
+        config["admin"] = _admin(node, address)
     if topology.relays:
         config["topology"] = {"links": _links(topology)}
         config["relay"] = {"penalty_s": 1}
