@@ -10,7 +10,7 @@ EXTRA  ?=
 Q      := $(if $(V),,@)
 PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
-PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml yaml-0.1
+PKGS   := libmicrohttpd gnutls jansson uuid sqlite3 libsodium libcurl libcyaml yaml-0.1 libseccomp
 
 # --- flags: what the compiler at hand does not know is left out --------------
 
@@ -39,9 +39,11 @@ LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
 LIB     := $(BUILD)/libqkdgate-core.a
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
-UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c))
+UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c)) \
+	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all programs unit e2e check models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e check fuzz fuzz-targets models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -84,7 +86,20 @@ $(foreach t,$(TOOLS),$(eval $(call tool,$(notdir $(t)))))
 $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD    $@")
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -o $@ $< $(filter %.o,$^) $(LIB) $(LDFLAGS) -lcmocka $(LDLIBS)
+
+$(BUILD)/unit/test_sandbox: $(BUILD)/obj/src/app/sandbox.o
+
+# The corpus of each fuzz target is replayed like a unit program.
+$(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c tests/fuzz/fuzz.h $(LIB)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -o $@ $(filter %.c,$^) $(LIB) $(LDFLAGS) $(LDLIBS)
+
+$(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(LIB)
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -fsanitize=fuzzer -o $@ $< $(LIB) $(LDFLAGS) $(LDLIBS)
 
 # These run the simulator as it is built.
 $(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
@@ -130,6 +145,18 @@ fanalyzer:
 	@tests/deps/install build
 	@$(MAKE) --no-print-directory CC=gcc BUILD=build/$@ OPT='-O1 -g' EXTRA='-fanalyzer \
 		-Wno-analyzer-malloc-leak -Wno-analyzer-null-dereference' all
+
+# `make fuzz FUZZ_SECONDS=600 FUZZ_TARGETS='fuzz_router fuzz_config'`
+FUZZ_SECONDS ?= 20
+FUZZ_TARGETS ?= $(notdir $(FUZZ))
+fuzz:
+	@tests/deps/install build fuzz
+	@$(MAKE) --no-print-directory CC=clang BUILD=build/$@ OPT='-O1 -g' \
+		EXTRA='-fsanitize=fuzzer-no-link,address,undefined $(SANITIZE)' fuzz-targets
+	@tests/fuzz/run build/$@ $(FUZZ_SECONDS) $(FUZZ_TARGETS:%=build/$@/targets/%)
+
+fuzz-targets: $(FUZZ)
+	@:
 
 # The protocols as models, each also broken on purpose.
 models:

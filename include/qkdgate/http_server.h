@@ -51,6 +51,15 @@ typedef struct qg_http_local {
 	pid_t pid;
 } qg_http_local;
 
+/* What the server answers by itself, for those who want to know more of it. */
+typedef struct qg_http_refused {
+	int status;         /* as in qg_http_error_body; also 401 */
+	const char *text;
+	const char *method;
+	const char *path;   /* without its query */
+	const void *peer;   /* NULL with 401 */
+} qg_http_refused;
+
 typedef struct qg_http_options {
 	qg_http_transport transport;
 	const char *address;            /* IP address to listen on; QG_HTTP_UNIX: the socket's path */
@@ -67,7 +76,7 @@ typedef struct qg_http_options {
 	const qg_http_route *routes;    /* table, outlives the server */
 	size_t n_routes;
 	qg_http_error_body *error_body;
-	const char *error_type;         /* Content-Type of error_body */
+	const char *error_type;         /* Content-Type of error_body and refuse */
 	void *ctx;                      /* for handlers and identify */
 	/* Maps a verified certificate to its owner, once per connection and again
 	 * after qg_http_server_identify_again or _reload_tls; what it returns is qg_http_peer of every
@@ -81,6 +90,9 @@ typedef struct qg_http_options {
 	void (*forget)(const void *peer, void *ctx);
 	/* An unknown or failing request, for the audit; may be NULL. */
 	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
+	/* In place of error_body and on_refused; NULL: those. Writes the body as
+	 * error_body does, also for 401. */
+	size_t (*refuse)(const qg_http_refused *r, char *buf, size_t room, void *ctx);
 } qg_http_options;
 
 /* Starts listening; a Unix socket is made, and removed at the stop. `why` gets a text that names what failed. QG_E_IO,

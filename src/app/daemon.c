@@ -2,13 +2,12 @@
 #include "daemon.h"
 #include "daemon_internal.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "qkdgate/audit.h"
@@ -20,6 +19,7 @@
 #include "qkdgate/seal.h"
 #include "qkdgate/source.h"
 #include "qkdgate/store.h"
+#include "sandbox.h"
 
 #define SOURCE_GRACE_MS 2000
 #define WHY_ROOM QG_DAEMON_WHY_ROOM
@@ -181,7 +181,10 @@ typedef struct daemon_step {
 	qg_err (*make)(daemon_parts *d);
 } daemon_step;
 
+static qg_err enter_sandbox(daemon_parts *d);
+
 static const daemon_step run_steps[] = {
+	{"sandbox", enter_sandbox}, /* before the first thread */
 	{"seal", make_sealer},
 	{"audit", make_audit},
 	{"store", make_store},
@@ -234,13 +237,25 @@ unmake_all(daemon_parts *d)
 
 /* --- running -------------------------------------------------------------------- */
 
-/* No key in a core file or for a debugger of another user. */
-static void
-protect_process(void)
+/* Sanitizers need calls of their own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define CAN_FILTER false
+#else
+#define CAN_FILTER true
+#endif
+
+static qg_err
+enter_sandbox(daemon_parts *d)
 {
-	struct rlimit none = {0, 0};
-	if (setrlimit(RLIMIT_CORE, &none) != 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
-		qg_log(QG_LOG_WARN, "daemon", "event=core_dumps_not_disabled");
+	if (!d->cfg->sandbox)
+		qg_log(QG_LOG_WARN, "daemon", "event=sandbox_off");
+	errno = 0;
+	qg_err err = qg_sandbox_enter(d->cfg->sandbox && CAN_FILTER);
+	if (err != QG_OK)
+		snprintf(d->why, sizeof d->why,
+			 "the system does not let this process give up what it does not need (%s); see process.sandbox",
+			 errno != 0 ? strerror(errno) : qg_err_text(err));
+	return err;
 }
 
 static void
@@ -255,7 +270,6 @@ qg_daemon_run(const char *file, const qg_config *cfg)
 {
 	daemon_parts d = {.cfg = cfg, .file = file};
 	sigset_t signals;
-	protect_process();
 	qg_daemon_block_signals(cfg, &signals);
 	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
 	if (err == QG_OK) {

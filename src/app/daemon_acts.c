@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "daemon_internal.h"
 #include "qkdgate/clock.h"
@@ -186,7 +185,6 @@ act_zeroize(void *ctx, const char *who, char *why, size_t why_room)
 	qg_secret_wipe_all();
 	qg_log(QG_LOG_ERROR, "daemon", "event=zeroized who=%s left=\"%s\"", qg_log_safe(who), why);
 	atomic_store(&d->zeroized, true);
-	(void)kill(getpid(), SIGALRM); /* wakes the main thread */
 	return err;
 }
 

@@ -16,7 +16,7 @@
 #include "qkdgate/log.h"
 #include "qkdgate/zeroize.h"
 
-#define TICK_MS 200      /* how soon the tamper switch is seen */
+#define TICK_MS 200      /* how soon acts and the tamper switch are seen */
 #define LAST_WORDS_MS 500 /* for the audit log and the answer to who zeroized */
 #define STUCK_MS 30000
 
@@ -31,7 +31,6 @@ qg_daemon_block_signals(const qg_config *cfg, sigset_t *out)
 	sigaddset(out, SIGTERM);
 	sigaddset(out, SIGINT);
 	sigaddset(out, SIGHUP);
-	sigaddset(out, SIGALRM); /* an act wants to be seen */
 	if (zeroize != 0)
 		sigaddset(out, zeroize);
 	pthread_sigmask(SIG_BLOCK, out, NULL);

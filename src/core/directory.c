@@ -48,6 +48,7 @@ struct qg_directory {
 	const qg_config *cfg;             /* of the start */
 	_Atomic(view *) view;             /* of now */
 	table neighbours;                 /* by certificate */
+	table peers;                      /* by the certificate of their calls */
 	qg_learned *learned;
 	pthread_mutex_t lock;             /* held by who puts in another view */
 };
@@ -204,6 +205,17 @@ add_neighbours(qg_directory *d)
 }
 
 static qg_err
+add_peers(qg_directory *d)
+{
+	const qg_config *const cfg = d->cfg;
+	if (table_init(&d->peers, cfg->n_peers) != QG_OK)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < cfg->n_peers; i++)
+		add_match(&d->peers, &cfg->peers[i].client, &cfg->peers[i]);
+	return QG_OK;
+}
+
+static qg_err
 add_places(view *d)
 {
 	const qg_config *const cfg = d->cfg;
@@ -258,7 +270,8 @@ qg_directory_new(const qg_config *cfg, qg_directory **out)
 		return QG_E_NOMEM;
 	d->cfg = cfg;
 	pthread_mutex_init(&d->lock, NULL);
-	if (add_neighbours(d) != QG_OK || qg_learned_new(cfg, &d->learned) != QG_OK || view_new(cfg, &v) != QG_OK) {
+	if (add_neighbours(d) != QG_OK || add_peers(d) != QG_OK || qg_learned_new(cfg, &d->learned) != QG_OK ||
+	    view_new(cfg, &v) != QG_OK) {
 		qg_directory_free(&d);
 		return QG_E_NOMEM;
 	}
@@ -278,6 +291,7 @@ qg_directory_free(qg_directory **d)
 		v = older;
 	}
 	free((*d)->neighbours.entries);
+	free((*d)->peers.entries);
 	qg_learned_free(&(*d)->learned);
 	pthread_mutex_destroy(&(*d)->lock);
 	free(*d);
@@ -338,6 +352,12 @@ const qg_config_neighbour *
 qg_directory_neighbour(const qg_directory *d, const qg_tls_identity *id)
 {
 	return find_identity(&d->neighbours, id, "neighbour");
+}
+
+const qg_config_peer *
+qg_directory_peer(const qg_directory *d, const qg_tls_identity *id)
+{
+	return find_identity(&d->peers, id, "peer");
 }
 
 const qg_config_sae *

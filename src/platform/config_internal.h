@@ -111,6 +111,7 @@ typedef enum cfg_type {
 	CFG_LISTEN,      /* ADDRESS:PORT, the port at `also` */
 	CFG_ENDPOINT,    /* HOST:PORT, the port at `also` */
 	CFG_URL,         /* https://HOST:PORT */
+	CFG_HTTPS,       /* https://HOST[:PORT][/PATH] */
 	CFG_UUID,
 	CFG_FINGERPRINT,
 	CFG_TYPES
@@ -127,7 +128,7 @@ typedef struct cfg_option {
 	bool required;
 	bool one_of;         /* section: exactly one of its options is given */
 	bool live;           /* a reload puts it in force; with a section or list: all of it */
-	bool marked;         /* section: absent without defaults; a bool at `also` tells */
+	bool marked;         /* absent without defaults; a bool at `also` tells that it is there */
 	size_t offset;       /* in the struct of the table */
 	size_t also;         /* list: its count; endpoints: the port */
 	size_t size;         /* of the member, of an entry of a list */
@@ -172,6 +173,9 @@ void qg_cfg_unique_matches(cfg_rules *r, const cfg_node *list);
 
 /* What makes an admin interface one that is safe (config_rules_admin.c). */
 void qg_cfg_rule_admin(cfg_rules *r);
+
+/* What other networks ask of peers, listener and streams (config_rules_peers.c). */
+void qg_cfg_rule_peers(cfg_rules *r);
 
 /* What relaying asks of streams and topology (config_rules_relay.c). */
 void qg_cfg_rule_relay(cfg_rules *r);

@@ -144,7 +144,7 @@ static const cfg_node *
 find_hop(const cfg_node *route, const char *name, const cfg_node *before)
 {
 	for (const cfg_node *n = via_of(route); n != NULL && n != before; n = n->next)
-		if (strcmp(n->text, name) == 0)
+		if (!n->bad && strcmp(n->text, name) == 0)
 			return n;
 	return NULL;
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GET_KEY: a window of requests at a time. Chunks are reported in the order of
  * their index; one that comes while an earlier one is missing is kept, because
- * not every key manager gives it twice. */
+ * not every key manager gives it twice. An answer counts when the one behind it
+ * is one, too: of an answer that is cut short the missing bytes would be the
+ * first of the next, and so might stand for key. */
 #include "south_internal.h"
 
 #include <string.h>
@@ -24,6 +26,8 @@ typedef struct window {
 	bool is_void;   /* the intake takes no more of this order */
 	size_t asked;
 	uint32_t index[QG_SOUTH_WINDOW];
+	bool doubtful;  /* the last key taken: nothing was read behind it yet */
+	uint32_t last;
 	bool resized;   /* more metadata was offered already */
 	bool failed;    /* by a status; the first one counts */
 	uint32_t failed_index, status, needed;
@@ -49,6 +53,13 @@ static uint8_t *
 early_at(qg_source *s, uint32_t index)
 {
 	return s->early->data + (size_t)(index % QG_SOUTH_WINDOW) * s->chunk_size;
+}
+
+static void
+early_drop(qg_source *s, uint32_t index)
+{
+	qg_wipe(early_at(s, index), s->chunk_size);
+	s->early_has[index % QG_SOUTH_WINDOW] = false;
 }
 
 static qg_err
@@ -82,15 +93,15 @@ report(qg_source *s, window *w, uint32_t index, const uint8_t *key)
 	return err;
 }
 
+/* Reports what is there, in its turn, up to the index `end`. */
 static void
-report_early(qg_source *s, window *w)
+report_early(qg_source *s, window *w, uint32_t end)
 {
-	while (!w->is_void && w->next != w->end && early_have(s, w->next)) {
+	while (!w->is_void && w->next != end && early_have(s, w->next)) {
 		uint32_t index = w->next;
 		if (report(s, w, index, early_at(s, index)) == QG_E_FULL)
 			return; /* stays for the next order */
-		qg_wipe(early_at(s, index), s->chunk_size);
-		s->early_has[index % QG_SOUTH_WINDOW] = false;
+		early_drop(s, index);
 	}
 }
 
@@ -166,22 +177,22 @@ take(qg_source *s, window *w, uint32_t index)
 	qg_err err = qg_session_answer(s, QG_ETSI004_GET_KEY, &a);
 	if (err != QG_OK)
 		return err;
-	if (a.status != QG_ETSI004_SUCCESS) {
-		failed_by_status(w, index, &a);
-		return QG_OK;
-	}
-	if (a.key_len != s->chunk_size) {
+	if (a.status == QG_ETSI004_SUCCESS && a.key_len != s->chunk_size) {
 		s->fault = "key_size";
 		return QG_E_PROTO;
 	}
-	if (a.index == index && (w->is_void || index != w->next))
+	report_early(s, w, index);
+	w->doubtful = false;
+	if (a.status != QG_ETSI004_SUCCESS) {
+		failed_by_status(w, index, &a);
+	} else if (a.index == index) {
+		w->doubtful = true;
+		w->last = index;
 		return early_put(s, index, a.key);
-	if (w->is_void)
-		return QG_OK; /* core has judged one index that was not asked for */
-	/* Another index is reported as it is: core decides. */
-	if (report(s, w, a.index, a.key) == QG_E_FULL && a.index == index)
-		return early_put(s, index, a.key);
-	report_early(s, w);
+	} else if (!w->is_void) {
+		/* Reported as it is, and core decides; of one such index alone. */
+		(void)report(s, w, a.index, a.key); /* void from here on, whatever core made of it */
+	}
 	return QG_OK;
 }
 
@@ -198,6 +209,9 @@ broken(qg_source *s, window *w, uint32_t index, qg_err err)
 		qg_log(QG_LOG_INFO, "source", "event=pipelining_off stream=%s for_chunks=%u",
 		       qg_log_safe(s->cfg->name), s->singles_due);
 	}
+	if (err == QG_E_PROTO && w->doubtful)
+		early_drop(s, w->last); /* asked for again, alone */
+	report_early(s, w, w->end);
 	qg_session_drop(s);
 	err = qg_order_failed(s, "get_failed", err, 0);
 	/* A fault that shows with one request in flight too is the server's. */
@@ -248,7 +262,7 @@ static verdict
 run(qg_source *s, window *w, uint32_t n)
 {
 	s->fault = NULL;
-	w->failed = false;
+	w->failed = w->doubtful = false;
 	uint32_t index = w->next;
 	qg_err err = ask(s, w, n);
 	for (size_t i = 0; err == QG_OK && i < w->asked; i++) {
@@ -257,6 +271,7 @@ run(qg_source *s, window *w, uint32_t n)
 	}
 	if (err != QG_OK)
 		return broken(s, w, index, err);
+	report_early(s, w, w->end);
 	if (w->asked == 1 && s->singles_due > 0)
 		s->singles_due--;
 	if (!s->profile->persistent)
@@ -289,7 +304,7 @@ qg_order_get(qg_source *s, const qg_intake_order *o)
 		qg_session_nap(s, NAP_MS);
 	}
 	while (w.next != w.end && !w.is_void && qg_order_may(s, NAP_MS)) {
-		report_early(s, &w);
+		report_early(s, &w, w.end);
 		uint32_t left = w.end - w.next;
 		if (left == 0 || w.is_void)
 			return;

@@ -13,13 +13,13 @@
 #include <cmocka.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <time.h>
 
 #include "pki.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/http_server.h"
 #include "qkdgate/secret.h"
 #include "qkdgate/tls.h"
+#include "seed.h"
 
 #define TIMEOUT_MS 5000u
 
@@ -313,9 +313,7 @@ static inline int
 setup(void **state)
 {
 	(void)state;
-	unsigned seed = (unsigned)time(NULL);
-	print_message("seed %u\n", seed);
-	srand(seed);
+	srand(test_seed());
 	return qg_secret_init() == QG_OK ? pki_make() : -1;
 }
 

@@ -3,6 +3,7 @@
 #define TESTS_UNIT_KMS_MSG_CHECK_H
 
 #include "kms_msg_sample.h"
+#include "seed.h"
 
 /* What every message between neighbours must stand. */
 
@@ -275,17 +276,11 @@ static void
 test_mutated(void **state)
 {
 	static const char spice[] = "{}[]\",:\\0123456789-+.eE tfnu\x00\x7f\xff/";
-	const char *given = getenv("QG_TEST_SEED");
 	static uint8_t before[sizeof got];
-	uint32_t seed;
 	uint64_t x;
 
 	(void)state;
-	qg_random(&seed, sizeof seed);
-	if (given)
-		seed = (uint32_t)strtoul(given, NULL, 0);
-	print_message("QG_TEST_SEED=%u\n", seed);
-	x = (uint64_t)seed << 8 | 1;
+	x = (uint64_t)test_seed() << 8 | 1;
 	for (size_t i = 0; i < 40000; i++) {
 		const sample *s = &samples[i % n_samples];
 		char text[2048], out[QG_KMS_MSG_MAX];

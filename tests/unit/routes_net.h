@@ -13,9 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../../src/core/routes_internal.h"
+#include "seed.h"
 
 #define NODES_MAX 400
 #define LINKS_MAX 4000
@@ -49,9 +49,7 @@ rnd(unsigned below)
 static void
 seeded(void)
 {
-	const char *given = getenv("QG_TEST_SEED");
-	random_state = given != NULL ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-	print_message("seed %llu (QG_TEST_SEED)\n", (unsigned long long)random_state);
+	random_state = test_seed();
 }
 
 /* Names whose order has nothing to do with their numbers. */

@@ -37,7 +37,7 @@
 #define SLOW 1
 #endif
 
-#define READY_MS (10000u * SLOW)
+#define READY_MS (60000u * SLOW)
 
 typedef struct sim_child {
 	pid_t pid;
@@ -174,6 +174,14 @@ sim_pair_stop(sim_pair *p)
 {
 	sim_child_end(&p->end[0], SIGTERM);
 	sim_child_end(&p->end[1], SIGTERM);
+}
+
+/* Of a case that failed. */
+static MAYBE_UNUSED void
+sim_pair_kill(sim_pair *p)
+{
+	sim_child_end(&p->end[0], SIGKILL);
+	sim_child_end(&p->end[1], SIGKILL);
 }
 
 /* --- a client ------------------------------------------------------------------- */

@@ -183,7 +183,7 @@ typedef enum act {
 	ANSWER,
 	ANSWER_RAW,  /* f->raw instead */
 	DROP,        /* closes without an answer */
-	HEADER_ONLY, /* the first 8 bytes, then nothing */
+	HEADER_ONLY, /* the first 8 bytes, then nothing, whatever else was received with it */
 	FORGET       /* what else was received with it is lost */
 } act;
 
@@ -194,6 +194,7 @@ struct fake {
 	int listener;
 	unsigned port;
 	pthread_t thread;
+	bool running;
 	const qg_etsi004_profile *profile;
 	behave_fn *behave;
 	unsigned slow_ms;
@@ -285,7 +286,7 @@ fake_serve(fake *f, qg_conn *c)
 			if (burst > atomic_load(&f->burst))
 				atomic_store(&f->burst, burst);
 			bool on = fake_answer(f, c, in + at, total, &did);
-			at = did == FORGET ? len : at + total;
+			at = did == FORGET || did == HEADER_ONLY ? len : at + total;
 			if (!on)
 				return;
 		}
@@ -328,11 +329,15 @@ fake_start(fake *f, const qg_etsi004_profile *profile, behave_fn *behave)
 	assert_int_equal(getsockname(f->listener, (struct sockaddr *)&a, &len), 0);
 	f->port = ntohs(a.sin_port);
 	assert_int_equal(pthread_create(&f->thread, NULL, fake_main, f), 0);
+	f->running = true;
 }
 
 static void
 fake_stop(fake *f)
 {
+	if (!f->running)
+		return;
+	f->running = false;
 	atomic_store(&f->stop, true);
 	pthread_join(f->thread, NULL);
 	close(f->listener);

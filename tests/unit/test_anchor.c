@@ -369,5 +369,6 @@ main(void)
 		CASE(failed_write_is_told_and_can_be_tried_again),
 		CASE(write_is_cheap),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("anchor", tests, init, fini);
 }

@@ -712,6 +712,7 @@ main(void)
 		return 1;
 	snprintf(path, sizeof path, "%s/audit.log", folder);
 	snprintf(spare_path, sizeof spare_path, "%s/spare.log", folder);
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	int failed = cmocka_run_group_tests_name("audit", tests, NULL, NULL);
 	(void)fresh(NULL);
 	rmdir(folder);

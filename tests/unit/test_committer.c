@@ -651,5 +651,6 @@ main(void)
 		CASE(many_threads_lose_no_job),
 		CASE(idle_committer_adds_no_wait),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("committer", tests, init, NULL);
 }

@@ -354,5 +354,6 @@ main(void)
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

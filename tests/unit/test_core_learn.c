@@ -158,5 +158,6 @@ int main(void)
 	};
 	if (pair_init() != 0)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

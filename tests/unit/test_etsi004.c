@@ -16,6 +16,7 @@
 /* Captures of both dialects, as written by the software that speaks them. Keys
  * and KSIDs are throw-away values of the capture. */
 #include "etsi004_captures.h"
+#include "seed.h"
 
 #define A (&qg_etsi004_bin_a)
 #define B (&qg_etsi004_bin_b)
@@ -532,10 +533,7 @@ mutations(void **state)
 {
 	(void)state;
 	static frame f, m;
-	const char *given = getenv("QG_TEST_SEED");
-	unsigned seed = given != NULL ? (unsigned)strtoul(given, NULL, 0) : (unsigned)qg_clock_elapsed_ms();
-	unsigned x = seed;
-	printf("seed %u\n", seed);
+	unsigned x = test_seed();
 	size_t accepted = 0;
 	for (size_t round = 0; round < 20000; round++) {
 		size_t i = round % COUNT(captures);
@@ -582,5 +580,6 @@ main(void)
 		cmocka_unit_test(unknown_services),
 		cmocka_unit_test(mutations),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -746,6 +746,7 @@ main(void)
 #undef T
 	if (qg_secret_init() != QG_OK || curl_global_init(CURL_GLOBAL_ALL) != CURLE_OK)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	const int failed = cmocka_run_group_tests(tests, group_setup, group_teardown);
 	curl_global_cleanup();
 	return failed;

@@ -630,5 +630,6 @@ main(void)
 		BOTH(stop_ends_all),
 		BOTH(sends_from_done_while_stopping),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -401,5 +401,6 @@ main(void)
 		SERVED(start_says_what_is_wrong),
 		cmocka_unit_test(restarts_on_its_port),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -263,6 +263,15 @@ a_bad_reload_changes_nothing(void **state)
 /* --- time ------------------------------------------------------------------------ */
 
 static atomic_llong wall_s;
+static atomic_ullong ahead_ms;
+
+static uint64_t
+later_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + atomic_load(&ahead_ms);
+}
 
 static int64_t
 set_wall_ms(void)
@@ -276,7 +285,7 @@ static void
 an_expired_certificate_is_refused_at_resumption(void **state)
 {
 	(void)state;
-	const qg_clock_ops ops = {.elapsed_ms = qg_clock_elapsed_ms, .wall_ms = set_wall_ms};
+	static const qg_clock_ops ops = {.elapsed_ms = later_ms, .wall_ms = set_wall_ms};
 	atomic_store(&wall_s, FEBRUARY_2024 - 30);
 	qg_clock_use(&ops);
 	start_without_crl();
@@ -306,16 +315,6 @@ an_expired_certificate_is_refused_at_resumption(void **state)
 
 /* --- tickets ---------------------------------------------------------------------- */
 
-static atomic_ullong ahead_ms;
-
-static uint64_t
-later_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + atomic_load(&ahead_ms);
-}
-
 static int64_t
 real_wall_ms(void)
 {
@@ -326,7 +325,7 @@ static void
 ticket_keys_are_replaced(void **state)
 {
 	(void)state;
-	const qg_clock_ops ops = {.elapsed_ms = later_ms, .wall_ms = real_wall_ms};
+	static const qg_clock_ops ops = {.elapsed_ms = later_ms, .wall_ms = real_wall_ms};
 	atomic_store(&ahead_ms, 0);
 	qg_clock_use(&ops);
 	start_without_crl();

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -409,5 +410,6 @@ main(void)
 		cmocka_unit_test(test_short_root),
 	};
 
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, load, unload);
 }

@@ -622,5 +622,6 @@ main(void)
 		cmocka_unit_test(test_counts_logged),
 	};
 
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, start, end);
 }

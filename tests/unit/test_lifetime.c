@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -169,5 +170,6 @@ main(void)
 		cmocka_unit_test_setup_teardown(damaged_checkpoints_do_not_wrap_round, setup, teardown),
 		cmocka_unit_test_setup_teardown(checkpoints_carry_on_over_restarts, setup, teardown),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("lifetime", tests, NULL, NULL);
 }

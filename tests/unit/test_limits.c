@@ -11,6 +11,7 @@
 
 #include "qkdgate/limits.h"
 #include "qkdgate/secret.h"
+#include "seed.h"
 
 #define NAMES_MAX 65536
 
@@ -228,9 +229,7 @@ window_agrees_with_a_list(void **state)
 	(void)state;
 	enum { N = 4000, MOST = 500, WINDOW_S = 16, SLOT_MS = 500 };
 	static struct { uint64_t at_ms, n; } added[N];
-	unsigned seed = (unsigned)time(NULL);
-	print_message("seed %u\n", seed);
-	srandom(seed);
+	srandom(test_seed());
 	qg_window *w;
 	uint32_t wait_s;
 	size_t have = 0;
@@ -341,5 +340,6 @@ main(void)
 		cmocka_unit_test(wait_that_was_told_suffices),
 		cmocka_unit_test(threads_together_get_no_more_than_one),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("limits", tests, init, NULL);
 }

@@ -433,5 +433,6 @@ main(void)
 	};
 	if (pair_init() != 0)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("link_state", tests, NULL, NULL);
 }

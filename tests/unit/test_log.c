@@ -243,5 +243,6 @@ main(void)
 		WITH_SINK(lines_of_threads_do_not_mix),
 	};
 	qg_clock_use(&fixed);
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("log", tests, NULL, NULL);
 }

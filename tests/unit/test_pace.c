@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <cmocka.h>
 
 #include "../../src/south/south_internal.h"
@@ -72,5 +73,6 @@ main(void)
 		cmocka_unit_test(rate_of_tokens),
 		cmocka_unit_test(reasons_are_said_now_and_then),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return qg_secret_init() == QG_OK ? cmocka_run_group_tests(tests, NULL, NULL) : 1;
 }

@@ -362,6 +362,7 @@ main(void)
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	int failed = cmocka_run_group_tests_name("secret", tests, NULL, NULL);
 	qg_secret_fini();
 	return failed;

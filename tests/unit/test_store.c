@@ -776,5 +776,6 @@ main(void)
 		CASE(changes_need_a_transaction),
 		CASE(load_ends_with_the_callbacks_error),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("store", tests, init, NULL);
 }

@@ -449,5 +449,6 @@ main(void)
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

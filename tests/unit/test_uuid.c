@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 #include <string.h>
@@ -131,5 +132,6 @@ main(void)
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("uuid", tests, NULL, NULL);
 }
