@@ -11,6 +11,7 @@
 #include "qkdgate/audit.h"
 #include "qkdgate/core.h"
 #include "qkdgate/directory.h"
+#include "qkdgate/etsi004_server.h"
 #include "qkdgate/etsi014.h"
 #include "qkdgate/kms.h"
 #include "qkdgate/seal.h"
@@ -37,7 +38,9 @@ typedef struct daemon_parts {
 	qg_core *core;
 	qg_source **source;
 	size_t n_sources;
+	qg_push_listener *push;
 	qg_etsi014 *etsi014;
+	qg_etsi004_server *etsi004;
 	qg_admin *admin;
 	atomic_bool draining;
 	_Atomic uint64_t drained_ms; /* elapsed time at which it ends; 0: not draining */

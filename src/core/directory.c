@@ -304,8 +304,8 @@ forget_old_views(view *newest, uint64_t now_ms)
 {
 	for (view *v = newest; v->older != NULL; v = v->older) {
 		view *old = v->older;
-		if (now_ms - old->replaced_ms < VIEW_KEPT_MS)
-			continue;
+		if (now_ms - old->replaced_ms < VIEW_KEPT_MS || old->cfg->app_listener.present)
+			continue; /* connections of key streams refer to it as long as they are open */
 		v->older = NULL; /* those behind it are older still */
 		while (old != NULL) {
 			view *older = old->older;

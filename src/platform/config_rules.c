@@ -371,6 +371,7 @@ rule_listeners(cfg_rules *r)
 		{"sae_listener", qg_cfg_find(r->root, "sae_listener")},
 		{"kms_listener", qg_cfg_find(r->root, "kms_listener")},
 		{"kxi_listener", qg_cfg_find(r->root, "kxi_listener")},
+		{"push_listener", qg_cfg_find(r->root, "push_listener")},
 		{"admin.listener", qg_cfg_find(admin, "listener")},
 		{"admin.scrape", qg_cfg_find(admin, "scrape")},
 	};
@@ -418,8 +419,8 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 {
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
-		qg_cfg_rule_relay, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners, rule_files,
-		qg_cfg_rule_admin,
+		qg_cfg_rule_relay, qg_cfg_rule_push, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners,
+		qg_cfg_rule_apps, rule_files, qg_cfg_rule_admin,
 	};
 	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)

@@ -386,6 +386,14 @@ const qg_store_ops qg_store_sqlite_ops = {
 	.load_epochs = qg_store_load_epochs,
 	.load_segments = qg_store_load_segments,
 	.load_transfers = qg_store_load_transfers,
+	.app_stream_put = qg_store_app_stream_put,
+	.app_stream_update = qg_store_app_stream_update,
+	.app_stream_delete = qg_store_app_stream_delete,
+	.app_block_put = qg_store_app_block_put,
+	.app_block_held = qg_store_app_block_held,
+	.app_block_delete = qg_store_app_block_delete,
+	.load_app_streams = qg_store_load_app_streams,
+	.load_app_blocks = qg_store_load_app_blocks,
 	.close = store_close,
 };
 
