@@ -13,6 +13,7 @@
 #include "qkdgate/directory.h"
 #include "qkdgate/etsi004_server.h"
 #include "qkdgate/etsi014.h"
+#include "qkdgate/etsi020.h"
 #include "qkdgate/kms.h"
 #include "qkdgate/seal.h"
 #include "qkdgate/source.h"
@@ -35,6 +36,7 @@ typedef struct daemon_parts {
 	bool fresh;
 	qg_directory *directory;
 	qg_kms *kms;
+	qg_etsi020 *etsi020; /* NULL without kxi_listener */
 	qg_core *core;
 	qg_source **source;
 	size_t n_sources;

@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <sodium.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +30,8 @@ typedef struct table {
 	unsigned char key[crypto_shorthash_KEYBYTES];
 } table;
 
+#define PEER_HOME_MAX 80
+
 /* What one configuration says of SAEs; does not change. */
 typedef struct view {
 	const qg_config *cfg;
@@ -44,13 +47,20 @@ typedef struct view {
 /* Requests that began under a view that was replaced are long over after it. */
 #define VIEW_KEPT_MS (10 * 60 * 1000)
 
+struct lasting_name {
+	struct lasting_name *next;
+	char text[];
+};
+
 struct qg_directory {
 	const qg_config *cfg;             /* of the start */
 	_Atomic(view *) view;             /* of now */
 	table neighbours;                 /* by certificate */
 	table peers;                      /* by the certificate of their calls */
+	char (*peer_home)[PEER_HOME_MAX]; /* of each peer of the configuration */
 	qg_learned *learned;
-	pthread_mutex_t lock;             /* held by who puts in another view */
+	pthread_mutex_t lock;             /* for another view, and for: */
+	struct lasting_name *names;       /* of KMEs that are neither this one nor neighbours */
 };
 
 static const view *
@@ -261,6 +271,21 @@ view_new(const qg_config *cfg, view **out)
 	return QG_OK;
 }
 
+static qg_err
+name_peers(qg_directory *d)
+{
+	d->peer_home = calloc(d->cfg->n_peers + 1, sizeof *d->peer_home);
+	if (d->peer_home == NULL)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < d->cfg->n_peers; i++) {
+		const int n =
+			snprintf(d->peer_home[i], PEER_HOME_MAX, QG_PEER_PREFIX "%s", d->cfg->peers[i].id);
+		if (n < 0 || n >= PEER_HOME_MAX)
+			return QG_E_NOMEM;
+	}
+	return QG_OK;
+}
+
 qg_err
 qg_directory_new(const qg_config *cfg, qg_directory **out)
 {
@@ -270,8 +295,8 @@ qg_directory_new(const qg_config *cfg, qg_directory **out)
 		return QG_E_NOMEM;
 	d->cfg = cfg;
 	pthread_mutex_init(&d->lock, NULL);
-	if (add_neighbours(d) != QG_OK || add_peers(d) != QG_OK || qg_learned_new(cfg, &d->learned) != QG_OK ||
-	    view_new(cfg, &v) != QG_OK) {
+	if (add_neighbours(d) != QG_OK || add_peers(d) != QG_OK || name_peers(d) != QG_OK ||
+	    qg_learned_new(cfg, &d->learned) != QG_OK || view_new(cfg, &v) != QG_OK) {
 		qg_directory_free(&d);
 		return QG_E_NOMEM;
 	}
@@ -292,6 +317,12 @@ qg_directory_free(qg_directory **d)
 	}
 	free((*d)->neighbours.entries);
 	free((*d)->peers.entries);
+	free((*d)->peer_home);
+	while ((*d)->names != NULL) {
+		struct lasting_name *next = (*d)->names->next;
+		free((*d)->names);
+		(*d)->names = next;
+	}
 	qg_learned_free(&(*d)->learned);
 	pthread_mutex_destroy(&(*d)->lock);
 	free(*d);
@@ -366,6 +397,24 @@ qg_directory_local(const qg_directory *d, const char *sae_id)
 	return table_get(&view_of(d)->saes, sae_id);
 }
 
+/* Few: KMEs that the directory names and that are no neighbours. */
+static const char *
+keep_name(qg_directory *d, const char *kme)
+{
+	const size_t len = strlen(kme) + 1;
+	pthread_mutex_lock(&d->lock);
+	struct lasting_name *n = d->names;
+	while (n != NULL && strcmp(n->text, kme) != 0)
+		n = n->next;
+	if (n == NULL && (n = malloc(sizeof *n + len)) != NULL) {
+		memcpy(n->text, kme, len);
+		n->next = d->names;
+		d->names = n;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return n != NULL ? n->text : NULL;
+}
+
 /* Names that live as long as the directory: those of KMEs that matter here are
  * this gateway and its neighbours. */
 static const char *
@@ -376,7 +425,28 @@ lasting(const qg_directory *d, const char *kme)
 	for (size_t i = 0; i < d->cfg->n_neighbours; i++)
 		if (strcmp(kme, d->cfg->neighbours[i].id) == 0)
 			return d->cfg->neighbours[i].id;
-	return kme; /* no stream leads there: it is only shown */
+	return keep_name((qg_directory *)(uintptr_t)d, kme); /* that it keeps a name is not seen */
+}
+
+static const qg_config_place *
+place_of(const view *d, const char *sae_id)
+{
+	const qg_config_place *const exact = table_get(&d->places, sae_id);
+	for (size_t i = 0; exact == NULL && i < d->n_patterns; i++)
+		if (qg_pattern_matches(d->patterns[i]->sae, sae_id))
+			return d->patterns[i];
+	return exact;
+}
+
+/* Of the peer that it is behind; NULL: none. */
+static const char *
+peer_home_of(const qg_directory *d, const char *sae_id)
+{
+	for (size_t i = 0; i < d->cfg->n_peers; i++)
+		for (size_t j = 0; j < d->cfg->peers[i].n_saes; j++)
+			if (qg_pattern_matches(d->cfg->peers[i].saes[j], sae_id))
+				return d->peer_home[i];
+	return NULL;
 }
 
 const char *
@@ -385,12 +455,26 @@ qg_directory_configured(const qg_directory *d, const char *sae_id)
 	const view *v = view_of(d);
 	if (table_get(&v->saes, sae_id) != NULL)
 		return d->cfg->kme_id;
-	const qg_config_place *const exact = table_get(&v->places, sae_id);
-	if (exact != NULL)
-		return lasting(d, exact->kme);
-	for (size_t i = 0; i < v->n_patterns; i++)
-		if (qg_pattern_matches(v->patterns[i]->sae, sae_id))
-			return lasting(d, v->patterns[i]->kme);
+	const qg_config_place *const place = place_of(v, sae_id);
+	return place != NULL ? lasting(d, place->kme) : peer_home_of(d, sae_id);
+}
+
+bool
+qg_directory_foreign(const qg_directory *d, const char *sae_id)
+{
+	const view *v = view_of(d);
+	if (table_get(&v->saes, sae_id) != NULL)
+		return false;
+	const qg_config_place *const place = place_of(v, sae_id);
+	return place != NULL ? place->border : peer_home_of(d, sae_id) != NULL;
+}
+
+const char *
+qg_directory_peer_home(const qg_directory *d, const char *peer_id)
+{
+	for (size_t i = 0; i < d->cfg->n_peers; i++)
+		if (strcmp(d->cfg->peers[i].id, peer_id) == 0)
+			return d->peer_home[i];
 	return NULL;
 }
 
