@@ -213,6 +213,8 @@ make_admin(daemon_parts *d)
 				.ctx = d,
 				.listener = {{"sae", qg_etsi014_http(d->etsi014)}, {"kms", qg_kms_http(d->kms)}},
 				.n_listeners = 2};
+	if (d->etsi020 != NULL)
+		parts.listener[parts.n_listeners++] = (qg_admin_listener){"kxi", qg_etsi020_http(d->etsi020)};
 	return qg_admin_start(&parts, &d->admin, d->why, sizeof d->why);
 }
 

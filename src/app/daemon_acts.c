@@ -78,6 +78,12 @@ reload_tls(daemon_parts *d, const qg_config *cfg, char *why, size_t why_room)
 	if (err == QG_OK)
 		err = qg_kms_reload_tls(d->kms, &cfg->kms.tls, why, why_room);
 	if (err == QG_OK)
+		err = qg_etsi020_reload_tls(d->etsi020, &cfg->kxi.tls, why, why_room);
+	if (err == QG_OK)
+		err = qg_etsi004_server_reload_tls(d->etsi004, &cfg->app_listener.at.tls, why, why_room);
+	if (err == QG_OK)
+		err = qg_push_reload_tls(d->push, &cfg->push.tls, why, why_room);
+	if (err == QG_OK)
 		err = qg_admin_reload_tls(d->admin, &cfg->admin.listener.tls, why, why_room);
 	return err;
 }

@@ -418,8 +418,10 @@ keep_name(qg_directory *d, const char *kme)
 /* Names that live as long as the directory: those of KMEs that matter here are
  * this gateway and its neighbours. */
 static const char *
-lasting(const qg_directory *d, const char *kme)
+lasting(const qg_directory *d, const view *v, const char *kme)
 {
+	if (v->owned == NULL)
+		return kme; /* of the configuration of the start, which stays */
 	if (strcmp(kme, d->cfg->kme_id) == 0)
 		return d->cfg->kme_id;
 	for (size_t i = 0; i < d->cfg->n_neighbours; i++)
@@ -456,7 +458,7 @@ qg_directory_configured(const qg_directory *d, const char *sae_id)
 	if (table_get(&v->saes, sae_id) != NULL)
 		return d->cfg->kme_id;
 	const qg_config_place *const place = place_of(v, sae_id);
-	return place != NULL ? lasting(d, place->kme) : peer_home_of(d, sae_id);
+	return place != NULL ? lasting(d, v, place->kme) : peer_home_of(d, sae_id);
 }
 
 bool

@@ -315,6 +315,8 @@ say_certificates(qg_admin *a, text *t)
 		const qg_tls_files *files;
 	} all[] = {
 		{"sae_listener", &cfg->sae.tls}, {"kms_listener", &cfg->kms.tls}, {"kms_client", &cfg->kms_client},
+		{"kxi_listener", cfg->kxi.address != NULL ? &cfg->kxi.tls : NULL},
+		{"app_listener", cfg->app_listener.present ? &cfg->app_listener.at.tls : NULL},
 		{"admin_listener", cfg->admin.has_listener ? &cfg->admin.listener.tls : NULL},
 	};
 	head(t, "certificate_expiry_seconds", "gauge",

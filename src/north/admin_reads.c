@@ -327,6 +327,12 @@ qg_admin_on_certificates(qg_http_request *http, void *admin)
 	add_files(&l, "sae_listener", &cfg->sae.tls);
 	add_files(&l, "kms_listener", &cfg->kms.tls);
 	add_files(&l, "kms_client", &cfg->kms_client);
+	if (cfg->kxi.address != NULL)
+		add_files(&l, "kxi_listener", &cfg->kxi.tls);
+	if (cfg->app_listener.present)
+		add_files(&l, "app_listener", &cfg->app_listener.at.tls);
+	if (cfg->push.address != NULL)
+		add_files(&l, "push_listener", &cfg->push.tls);
 	if (cfg->admin.has_listener)
 		add_files(&l, "admin.listener", &cfg->admin.listener.tls);
 	for (size_t i = 0; i < cfg->n_streams; i++)

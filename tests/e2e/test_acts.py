@@ -146,7 +146,7 @@ def presented(net, listener):
 
 
 def test_a_reload_brings_new_certificates_to_every_listener(net):
-    listeners = ("kme-a/sae", "kme-a/kms", "kme-a/admin")
+    listeners = ("kme-a/sae", "kme-a/kms", "kme-a/admin", "kme-a/app")
     before = [presented(net, x) for x in listeners]
     (net.pki / "kme-a.pem").unlink()
     make_pki(net.pki)

@@ -120,6 +120,21 @@ def test_metrics_are_prometheus_text(net):
             assert seen[name.replace("_bucket", "_count"), None if of == "{}" else of] == value
 
 
+def test_the_page_on_monitoring_knows_every_metric(net):
+    """Its table is what a gateway says, type by type, and its alarms ask for nothing else."""
+    text = local(net).request("GET", "/metrics").body.decode()
+    said = dict(line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE "))
+    page = (PROJECT / "docs/monitoring.md").read_text()
+    listed = {f"qkdgate_{name}": kind for name, kind in re.findall(r"^\| `(\w+)` \| (gauge|counter|histogram) \|", page, re.M)}
+    assert listed == said
+    labels = set(re.findall(r'[{,](\w+)="', text))
+    for line in page.splitlines():
+        if "expr: " in line:
+            for name in re.findall(r"qkdgate_\w+", line):
+                assert re.sub(r"_(bucket|sum|count)$", "", name) in said or name in said, line
+            assert set(re.findall(r"[{,](\w+)=", line)) <= labels | {"job"}, line
+
+
 # --- who may ----------------------------------------------------------------------------------------------
 
 def test_the_socket_is_for_its_user_alone(net):
