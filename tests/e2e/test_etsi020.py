@@ -383,6 +383,17 @@ def test_who_may_be_named(net1, client, border):
         not_there(client, "alice", "sae-zoe", key["key_id"])
 
 
+def test_rule_14_an_id_of_this_gateways_own_is_refused(net1, client, border):
+    """Such an ID belongs to chunks of a stream, and must never stand for another key."""
+    ((key_id, value),) = client("alice").enc("sae-bob").keys()
+    forged = {**new_key(), "key_id": key_id}
+    answer = net1.give([new_key(), forged], "sae-zoe", ["sae-bob"])
+    assert answer.problem() == (400, "key-routing-error", {"invalid_routing"})
+    border.wait_audit("refused", key_id, caller="kxi:net1")
+    not_there(client, "bob", "sae-zoe", key_id)
+    assert client("bob").dec("sae-alice", key_id).keys() == [(key_id, value)]
+
+
 def test_foreign_callbacks(net1, net2, client, border):
     for url in (net2.callback, net1.callback + "/", net1.callback.upper().replace("HTTPS", "https"),
                 "https://169.254.169.254/latest/meta-data"):
