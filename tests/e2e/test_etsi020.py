@@ -155,10 +155,12 @@ def test_tls_1_3_and_a_certificate_are_needed(border, pki):
         return answer.status, answer.version, answer.read()
 
     assert handshake(ssl.TLSVersion.TLSv1_3, "kme-net1")[:2] == (200, 11)
-    with pytest.raises((ssl.SSLError, OSError)):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
         handshake(ssl.TLSVersion.TLSv1_2, "kme-net1")
-    with pytest.raises((ssl.SSLError, OSError, http.client.HTTPException)):
-        handshake(ssl.TLSVersion.TLSv1_3, None)
+    for wrong in (None, "kme-b-foreign", "expired"):  # none, of another authority, out of date
+        assert wrong is None or (pki / f"{wrong}.pem").exists()
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+            handshake(ssl.TLSVersion.TLSv1_3, wrong)
 
 
 def test_a_certificate_that_names_no_peer_is_401_everywhere(border, pki):
