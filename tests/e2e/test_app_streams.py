@@ -81,3 +81,20 @@ def test_case_1_undefined_ksid(network, dialect):
         told = json.loads(last.metadata)
         assert told["hops"] == 0 and 0 <= told["age"] < 2 ** 32
     assert alice.close(ksid) == 0 and bob.close(ksid) == 0
+
+
+def test_case_2_undefined_ksid_and_failed_get_key(make_network):
+    """Nothing gets from KME to KME any more: both calls time out."""
+    network = make_network()
+    alice, bob = app(network, "alice"), app(network, "bob")
+    ksid = open_pair(network, alice, bob, timeout_ms=2500)
+    compare(alice, bob, ksid, 5)
+    network.sims["sim-a"].stop()
+    for gateway, name in (("kme-a", "alice"), ("kme-b", "bob")):
+        assert gateway and name
+    with silence(network, "kme-b"):
+        index = beyond(alice, ksid)
+        started = time.monotonic()
+        assert alice.get(ksid, index).status == 6
+        assert time.monotonic() - started >= 2.4
+    network.sims["sim-a"].start()
