@@ -98,7 +98,7 @@ def test_a_killed_gateway_goes_on_with_its_pushed_stream(make_network):
     net = over(make_network, PUSHED["http-push"])
     before = issue_and_keep(net)
     net.gateways["kme-a"].kill()
-    net.gateways["kme-a"].start()
+    net.restart("kme-a")
     with net.client("bob") as bob:
         for key_id, key in before:
             assert bob.dec("sae-alice", key_id).keys() == [(key_id, key)]
