@@ -109,4 +109,8 @@ void qg_http_answer_secret(qg_http_request *req, int status, const char *type, q
  * an answer makes the server answer 500. */
 void qg_http_defer(qg_http_request *req);
 
+/* Between true and false on one thread: who waits for the late answers that it
+ * gives is woken once, at the end, and not with each. */
+void qg_http_gather(bool on);
+
 #endif

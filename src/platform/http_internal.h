@@ -40,7 +40,7 @@ struct MHD_Response;
 struct qg_http_request {
 	struct qg_http_worker *worker;
 	struct qg_http_link *link;  /* its connection, the worker's */
-	struct MHD_Connection *mhd; /* the same to libmicrohttpd; the worker's once deferred */
+	struct MHD_Connection *mhd; /* the same to libmicrohttpd; NULL: the client left */
 	atomic_uint refs;
 	const void *peer;
 	char method[QG_HTTP_METHOD_MAX];
@@ -53,6 +53,10 @@ struct qg_http_request {
 	size_t swallowed;
 	bool handled;
 	bool deferred; /* set before anybody else knows of the request */
+	/* the worker's, of a deferred one: */
+	bool slow;      /* has seen a sweep */
+	bool suspended;
+	bool back;      /* answered, or given up */
 	_Atomic qg_http_late late;
 	qg_http_field *fields; /* of the answer */
 	struct MHD_Response *response;

@@ -3,11 +3,12 @@
  *
  * One worker thread per core with a daemon of its own, in epoll mode without
  * its internal thread: that one spins at 100 % of a core as soon as a client
- * sends a ClientHello and stops (see park). A deferred request is a suspended connection;
- * its late answer goes to the worker's queue, and the worker resumes the whole
- * queue at once. libmicrohttpd never touches a suspended connection, so what a
- * request points to stays valid until then, whether its client is still there
- * or not. */
+ * sends a ClientHello and stops (see park). A deferred request is asked for its
+ * answer with every run, which for a moment costs less than to suspend its
+ * connection; one that takes longer is suspended. Its late answer goes to the
+ * worker's queue, and the worker takes the whole queue at once. The request is
+ * also the answerer's, so it stays valid until then, whether its client is still
+ * there or not. */
 #include <assert.h>
 #include <errno.h>
 #include <microhttpd.h>
@@ -60,6 +61,7 @@ struct qg_http_worker {
 	conn *parked;  /* in the handshake and waiting: suspended */
 	conn *settled; /* the others */
 	qg_http_request *deferred;
+	size_t asked; /* of these, those that are not suspended */
 	pthread_mutex_t lock; /* for late */
 	qg_http_request *late;
 };
@@ -145,8 +147,30 @@ wake(worker *w)
 	while (n < 0 && errno == EINTR);
 }
 
+/* The workers that this thread still has to wake, while it gathers answers. */
+#define GATHER_MAX 64
+static _Thread_local struct {
+	bool on;
+	size_t n;
+	worker *of[GATHER_MAX];
+} gathered;
+
+void
+qg_http_gather(bool on)
+{
+	gathered.on = on;
+	for (size_t i = 0; i < gathered.n && !on; i++) {
+		worker *w = gathered.of[i];
+		pthread_mutex_lock(&w->lock); /* as in answer_late */
+		wake(w);
+		pthread_mutex_unlock(&w->lock);
+	}
+	gathered.n = on ? gathered.n : 0;
+}
+
 /* Once it is in the queue the request belongs to the worker. The lock spans
- * the waking: the worker may end as soon as its last answer is there. */
+ * the waking: the worker may end as soon as its last answer is there and it was
+ * told. */
 static void
 answer_late(qg_http_request *req)
 {
@@ -161,7 +185,9 @@ answer_late(qg_http_request *req)
 	pthread_mutex_lock(&w->lock);
 	req->late_next = w->late;
 	w->late = req;
-	if (req->late_next == NULL)
+	if (req->late_next == NULL && gathered.on && gathered.n < GATHER_MAX)
+		gathered.of[gathered.n++] = w;
+	else if (req->late_next == NULL)
 		wake(w);
 	pthread_mutex_unlock(&w->lock);
 }
@@ -212,7 +238,7 @@ qg_http_defer(qg_http_request *req)
 	req->link->waiting = true;
 	atomic_fetch_add(&req->refs, 1);
 	qg_http_request_join(req, &req->worker->deferred);
-	MHD_suspend_connection(req->mhd);
+	req->worker->asked++;
 }
 
 const char *
@@ -323,14 +349,11 @@ static enum MHD_Result
 finish(qg_http_request *req)
 {
 	if (req->deferred) {
-		switch (atomic_load(&req->late)) {
-		case QG_HTTP_OPEN:
+		if (!req->back)
 			return MHD_YES;
-		case QG_HTTP_ANSWERED:
+		if (atomic_load(&req->late) == QG_HTTP_ANSWERED)
 			return send_answer(req);
-		case QG_HTTP_ABANDONED:
-			return queue_refusal(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
-		}
+		return queue_refusal(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
 	}
 	if (req->worker->draining)
 		qg_http_refuse(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
@@ -371,8 +394,14 @@ on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_Req
 	*con_cls = NULL;
 	w->active--;
 	req->link->since_ms = qg_clock_elapsed_ms();
-	if (atomic_load(&req->late) != QG_HTTP_ABANDONED && req->response != NULL)
+	if (req->deferred && !req->back) { /* the client left; the answer still comes */
+		w->asked--;
+		req->mhd = NULL;
+		req->link->waiting = false;
+	} else if (atomic_load(&req->late) != QG_HTTP_ABANDONED && req->response != NULL) {
 		MHD_destroy_response(req->response);
+	}
+	req->link = NULL;
 	qg_http_request_put(req);
 }
 
@@ -438,22 +467,6 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_Co
 	}
 }
 
-/* libmicrohttpd's timeout starts anew with every byte, and does not see the
- * parked. Here a handshake must be done within the idle timeout, a request be
- * complete and an answer taken within twice that. */
-static void
-sweep(worker *w)
-{
-	uint64_t now = qg_clock_elapsed_ms();
-	uint64_t idle_ms = (uint64_t)w->server->o.idle_timeout_s * 1000;
-	if (now < w->next_sweep_ms || idle_ms == 0)
-		return;
-	w->next_sweep_ms = now + SWEEP_MS;
-	qg_links_cut(w->parked, now, idle_ms);
-	qg_links_cut(w->young, now, 2 * idle_ms);
-	qg_links_cut(w->settled, now, 2 * idle_ms);
-}
-
 /* A client that stops inside the handshake stays "ready" to libmicrohttpd,
  * which tries it again with every run: some hundreds of them would slow down
  * everybody. So they are suspended until they say something. */
@@ -493,9 +506,51 @@ static void
 resume(worker *w, qg_http_request *req)
 {
 	qg_http_request_leave(req, &w->deferred);
+	req->back = true;
+	if (req->mhd == NULL) {
+		if (atomic_load(&req->late) == QG_HTTP_ANSWERED && req->response != NULL)
+			MHD_destroy_response(req->response);
+		return;
+	}
 	req->link->waiting = false;
 	req->link->since_ms = qg_clock_elapsed_ms();
-	MHD_resume_connection(req->mhd);
+	if (req->suspended)
+		MHD_resume_connection(req->mhd);
+	else
+		w->asked--;
+}
+
+/* Suspends those whose answer is not there after one sweep. */
+static void
+suspend_slow(worker *w)
+{
+	for (qg_http_request *req = w->deferred; req != NULL && w->asked > 0; req = req->next) {
+		if (req->suspended || req->mhd == NULL)
+			continue;
+		if (req->slow) {
+			MHD_suspend_connection(req->mhd);
+			req->suspended = true;
+			w->asked--;
+		}
+		req->slow = true;
+	}
+}
+
+/* libmicrohttpd's timeout starts anew with every byte, and does not see the
+ * parked. Here a handshake must be done within the idle timeout, a request be
+ * complete and an answer taken within twice that. */
+static void
+sweep(worker *w)
+{
+	uint64_t now = qg_clock_elapsed_ms();
+	uint64_t idle_ms = (uint64_t)w->server->o.idle_timeout_s * 1000;
+	if (now < w->next_sweep_ms || idle_ms == 0)
+		return;
+	w->next_sweep_ms = now + SWEEP_MS;
+	suspend_slow(w);
+	qg_links_cut(w->parked, now, idle_ms);
+	qg_links_cut(w->young, now, 2 * idle_ms);
+	qg_links_cut(w->settled, now, 2 * idle_ms);
 }
 
 static void
@@ -516,7 +571,7 @@ take_late_answers(worker *w)
 }
 
 /* How long libmicrohttpd lets us sleep. It may say 0 for long, without cause:
- * hence the limit on runs in a row. */
+ * hence the limit on runs in a row. While answers are waited for it always does. */
 static int
 run_daemon(worker *w)
 {
@@ -529,6 +584,8 @@ run_daemon(worker *w)
 			return wait_ms < SWEEP_MS ? (int)wait_ms : SWEEP_MS;
 		if (!w->draining)
 			park(w);
+		if (w->asked > 0)
+			break;
 	}
 	return 1;
 }
