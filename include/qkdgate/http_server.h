@@ -53,6 +53,9 @@ typedef struct qg_http_options {
 	 * returns is qg_http_peer of every request on it, and outlives the server.
 	 * NULL: requests are answered 401 with no body, before any handler. */
 	const void *(*identify)(const qg_tls_identity *id, void *ctx);
+	/* Before and after a run over all that came in, with true and false, on the
+	 * thread of the handlers that are called in between; may be NULL. */
+	void (*running)(bool begins, void *ctx);
 	/* An unknown or failing request, for the audit; may be NULL. */
 	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
 } qg_http_options;

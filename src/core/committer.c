@@ -212,6 +212,25 @@ qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committe
 	return QG_OK;
 }
 
+/* The committer that this thread gathers jobs for, and whether to wake it then. */
+static _Thread_local struct {
+	const qg_committer *of;
+	bool owed;
+} gathered;
+
+void
+qg_committer_gather(qg_committer *c, bool on)
+{
+	const bool owed = gathered.owed;
+	gathered.of = on ? c : NULL;
+	gathered.owed = false;
+	if (!owed)
+		return;
+	pthread_mutex_lock(&c->lock);
+	pthread_cond_signal(&c->work);
+	pthread_mutex_unlock(&c->lock);
+}
+
 void
 qg_committer_submit(qg_committer *c, qg_job *job)
 {
@@ -221,7 +240,9 @@ qg_committer_submit(qg_committer *c, qg_job *job)
 	/* The thread looks at the queue again before it waits, so only the
 	 * first job needs to wake it. Signalled under the lock: after it the
 	 * committer may be gone. */
-	if (was_empty)
+	if (was_empty && gathered.of == c)
+		gathered.owed = true;
+	else if (was_empty)
 		pthread_cond_signal(&c->work);
 	pthread_mutex_unlock(&c->lock);
 }

@@ -576,8 +576,13 @@ static int
 run_daemon(worker *w)
 {
 	MHD_UNSIGNED_LONG_LONG wait_ms = SWEEP_MS;
+	const qg_http_options *o = &w->server->o;
 	for (int i = 0; i < RUNS_IN_A_ROW; i++) {
+		if (o->running != NULL)
+			o->running(true, o->ctx);
 		MHD_run(w->daemon);
+		if (o->running != NULL)
+			o->running(false, o->ctx);
 		if (MHD_get_timeout(w->daemon, &wait_ms) != MHD_YES)
 			return SWEEP_MS;
 		if (wait_ms != 0)

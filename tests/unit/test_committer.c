@@ -389,7 +389,7 @@ hooks_run_inside_and_after(void **state)
 	sem_init(&told, 0, 0);
 	add_init(&a, "n", &told);
 	hook_log log = {.job = &a};
-	qg_committer_hooks hooks = {hook_before, hook_after, &log};
+	qg_committer_hooks hooks = {.before_commit = hook_before, .after = hook_after, .ctx = &log};
 	qg_committer *c = start(&hooks);
 	qg_committer_submit(c, &a.job);
 	wait_for(&told, 1);
@@ -421,7 +421,7 @@ group_with_a_failing_hook_falls_apart_into_jobs(void **state)
 	sem_t told, gate;
 	add_job first;
 	hook_log log = {0};
-	qg_committer_hooks hooks = {hook_before, hook_after, &log};
+	qg_committer_hooks hooks = {.before_commit = hook_before, .after = hook_after, .ctx = &log};
 	sem_init(&told, 0, 0);
 	sem_init(&gate, 0, 0);
 	db.gate = &gate;
