@@ -45,40 +45,6 @@ typedef struct qg_http_worker worker;
 
 typedef qg_http_link conn;
 
-struct qg_http_worker {
-	qg_http_server *server;
-	struct MHD_Daemon *daemon;
-	int daemon_fd; /* libmicrohttpd's epoll descriptor */
-	int listen_fd;
-	int wake_fd;
-	pthread_t thread;
-	bool running;
-	bool draining;
-	uint64_t next_sweep_ms;
-	size_t active; /* requests that libmicrohttpd holds */
-	int park_fd;   /* epoll descriptor of the parked */
-	conn *young;   /* in the TLS handshake, or just out of it */
-	conn *parked;  /* in the handshake and waiting: suspended */
-	conn *settled; /* the others */
-	qg_http_request *deferred;
-	size_t asked; /* of these, those that are not suspended */
-	pthread_mutex_t lock; /* for late */
-	qg_http_request *late;
-};
-
-struct qg_http_server {
-	qg_http_options o;
-	qg_router *router;
-	qg_tls_context *tls;
-	qg_census *census;
-	unsigned port;
-	atomic_bool stopping;
-	char trouble[QG_HTTP_TEXT_MAX]; /* what libmicrohttpd said while starting */
-	bool started;
-	unsigned n_workers;
-	worker *workers;
-};
-
 /* --- answers -------------------------------------------------------------- */
 
 static bool
@@ -138,61 +104,6 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 }
 
 static void
-wake(worker *w)
-{
-	uint64_t one = 1;
-	ssize_t n;
-	do
-		n = write(w->wake_fd, &one, sizeof one);
-	while (n < 0 && errno == EINTR);
-}
-
-/* The workers that this thread still has to wake, while it gathers answers. */
-#define GATHER_MAX 64
-static _Thread_local struct {
-	bool on;
-	size_t n;
-	worker *of[GATHER_MAX];
-} gathered;
-
-void
-qg_http_gather(bool on)
-{
-	gathered.on = on;
-	for (size_t i = 0; i < gathered.n && !on; i++) {
-		worker *w = gathered.of[i];
-		pthread_mutex_lock(&w->lock); /* as in answer_late */
-		wake(w);
-		pthread_mutex_unlock(&w->lock);
-	}
-	gathered.n = on ? gathered.n : 0;
-}
-
-/* Once it is in the queue the request belongs to the worker. The lock spans
- * the waking: the worker may end as soon as its last answer is there and it was
- * told. */
-static void
-answer_late(qg_http_request *req)
-{
-	qg_http_late open = QG_HTTP_OPEN;
-	if (!atomic_compare_exchange_strong(&req->late, &open, QG_HTTP_ANSWERED)) {
-		if (req->response != NULL) /* the server stopped meanwhile */
-			MHD_destroy_response(req->response);
-		qg_http_request_put(req);
-		return;
-	}
-	worker *w = req->worker;
-	pthread_mutex_lock(&w->lock);
-	req->late_next = w->late;
-	w->late = req;
-	if (req->late_next == NULL && gathered.on && gathered.n < GATHER_MAX)
-		gathered.of[gathered.n++] = w;
-	else if (req->late_next == NULL)
-		wake(w);
-	pthread_mutex_unlock(&w->lock);
-}
-
-static void
 answer(qg_http_request *req, int status, const char *type, struct MHD_Response *r)
 {
 	assert(req->response == NULL && req->status == 0);
@@ -204,7 +115,7 @@ answer(qg_http_request *req, int status, const char *type, struct MHD_Response *
 	req->response = r;
 	req->status = status;
 	if (req->deferred)
-		answer_late(req);
+		qg_late_answer(req);
 }
 
 void
@@ -502,40 +413,6 @@ unpark(worker *w, conn *c)
 
 /* --- the loop ------------------------------------------------------------- */
 
-static void
-resume(worker *w, qg_http_request *req)
-{
-	qg_http_request_leave(req, &w->deferred);
-	req->back = true;
-	if (req->mhd == NULL) {
-		if (atomic_load(&req->late) == QG_HTTP_ANSWERED && req->response != NULL)
-			MHD_destroy_response(req->response);
-		return;
-	}
-	req->link->waiting = false;
-	req->link->since_ms = qg_clock_elapsed_ms();
-	if (req->suspended)
-		MHD_resume_connection(req->mhd);
-	else
-		w->asked--;
-}
-
-/* Suspends those whose answer is not there after one sweep. */
-static void
-suspend_slow(worker *w)
-{
-	for (qg_http_request *req = w->deferred; req != NULL && w->asked > 0; req = req->next) {
-		if (req->suspended || req->mhd == NULL)
-			continue;
-		if (req->slow) {
-			MHD_suspend_connection(req->mhd);
-			req->suspended = true;
-			w->asked--;
-		}
-		req->slow = true;
-	}
-}
-
 /* libmicrohttpd's timeout starts anew with every byte, and does not see the
  * parked. Here a handshake must be done within the idle timeout, a request be
  * complete and an answer taken within twice that. */
@@ -547,27 +424,10 @@ sweep(worker *w)
 	if (now < w->next_sweep_ms || idle_ms == 0)
 		return;
 	w->next_sweep_ms = now + SWEEP_MS;
-	suspend_slow(w);
+	qg_late_suspend_slow(w);
 	qg_links_cut(w->parked, now, idle_ms);
 	qg_links_cut(w->young, now, 2 * idle_ms);
 	qg_links_cut(w->settled, now, 2 * idle_ms);
-}
-
-static void
-take_late_answers(worker *w)
-{
-	uint64_t count;
-	(void)!read(w->wake_fd, &count, sizeof count);
-	pthread_mutex_lock(&w->lock);
-	qg_http_request *req = w->late;
-	w->late = NULL;
-	pthread_mutex_unlock(&w->lock);
-	while (req != NULL) {
-		qg_http_request *next = req->late_next;
-		resume(w, req);
-		qg_http_request_put(req); /* the answerer's share */
-		req = next;
-	}
 }
 
 /* How long libmicrohttpd lets us sleep. It may say 0 for long, without cause:
@@ -606,25 +466,12 @@ serve(worker *w, int wait_ms)
 	};
 	if (poll(p, sizeof p / sizeof p[0], wait_ms) > 0) {
 		if (p[WAKE].revents != 0)
-			take_late_answers(w);
+			qg_late_take(w);
 		for (conn *c; p[PARK].revents != 0 && (c = qg_link_next(w->park_fd)) != NULL;)
 			unpark(w, c);
 	}
 	sweep(w);
 	return run_daemon(w);
-}
-
-/* Those that win the race against us are in the queue, or will be soon. */
-static void
-abandon_deferred(worker *w)
-{
-	for (qg_http_request *req = w->deferred; req != NULL;) {
-		qg_http_request *next = req->next;
-		qg_http_late open = QG_HTTP_OPEN;
-		if (atomic_compare_exchange_strong(&req->late, &open, QG_HTTP_ABANDONED))
-			resume(w, req);
-		req = next;
-	}
 }
 
 static void
@@ -642,7 +489,7 @@ drain(worker *w)
 	uint64_t late_ms = qg_clock_elapsed_ms() + LATE_MS;
 	while (w->deferred != NULL && qg_clock_elapsed_ms() < late_ms)
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
-	abandon_deferred(w);
+	qg_late_abandon(w);
 	wait_ms = run_daemon(w);
 	while (w->deferred != NULL || (w->active > 0 && qg_clock_elapsed_ms() < deadline_ms))
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
@@ -656,6 +503,7 @@ worker_main(void *arg)
 	while (!atomic_load(&w->server->stopping))
 		wait_ms = serve(w, wait_ms);
 	drain(w);
+	qg_late_wait_owed(w);
 	MHD_stop_daemon(w->daemon);
 	w->daemon = NULL;
 	return NULL;
@@ -747,7 +595,7 @@ static void
 worker_end(worker *w)
 {
 	if (w->running) {
-		wake(w);
+		qg_late_wake(w);
 		pthread_join(w->thread, NULL);
 	}
 	if (w->daemon != NULL) {
@@ -845,7 +693,7 @@ qg_http_server_stop(qg_http_server **s)
 	atomic_store(&old->stopping, true);
 	for (unsigned i = 0; i < old->n_workers; i++)
 		if (old->workers[i].running)
-			wake(&old->workers[i]);
+			qg_late_wake(&old->workers[i]);
 	for (unsigned i = 0; i < old->n_workers; i++)
 		worker_end(&old->workers[i]);
 	free(old->workers);
