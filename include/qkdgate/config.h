@@ -36,7 +36,8 @@ typedef struct qg_config_sae {
 /* At which KME a remote SAE lives. First match rules. */
 typedef struct qg_config_place {
 	const char *sae; /* exact or pattern */
-	const char *kme;
+	const char *kme; /* option `kme`, or `border` */
+	bool border;     /* it lives in another network, which kme hands keys to */
 } qg_config_place;
 
 typedef struct qg_config_neighbour {
@@ -102,6 +103,52 @@ typedef struct qg_config_stream {
 	uint32_t node_percent;
 } qg_config_stream;
 
+/* --- other operators' key managers (ETSI GS QKD 020, docs/interworking.md) ---- */
+
+typedef enum qg_peer_dialect {
+	QG_DIALECT_V1_1_1,   /* "v1.1.1" */
+	QG_DIALECT_DRAFT_URL /* "draft-url": the SAE IDs stand in the path; answered in the same connection */
+} qg_peer_dialect;
+
+typedef enum qg_peer_mode {
+	QG_PEER_ASYNCHRONOUS, /* outcomes come to our callback */
+	QG_PEER_SYNCHRONOUS   /* they come with the answer */
+} qg_peer_mode;
+
+typedef enum qg_peer_link {
+	QG_PEER_KXI_PRIME, /* same protected place: values over TLS alone */
+	QG_PEER_KXI        /* at a distance: values masked with key of a QKD stream */
+} qg_peer_link;
+
+/* Before the ID of a peer where a KME ID stands otherwise; no KME ID begins so. */
+#define QG_PEER_PREFIX "kxi:"
+
+/* A key manager of another network. Strings compare byte for byte. */
+typedef struct qg_config_peer {
+	const char *id;               /* of this configuration only; no message has it */
+	const char *url;              /* https://host:port, without a path */
+	qg_tls_match client;          /* option `certificate`: of its calls */
+	qg_tls_match server;          /* option `server_certificate`: of its answers; default: the same */
+	const char *callback_url;     /* its own, the only one accepted from it; NULL: none is */
+	const char *our_callback_url; /* given to it; NULL when sending is synchronous or by draft-url */
+	qg_peer_dialect dialect;      /* of sending; both are received */
+	qg_peer_mode mode;            /* of sending in v1.1.1 */
+	bool draft_acks;              /* its acks may have the form of draft 0.4.1 */
+	qg_peer_link link;
+	const char *stream;           /* kxi: a stream of a link that this gateway owns (or half of it) */
+	bool unprotected;             /* kxi without a stream, on purpose */
+	uint32_t extension_pen;       /* of the names of the project's own extensions */
+	const char *const *saes;      /* exact or patterns: behind it */
+	size_t n_saes;
+	const char *const *reach;     /* exact or patterns: SAEs that it may bring keys for */
+	size_t n_reach;
+	uint32_t max_keys;            /* per request, of both directions */
+	uint32_t requests_per_s;      /* 0: no limit */
+	uint32_t outstanding_keys;    /* brought by it and not yet settled */
+	uint32_t timeout_ms;          /* one call */
+	uint32_t ack_timeout_ms;      /* from sending keys to the last outcome; then they are voided */
+} qg_config_peer;
+
 /* Section `topology`, list `links`: every link of the network that routes may
  * use, this gateway's own included. */
 typedef struct qg_config_link {
@@ -126,6 +173,9 @@ typedef struct qg_config {
 	qg_config_listener kms;    /* section `kms_listener`: the neighbours */
 	qg_tls_files kms_client;   /* section `kms_client`: towards the neighbours;
 				      default: the files of kms_listener */
+	qg_config_listener kxi;    /* section `kxi_listener`: other networks; address NULL: absent */
+	qg_tls_files kxi_client;   /* section `kxi_client`: towards them; default: the
+				      files of kxi_listener */
 	/* section `store` */
 	const char *database;
 	const char *anchor;
@@ -152,6 +202,9 @@ typedef struct qg_config {
 	const qg_config_rule *policy;
 	size_t n_policy;
 
+	const qg_config_peer *peers;
+	size_t n_peers;
+
 	const qg_config_link *links;
 	size_t n_links;
 
@@ -176,6 +229,8 @@ typedef struct qg_config {
 	uint32_t sae_requests_per_s; /* 0: none */
 	uint32_t pair_chunks;      /* issued to one pair within T_fetch; 0: none */
 	uint32_t body_bytes;       /* largest request body */
+	uint32_t kxi_body_bytes;   /* largest request body of another network */
+	uint32_t transfer_timeout_ms; /* enc_keys waits for another network */
 	uint32_t kms_timeout_ms;   /* a call to a neighbour */
 	uint32_t clock_jump_s;     /* largest forward step believed at the far end */
 } qg_config;

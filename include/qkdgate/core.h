@@ -10,6 +10,7 @@
 #include "qkdgate/directory.h"
 #include "qkdgate/error.h"
 #include "qkdgate/intake.h"
+#include "qkdgate/interop.h"
 #include "qkdgate/keystore.h"
 #include "qkdgate/peers.h"
 #include "qkdgate/seal.h"
@@ -30,6 +31,7 @@ typedef struct qg_core_parts {
 	qg_sealer *sealer;
 	qg_audit *audit;
 	qg_channel *channel;
+	qg_interop_way *way;  /* to key managers of other networks; NULL without `peers` */
 } qg_core_parts;
 
 /* Loads the store, compares it with the anchor (SOUNDNESS 9), and starts the
@@ -38,6 +40,7 @@ qg_err qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_
 
 qg_keystore *qg_core_keystore(qg_core *core);
 qg_peers *qg_core_peers(qg_core *core);
+qg_interop *qg_core_interop(qg_core *core);
 
 /* The streams, in the order of the configuration. */
 size_t qg_core_intakes(const qg_core *core);

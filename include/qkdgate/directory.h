@@ -25,6 +25,9 @@ const qg_config_sae *qg_directory_identify(const qg_directory *d, const qg_tls_i
 /* The neighbour whose certificate this is, or NULL. */
 const qg_config_neighbour *qg_directory_neighbour(const qg_directory *d, const qg_tls_identity *id);
 
+/* The key manager of another network whose certificate this is, or NULL. */
+const qg_config_peer *qg_directory_peer(const qg_directory *d, const qg_tls_identity *id);
+
 /* The local SAE of that ID, or NULL. */
 const qg_config_sae *qg_directory_local(const qg_directory *d, const char *sae_id);
 

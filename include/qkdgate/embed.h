@@ -9,6 +9,8 @@
 
 extern const char qg_embed_openapi_etsi014_yaml[];
 extern const size_t qg_embed_openapi_etsi014_yaml_len;
+extern const char qg_embed_openapi_etsi020_yaml[];
+extern const size_t qg_embed_openapi_etsi020_yaml_len;
 
 /* One file db/NNN_name.sql. */
 typedef struct qg_migration {

@@ -33,6 +33,15 @@ typedef struct qg_http_route {
  * status 413 here and 400 to the client (ETSI GS QKD 014 knows no 413). */
 typedef size_t qg_http_error_body(int status, const char *text, char *buf, size_t room);
 
+/* What the server answers by itself, for those who want to know more of it. */
+typedef struct qg_http_refused {
+	int status;         /* as in qg_http_error_body; also 401 */
+	const char *text;
+	const char *method;
+	const char *path;   /* without its query */
+	const void *peer;   /* NULL with 401 */
+} qg_http_refused;
+
 typedef struct qg_http_options {
 	const char *address;            /* IP address to listen on */
 	unsigned port;                  /* 0: any, see qg_http_server_port */
@@ -46,7 +55,7 @@ typedef struct qg_http_options {
 	const qg_http_route *routes;    /* table, outlives the server */
 	size_t n_routes;
 	qg_http_error_body *error_body;
-	const char *error_type;         /* Content-Type of error_body */
+	const char *error_type;         /* Content-Type of error_body and refuse */
 	void *ctx;                      /* for handlers and identify */
 	/* Maps a verified certificate to its owner, once per connection and once more
 	 * on each after a reload; what it
@@ -58,6 +67,9 @@ typedef struct qg_http_options {
 	void (*running)(bool begins, void *ctx);
 	/* An unknown or failing request, for the audit; may be NULL. */
 	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
+	/* In place of error_body and on_refused; NULL: those. Writes the body as
+	 * error_body does, also for 401. */
+	size_t (*refuse)(const qg_http_refused *r, char *buf, size_t room, void *ctx);
 } qg_http_options;
 
 /* Starts listening. `why` gets a text that names what failed. QG_E_IO,

@@ -27,6 +27,9 @@ typedef struct qg_json_error {
  * *why filled; QG_E_NOMEM. Any thread. */
 qg_err qg_json_parse_object(const char *text, size_t len, struct json_t **out, qg_json_error *why) QG_CHECKED;
 
+/* The same for exactly one array. */
+qg_err qg_json_parse_array(const char *text, size_t len, struct json_t **out, qg_json_error *why) QG_CHECKED;
+
 /* Frees, wiped; takes NULL and pointers to NULL, and sets *j to NULL. */
 void qg_json_free(struct json_t **j);
 

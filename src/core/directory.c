@@ -30,6 +30,7 @@ struct qg_directory {
 	const qg_config *cfg;
 	table saes;                       /* local SAEs by certificate and ID */
 	table neighbours;                 /* by certificate */
+	table peers;                      /* by the certificate of their calls */
 	table places;                     /* exact entries of the directory by SAE ID */
 	const qg_config_place **patterns; /* the other entries, in their order */
 	size_t n_patterns;
@@ -182,6 +183,17 @@ add_neighbours(qg_directory *d)
 }
 
 static qg_err
+add_peers(qg_directory *d)
+{
+	const qg_config *const cfg = d->cfg;
+	if (table_init(&d->peers, cfg->n_peers) != QG_OK)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < cfg->n_peers; i++)
+		add_match(&d->peers, &cfg->peers[i].client, &cfg->peers[i]);
+	return QG_OK;
+}
+
+static qg_err
 add_places(qg_directory *d)
 {
 	const qg_config *const cfg = d->cfg;
@@ -207,7 +219,7 @@ qg_directory_new(const qg_config *cfg, qg_directory **out)
 	if (d == NULL)
 		return QG_E_NOMEM;
 	d->cfg = cfg;
-	if (add_saes(d) != QG_OK || add_neighbours(d) != QG_OK || add_places(d) != QG_OK ||
+	if (add_saes(d) != QG_OK || add_neighbours(d) != QG_OK || add_peers(d) != QG_OK || add_places(d) != QG_OK ||
 	    qg_learned_new(cfg, &d->learned) != QG_OK) {
 		qg_directory_free(&d);
 		return QG_E_NOMEM;
@@ -223,6 +235,7 @@ qg_directory_free(qg_directory **d)
 		return;
 	free((*d)->saes.entries);
 	free((*d)->neighbours.entries);
+	free((*d)->peers.entries);
 	free((*d)->places.entries);
 	free((*d)->patterns);
 	qg_learned_free(&(*d)->learned);
@@ -240,6 +253,12 @@ const qg_config_neighbour *
 qg_directory_neighbour(const qg_directory *d, const qg_tls_identity *id)
 {
 	return find_identity(&d->neighbours, id, "neighbour");
+}
+
+const qg_config_peer *
+qg_directory_peer(const qg_directory *d, const qg_tls_identity *id)
+{
+	return find_identity(&d->peers, id, "peer");
 }
 
 const qg_config_sae *

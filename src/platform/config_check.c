@@ -210,7 +210,7 @@ check_one_of(cfg_checker *c, const cfg_option *fields, cfg_node *map)
 			       given == 0 ? "no name" : "more than one name", names_of(c, fields));
 }
 
-/* The struct tells by a bool whether the section is there: a second member of
+/* The struct tells by a bool whether the option is there: a second member of
  * the map, under a name that no file can give. */
 static void
 put_mark(cfg_checker *c, const cfg_option *o, cfg_node *map)

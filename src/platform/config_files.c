@@ -68,6 +68,10 @@ check_all_tls(files *f, const qg_config *c)
 	check_tls(f, qg_cfg_find(f->root, "kms_listener"), &c->kms.tls);
 	if (client != NULL)
 		check_tls(f, client, &c->kms_client);
+	if (c->kxi.address != NULL)
+		check_tls(f, qg_cfg_find(f->root, "kxi_listener"), &c->kxi.tls);
+	if (qg_cfg_find(f->root, "kxi_client") != NULL)
+		check_tls(f, qg_cfg_find(f->root, "kxi_client"), &c->kxi_client);
 	const cfg_node *const streams = qg_cfg_find(f->root, "streams");
 	for (size_t i = 0; i < c->n_streams; i++)
 		if (c->streams[i].source.tls)

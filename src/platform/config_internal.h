@@ -111,6 +111,7 @@ typedef enum cfg_type {
 	CFG_LISTEN,      /* ADDRESS:PORT, the port at `also` */
 	CFG_ENDPOINT,    /* HOST:PORT, the port at `also` */
 	CFG_URL,         /* https://HOST:PORT */
+	CFG_HTTPS,       /* https://HOST[:PORT][/PATH] */
 	CFG_UUID,
 	CFG_FINGERPRINT,
 	CFG_TYPES
@@ -126,7 +127,7 @@ typedef struct cfg_option {
 	cfg_type type;
 	bool required;
 	bool one_of;         /* section: exactly one of its options is given */
-	bool marked;         /* section: absent without defaults; a bool at `also` tells */
+	bool marked;         /* absent without defaults; a bool at `also` tells that it is there */
 	size_t offset;       /* in the struct of the table */
 	size_t also;         /* list: its count; endpoints: the port */
 	size_t size;         /* of the member, of an entry of a list */
@@ -165,6 +166,9 @@ cfg_names qg_cfg_names_of(cfg_rules *r, const char *section, const char *option)
 bool qg_cfg_has_name(const cfg_names *all, const char *text);
 /* The entries of the list at that name; NULL when there is none. */
 cfg_node *qg_cfg_entries(const cfg_node *map, const char *name);
+
+/* What other networks ask of peers, listener and streams (config_rules_peers.c). */
+void qg_cfg_rule_peers(cfg_rules *r);
 
 /* What relaying asks of streams and topology (config_rules_relay.c). */
 void qg_cfg_rule_relay(cfg_rules *r);

@@ -113,6 +113,7 @@ has_length(const cfg_option *o)
 	case CFG_TOKEN:
 	case CFG_NAME:
 	case CFG_PATTERN:
+	case CFG_HTTPS:
 		return true;
 	default:
 		return false;

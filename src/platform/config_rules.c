@@ -97,7 +97,7 @@ rule_unique(cfg_rules *r)
 	static const struct {
 		const char *section, *option;
 	} unique[] = {
-		{"saes", "id"}, {"neighbours", "id"}, {"streams", "name"}, {"directory", "sae"},
+		{"saes", "id"}, {"neighbours", "id"}, {"streams", "name"}, {"directory", "sae"}, {"peers", "id"},
 	};
 	for (size_t i = 0; i < sizeof unique / sizeof unique[0]; i++)
 		check_unique(r, unique[i].section, unique[i].option);
@@ -160,6 +160,7 @@ rule_matches(cfg_rules *r)
 {
 	check_matches(r, "saes");
 	check_matches(r, "neighbours");
+	check_matches(r, "peers");
 }
 
 /* --- who is where --------------------------------------------------------------- */
@@ -353,19 +354,28 @@ rule_policy(cfg_rules *r)
 
 /* --- listeners and files ---------------------------------------------------------- */
 
+static bool
+same_member(const cfg_node *a, const cfg_node *b, const char *option)
+{
+	const char *const x = qg_cfg_text(a, option), *const y = qg_cfg_text(b, option);
+	return x != NULL && y != NULL && strcmp(x, y) == 0;
+}
+
 static void
 rule_listeners(cfg_rules *r)
 {
-	const cfg_node *const a = qg_cfg_find(r->root, "sae_listener");
-	const cfg_node *const b = qg_cfg_find(r->root, "kms_listener");
-	const char *const host_a = qg_cfg_text(a, "listen"), *const host_b = qg_cfg_text(b, "listen");
-	const char *const port_a = qg_cfg_text(a, "listen port");
-	const char *const port_b = qg_cfg_text(b, "listen port");
-	if (host_a == NULL || host_b == NULL || port_a == NULL || port_b == NULL)
-		return;
-	if (strcmp(host_a, host_b) == 0 && strcmp(port_a, port_b) == 0)
-		qg_cfg_problem(r->report, qg_cfg_find(b, "listen"),
-			       "is the address of sae_listener: give another address or port");
+	static const char *const names[] = {"sae_listener", "kms_listener", "kxi_listener"};
+	for (size_t i = 1; i < sizeof names / sizeof names[0]; i++) {
+		const cfg_node *const b = qg_cfg_find(r->root, names[i]);
+		for (size_t j = 0; j < i; j++) {
+			const cfg_node *const a = qg_cfg_find(r->root, names[j]);
+			if (!same_member(a, b, "listen") || !same_member(a, b, "listen port"))
+				continue;
+			qg_cfg_problem(r->report, qg_cfg_find(b, "listen"),
+				       "is the address of %s: give another address or port", names[j]);
+			break;
+		}
+	}
 }
 
 /* Files that the gateway writes, or that decide what it can read again. */
@@ -399,7 +409,7 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 {
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
-		qg_cfg_rule_relay, rule_pool, rule_policy, rule_listeners, rule_files,
+		qg_cfg_rule_relay, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners, rule_files,
 	};
 	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)
@@ -423,14 +433,15 @@ copy_member(cfg_mem *m, const cfg_node *from, const char *option, cfg_node *to, 
 	return QG_OK;
 }
 
+/* TLS of the calls to others is that of the listener for them. */
 static qg_err
-complete_kms_client(cfg_mem *m, cfg_node *root)
+complete_client(cfg_mem *m, cfg_node *root, const char *listener_name, const char *client_name)
 {
 	static const char *const files[] = {"certificate", "key", "ca", "crl", "min_version"};
-	const cfg_node *const listener = qg_cfg_find(root, "kms_listener");
-	if (qg_cfg_find(root, "kms_client") != NULL)
+	const cfg_node *const listener = qg_cfg_find(root, listener_name);
+	if (listener == NULL || qg_cfg_find(root, client_name) != NULL)
 		return QG_OK;
-	cfg_node *const client = qg_cfg_node(m, root, CFG_MAP, "kms_client", root->line);
+	cfg_node *const client = qg_cfg_node(m, root, CFG_MAP, client_name, root->line);
 	if (client == NULL)
 		return QG_E_NOMEM;
 	for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
@@ -439,14 +450,28 @@ complete_kms_client(cfg_mem *m, cfg_node *root)
 	return QG_OK;
 }
 
+/* A peer that names no certificate of its answers has one for both. */
+static qg_err
+complete_peer(cfg_mem *m, cfg_node *peer)
+{
+	const cfg_node *const from = qg_cfg_find(peer, "certificate");
+	cfg_node *const to = qg_cfg_find(peer, "server_certificate");
+	if (to->first != NULL)
+		return QG_OK;
+	return copy_member(m, from, from->first->name, to, from->first->name);
+}
+
 qg_err
 qg_cfg_complete(cfg_mem *m, cfg_node *root)
 {
-	const cfg_node *const streams = qg_cfg_find(root, "streams");
-	for (cfg_node *s = streams == NULL ? NULL : streams->first; s != NULL; s = s->next) {
+	for (cfg_node *s = qg_cfg_entries(root, "streams"); s != NULL; s = s->next) {
 		cfg_node *const source = qg_cfg_find(s, "source");
 		if (copy_member(m, source, "address", source, "server_name") != QG_OK)
 			return QG_E_NOMEM;
 	}
-	return complete_kms_client(m, root);
+	for (cfg_node *p = qg_cfg_entries(root, "peers"); p != NULL; p = p->next)
+		if (complete_peer(m, p) != QG_OK)
+			return QG_E_NOMEM;
+	const qg_err err = complete_client(m, root, "kms_listener", "kms_client");
+	return err == QG_OK ? complete_client(m, root, "kxi_listener", "kxi_client") : err;
 }

@@ -17,6 +17,7 @@
 #define KEY_BITS_MAX (4095 * 8) /* the size in a key ID has 12 bits */
 #define HOPS_MAX 14      /* trusted nodes on a route, see QG_KMS_PATH_MAX */
 #define HOPS_TEXT "14"
+#define CALLBACK_MAX 1024 /* ETSI GS QKD 020 */
 #define ROUTES_MAX 16    /* static ones of a stream */
 
 static const cfg_choice versions[] = {{"1.2", QG_TLS_1_2}, {"1.3", QG_TLS_1_3}, {NULL, 0}};
@@ -29,11 +30,18 @@ static const cfg_choice directions[] = {{"outbound", QG_DIRECTION_OUTBOUND},
 					{"shared", QG_DIRECTION_SHARED},
 					{NULL, 0}};
 static const cfg_choice profiles[] = {{"bin-a", QG_PROFILE_BIN_A}, {"bin-b", QG_PROFILE_BIN_B}, {NULL, 0}};
+static const cfg_choice dialects[] = {
+	{"v1.1.1", QG_DIALECT_V1_1_1}, {"draft-url", QG_DIALECT_DRAFT_URL}, {NULL, 0}};
+static const cfg_choice modes[] = {
+	{"asynchronous", QG_PEER_ASYNCHRONOUS}, {"synchronous", QG_PEER_SYNCHRONOUS}, {NULL, 0}};
+static const cfg_choice peer_links[] = {
+	{"kxi-prime", QG_PEER_KXI_PRIME}, {"kxi", QG_PEER_KXI}, {NULL, 0}};
+static const cfg_choice only_1_3[] = {{"1.3", QG_TLS_1_3}, {NULL, 0}};
 static const cfg_choice transports[] = {{"tls", true}, {"tcp", false}, {NULL, 0}};
 
 /* The files of one end of TLS; the three that are always needed are required
  * but where the transport may be plain. */
-#define TLS_OPTIONS(owner, member, need, absent)                                                             \
+#define TLS_OPTIONS(owner, member, need, absent, lowest)                                                     \
 	{.name = "certificate", .type = CFG_PATH, .required = need, AT(owner, member.certificate), .min = 1, \
 	 .max = PATH_LEN_MAX, .note = absent, .help = "Certificate chain in PEM, leaf first."},              \
 	{.name = "key", .type = CFG_SECRET_PATH, .required = need, AT(owner, member.key), .min = 1,          \
@@ -44,7 +52,7 @@ static const cfg_choice transports[] = {{"tls", true}, {"tcp", false}, {NULL, 0}
 	{.name = "crl", .type = CFG_PATH, AT(owner, member.crl), .min = 1, .max = PATH_LEN_MAX,              \
 	 .note = "no revocation list", .help = "Revocation lists in PEM."},                                  \
 	{.name = "min_version", .type = CFG_CHOICE, AT(owner, member.min_version), .preset = "1.3",          \
-	 .choices = versions, .help = "Lowest version of TLS."}
+	 .choices = lowest, .help = "Lowest version of TLS."}
 
 static const cfg_option kme[] = {
 	{.name = "id", .type = CFG_NAME, .required = true, AT(qg_config, kme_id), .min = 1,
@@ -52,27 +60,33 @@ static const cfg_option kme[] = {
 	END,
 };
 
-static const cfg_option listener[] = {
-	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_listener, address),
-	 .also = offsetof(qg_config_listener, port), .help = "IP address and port to listen on."},
-	TLS_OPTIONS(qg_config_listener, tls, true, NULL),
-	{.name = "threads", .type = CFG_UINT, AT(qg_config_listener, threads), .max = 256, .preset = "0",
-	 .help = "Threads that serve connections; 0: one per core."},
-	{.name = "max_connections", .type = CFG_UINT, AT(qg_config_listener, max_connections), .min = 1,
-	 .max = 1000000, .preset = "4096", .help = "Most connections at one time."},
-	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_listener, max_per_address), .max = 1000000,
-	 .preset = "0", .help = "Most connections from one address; 0: no limit."},
-	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,
-	 .max = 86400, .preset = "60", .unit = "s",
-	 .help = "A connection without progress is closed after this time."},
-	{.name = "ticket_key_s", .type = CFG_UINT, AT(qg_config_listener, ticket_key_s), .max = 604800,
-	 .preset = "21600", .unit = "s",
-	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they cannot."},
+#define LISTENER_OPTIONS(lowest)                                                                             \
+	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_listener, address),            \
+	 .also = offsetof(qg_config_listener, port), .help = "IP address and port to listen on."},           \
+	TLS_OPTIONS(qg_config_listener, tls, true, NULL, lowest),                                            \
+	{.name = "threads", .type = CFG_UINT, AT(qg_config_listener, threads), .max = 256, .preset = "0",    \
+	 .help = "Threads that serve connections; 0: one per core."},                                        \
+	{.name = "max_connections", .type = CFG_UINT, AT(qg_config_listener, max_connections), .min = 1,     \
+	 .max = 1000000, .preset = "4096", .help = "Most connections at one time."},                         \
+	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_listener, max_per_address),               \
+	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},          \
+	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,       \
+	 .max = 86400, .preset = "60", .unit = "s",                                                          \
+	 .help = "A connection without progress is closed after this time."},                                \
+	{.name = "ticket_key_s", .type = CFG_UINT, AT(qg_config_listener, ticket_key_s), .max = 604800,      \
+	 .preset = "21600", .unit = "s",                                                                     \
+	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they cannot."}
+
+static const cfg_option listener[] = {LISTENER_OPTIONS(versions), END};
+static const cfg_option kxi_listener[] = {LISTENER_OPTIONS(only_1_3), END};
+
+static const cfg_option kms_client[] = {
+	TLS_OPTIONS(qg_config, kms_client, true, NULL, versions),
 	END,
 };
 
-static const cfg_option kms_client[] = {
-	TLS_OPTIONS(qg_config, kms_client, true, NULL),
+static const cfg_option kxi_client[] = {
+	TLS_OPTIONS(qg_config, kxi_client, true, NULL, only_1_3),
 	END,
 };
 
@@ -117,7 +131,7 @@ static const cfg_option process[] = {
 	END,
 };
 
-#define MATCH_OPTIONS(owner)                                                                                 \
+#define MATCH_OPTIONS(owner, match)                                                                               \
 	{.name = "uri", .type = CFG_TOKEN, AT(owner, match.uri), .min = 1, .max = CERT_NAME_MAX,             \
 	 .help = "URI among the subject alternative names, byte for byte."},                                 \
 	{.name = "dns", .type = CFG_TOKEN, AT(owner, match.dns), .min = 1, .max = CERT_NAME_MAX,             \
@@ -127,8 +141,10 @@ static const cfg_option process[] = {
 	{.name = "fingerprint", .type = CFG_FINGERPRINT, AT(owner, match.fingerprint),                       \
 	 .help = "SHA-256 of the certificate."}
 
-static const cfg_option sae_match[] = {MATCH_OPTIONS(qg_config_sae), END};
-static const cfg_option neighbour_match[] = {MATCH_OPTIONS(qg_config_neighbour), END};
+static const cfg_option sae_match[] = {MATCH_OPTIONS(qg_config_sae, match), END};
+static const cfg_option neighbour_match[] = {MATCH_OPTIONS(qg_config_neighbour, match), END};
+static const cfg_option peer_match[] = {MATCH_OPTIONS(qg_config_peer, client), END};
+static const cfg_option peer_server_match[] = {MATCH_OPTIONS(qg_config_peer, server), END};
 
 static const cfg_option sae[] = {
 	{.name = "id", .type = CFG_NAME, .required = true, AT(qg_config_sae, id), .min = 1, .max = ID_MAX,
@@ -143,8 +159,12 @@ static const cfg_option place[] = {
 	 .max = ID_MAX,
 	 .help = "SAE ID, exact or a pattern. An exact entry goes before patterns; of patterns the first "
 		 "that fits rules."},
-	{.name = "kme", .type = CFG_NAME, .required = true, AT(qg_config_place, kme), .min = 1,
-	 .max = KME_NAME_MAX, .help = "KME at which it lives."},
+	{.name = "kme", .type = CFG_NAME, AT(qg_config_place, kme), .min = 1, .max = KME_NAME_MAX,
+	 .note = "required without `border`", .help = "KME at which it lives."},
+	{.name = "border", .type = CFG_NAME, .marked = true, AT(qg_config_place, kme),
+	 .also = offsetof(qg_config_place, border), .min = 1, .max = KME_NAME_MAX,
+	 .note = "it lives in this network",
+	 .help = "Instead of `kme`, for an SAE of another network: the KME here of which that network is a peer."},
 	END,
 };
 
@@ -172,7 +192,7 @@ static const cfg_option source[] = {
 	{.name = "transport", .type = CFG_CHOICE, AT(qg_config_source, tls), .preset = "tls",
 	 .choices = transports,
 	 .help = "With `tcp` the keys cross the cable in clear: only inside one cabinet."},
-	TLS_OPTIONS(qg_config_source, files, false, "required with `transport: tls`, else not allowed"),
+	TLS_OPTIONS(qg_config_source, files, false, "required with `transport: tls`, else not allowed", versions),
 	{.name = "server_name", .type = CFG_TOKEN, AT(qg_config_source, server_name), .min = 1,
 	 .max = CERT_NAME_MAX, .note = "the host of `address`",
 	 .help = "Name or address in its certificate."},
@@ -255,6 +275,70 @@ static const cfg_option stream[] = {
 	 .also = offsetof(qg_config_stream, relayed), .fields = stream_relay,
 	 .help = "For a virtual stream, `outbound` or `inbound`: its chunks are drawn at the outbound end and "
 		 "relayed over other gateways to the other end."},
+	END,
+};
+
+static const cfg_option peer[] = {
+	{.name = "id", .type = CFG_NAME, .required = true, AT(qg_config_peer, id), .min = 1,
+	 .max = KME_NAME_MAX - (sizeof QG_PEER_PREFIX - 1), .help = "Name of this peer, for logs and the audit."},
+	{.name = "url", .type = CFG_URL, .required = true, AT(qg_config_peer, url), .max = 300,
+	 .help = "Where it serves `/kmapi`; the certificate there must bear this host name."},
+	{.name = "certificate", .type = CFG_SECTION, .required = true, .one_of = true, .fields = peer_match,
+	 .help = "How the certificate names it that it shows when it calls: exactly one of the options below. "
+		 "No two peers share a name."},
+	{.name = "server_certificate", .type = CFG_SECTION, .one_of = true, .fields = peer_server_match,
+	 .note = "the same as `certificate`",
+	 .help = "How the certificate names it that it shows when it is called: exactly one of the options "
+		 "below."},
+	{.name = "callback_url", .type = CFG_HTTPS, AT(qg_config_peer, callback_url), .max = CALLBACK_MAX,
+	 .note = "its requests must be synchronous",
+	 .help = "The only `ack_callback_url` that is accepted from it, byte for byte; its acks are sent there."},
+	{.name = "our_callback_url", .type = CFG_HTTPS, AT(qg_config_peer, our_callback_url),
+	 .max = CALLBACK_MAX, .note = "required with `mode: asynchronous`, else not allowed",
+	 .help = "The `ack_callback_url` given to it: `kxi_listener` as it reaches it, with the path "
+		 "`/kmapi/v1/ext_keys/ack`."},
+	{.name = "dialect", .type = CFG_CHOICE, AT(qg_config_peer, dialect), .preset = "v1.1.1",
+	 .choices = dialects,
+	 .help = "How keys are sent to it. `draft-url`: the SAE IDs stand in the path, as in the ITU-T draft. "
+		 "Both forms are accepted from it."},
+	{.name = "mode", .type = CFG_CHOICE, AT(qg_config_peer, mode), .preset = "asynchronous",
+	 .choices = modes, .help = "How it tells outcomes with `dialect: v1.1.1`: at the callback, or at once."},
+	{.name = "draft_acks", .type = CFG_BOOL, AT(qg_config_peer, draft_acks), .preset = "false",
+	 .help = "Its acks may have the form of draft 0.4.1 (`key_ids`, `target_sae_id`), and its voids "
+		 "`all_confirmation` in the query."},
+	{.name = "link", .type = CFG_CHOICE, .required = true, AT(qg_config_peer, link),
+	 .choices = peer_links,
+	 .help = "`kxi-prime`: both gateways stand in one protected place and values cross in TLS alone. "
+		 "`kxi`: at a distance, values are masked with key of `stream`."},
+	{.name = "stream", .type = CFG_NAME, AT(qg_config_peer, stream), .min = 1, .max = KME_NAME_MAX,
+	 .note = "required with `link: kxi` unless `unprotected`, else not allowed",
+	 .help = "Stream of the link between the two gateways, outbound or shared, with `node_chunks`."},
+	{.name = "unprotected", .type = CFG_BOOL, AT(qg_config_peer, unprotected), .preset = "false",
+	 .help = "Allows `link: kxi` without a stream: values cross the distance in TLS alone, and are no "
+		 "stronger than it."},
+	{.name = "extension_pen", .type = CFG_UINT, AT(qg_config_peer, extension_pen), .min = 1,
+	 .max = UINT32_MAX, .preset = "32473",
+	 .help = "IANA private enterprise number in the names of this project's extensions, the same at both "
+		 "ends. The default is the number reserved for documentation: give your own."},
+	{.name = "saes", .type = CFG_PATTERNS, .required = true, LIST(qg_config_peer, saes, n_saes), .min = 1,
+	 .max = 4096, .help = "SAE IDs, exact or patterns, that live behind it. `saes` and `directory` go "
+			      "before patterns."},
+	{.name = "reach", .type = CFG_PATTERNS, LIST(qg_config_peer, reach, n_reach), .max = 4096,
+	 .note = "none", .help = "SAE IDs, exact or patterns, that it may bring keys for where `policy` allows "
+				 "the pair, too."},
+	{.name = "max_keys", .type = CFG_UINT, AT(qg_config_peer, max_keys), .min = 1, .max = 1024,
+	 .preset = "1024", .help = "Most keys in one request, of either."},
+	{.name = "requests_per_s", .type = CFG_UINT, AT(qg_config_peer, requests_per_s), .max = UINT32_MAX,
+	 .preset = "0", .unit = "1/s", .help = "Requests of it; 0: no limit."},
+	{.name = "outstanding_keys", .type = CFG_UINT, AT(qg_config_peer, outstanding_keys), .min = 1,
+	 .max = 16777216, .preset = "65536",
+	 .help = "Most keys brought by it that are not yet settled."},
+	{.name = "timeout_ms", .type = CFG_UINT, AT(qg_config_peer, timeout_ms), .min = 1, .max = 600000,
+	 .preset = "5000", .unit = "ms", .help = "A call to it fails after this time."},
+	{.name = "ack_timeout_ms", .type = CFG_UINT, AT(qg_config_peer, ack_timeout_ms), .min = 100,
+	 .max = 600000, .preset = "10000", .unit = "ms",
+	 .help = "Keys are voided when their outcome is not known after this time, and keys of it when acks did "
+		 "not reach it for six times as long."},
 	END,
 };
 
@@ -348,6 +432,13 @@ static const cfg_option limits[] = {
 	 .unit = "chunks", .help = "Issued to one pair of SAEs within `pool.fetch_s`; 0: no limit."},
 	{.name = "body_bytes", .type = CFG_UINT, AT(qg_config, body_bytes), .min = 1024, .max = 16777216,
 	 .preset = "65536", .unit = "bytes", .help = "Largest body of a request."},
+	{.name = "kxi_body_bytes", .type = CFG_UINT, AT(qg_config, kxi_body_bytes), .min = 1024,
+	 .max = 16777216, .preset = "1048576", .unit = "bytes",
+	 .help = "Largest body of a request of another network."},
+	{.name = "transfer_timeout_ms", .type = CFG_UINT, AT(qg_config, transfer_timeout_ms), .min = 1,
+	 .max = 600000, .preset = "15000", .unit = "ms",
+	 .help = "A request for keys for another network fails when that has not acknowledged them after this "
+		 "time."},
 	{.name = "kms_timeout_ms", .type = CFG_UINT, AT(qg_config, kms_timeout_ms), .min = 1, .max = 600000,
 	 .preset = "5000", .unit = "ms", .help = "A call to a neighbour fails after this time."},
 	{.name = "clock_jump_s", .type = CFG_UINT, AT(qg_config, clock_jump_s), .min = 1, .max = 31536000,
@@ -364,6 +455,11 @@ const cfg_option qg_cfg_schema[] = {
 	 .fields = listener, .help = "Where the neighbours call."},
 	{.name = "kms_client", .type = CFG_SECTION, .fields = kms_client,
 	 .note = "the files of `kms_listener`", .help = "TLS towards the neighbours."},
+	{.name = "kxi_listener", .type = CFG_SECTION, .offset = offsetof(qg_config, kxi),
+	 .fields = kxi_listener, .note = "absent; required with `peers`",
+	 .help = "Where key managers of other networks call (ETSI GS QKD 020)."},
+	{.name = "kxi_client", .type = CFG_SECTION, .fields = kxi_client,
+	 .note = "the files of `kxi_listener`", .help = "TLS towards key managers of other networks."},
 	{.name = "store", .type = CFG_SECTION, .required = true, .fields = store,
 	 .help = "Key material at rest."},
 	{.name = "audit", .type = CFG_SECTION, .required = true, .fields = audit,
@@ -382,6 +478,9 @@ const cfg_option qg_cfg_schema[] = {
 	{.name = "streams", .type = CFG_ENTRIES, LIST(qg_config, streams, n_streams), .max = 1024,
 	 .fields = stream,
 	 .help = "The key streams: one for each direction of a link, or a shared one; and the virtual ones."},
+	{.name = "peers", .type = CFG_ENTRIES, LIST(qg_config, peers, n_peers), .max = 64, .fields = peer,
+	 .help = "The key managers of other networks that keys are handed to and taken from "
+		 "([interworking.md](interworking.md))."},
 	{.name = "topology", .type = CFG_SECTION, .fields = topology,
 	 .help = "The network, for virtual streams without `routes`."},
 	{.name = "policy", .type = CFG_ENTRIES, LIST(qg_config, policy, n_policy), .max = LIST_MAX,

@@ -367,6 +367,38 @@ check_url(cfg_checker *c, const cfg_option *o, cfg_node *n)
 			       qg_cfg_show(c->report, n->text));
 }
 
+/* Host and port of a URL; the port may be left out. */
+static bool
+split_authority(const char *text, size_t len, endpoint *e)
+{
+	char authority[HOST_MAX + sizeof "[]:65535"];
+	if (len == 0 || len >= sizeof authority)
+		return false;
+	memcpy(authority, text, len);
+	authority[len] = '\0';
+	if (!split(authority, e)) {
+		memcpy(authority + len, ":443", len + sizeof ":443" <= sizeof authority ? sizeof ":443" : 1);
+		if (!split(authority, e))
+			return false;
+	}
+	return is_host(e);
+}
+
+/* A complete URL, of whose path only the form counts. Neither user nor
+ * fragment, which no request carries. */
+static void
+check_https(cfg_checker *c, const cfg_option *o, cfg_node *n)
+{
+	endpoint e;
+	check_characters(c, o, n, "\"\\<>^`{|}#@");
+	if (n->bad)
+		return;
+	const char *const rest = n->text + sizeof HTTPS - 1;
+	if (strncmp(n->text, HTTPS, sizeof HTTPS - 1) != 0 || !split_authority(rest, strcspn(rest, "/?"), &e))
+		qg_cfg_problem(c->report, n, "%s is not a complete URL: give https://HOST:PORT/PATH",
+			       qg_cfg_show(c->report, n->text));
+}
+
 const cfg_value_type qg_cfg_types[CFG_TYPES] = {
 	[CFG_SECTION] = {"a section of options", NULL},
 	[CFG_ENTRIES] = {"a list of entries", NULL},
@@ -386,6 +418,7 @@ const cfg_value_type qg_cfg_types[CFG_TYPES] = {
 	[CFG_LISTEN] = {"IPV4:PORT or [IPV6]:PORT", check_listen},
 	[CFG_ENDPOINT] = {"HOST:PORT or [IPV6]:PORT", check_endpoint},
 	[CFG_URL] = {"https://HOST:PORT", check_url},
+	[CFG_HTTPS] = {"a complete https URL", check_https},
 	[CFG_UUID] = {"a UUID", check_uuid},
 	[CFG_FINGERPRINT] = {"64 hex digits", check_fingerprint},
 };

@@ -90,7 +90,11 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 	const qg_http_options *o = &req->worker->server->o;
 	char buf[1024];
 	size_t len = 0;
-	if (status != MHD_HTTP_UNAUTHORIZED && o->error_body != NULL)
+	if (o->refuse != NULL)
+		len = o->refuse(&(qg_http_refused){.status = status, .text = text, .method = req->method,
+						   .path = req->target.path, .peer = req->peer},
+				buf, sizeof buf, o->ctx);
+	else if (status != MHD_HTTP_UNAUTHORIZED && o->error_body != NULL)
 		len = o->error_body(status, text, buf, sizeof buf);
 	struct MHD_Response *r = make_response(buf, len);
 	if (r != NULL) {
@@ -98,7 +102,7 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 			add_header(r, MHD_HTTP_HEADER_ALLOW, req->allow);
 	}
-	if (o->on_refused != NULL)
+	if (o->on_refused != NULL && o->refuse == NULL)
 		o->on_refused(status, req->method, req->target.path, o->ctx);
 	return queue(req, status == MHD_HTTP_CONTENT_TOO_LARGE ? MHD_HTTP_BAD_REQUEST : status, r);
 }

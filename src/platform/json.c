@@ -121,8 +121,8 @@ explain(const char *text, size_t len, const json_error_t *error, qg_json_error *
 	}
 }
 
-qg_err
-qg_json_parse_object(const char *text, size_t len, struct json_t **out, qg_json_error *why)
+static qg_err
+parse(const char *text, size_t len, json_type wanted, const char *otherwise, struct json_t **out, qg_json_error *why)
 {
 	const qg_err err = check_shape(text, len, why);
 	if (err != QG_OK)
@@ -131,12 +131,24 @@ qg_json_parse_object(const char *text, size_t len, struct json_t **out, qg_json_
 	json_t *json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
 	if (json == NULL)
 		return explain(text, len, &error, why);
-	if (!json_is_object(json)) {
+	if (json_typeof(json) != wanted) {
 		json_decref(json);
-		return fail(why, "is not a JSON object");
+		return fail(why, otherwise);
 	}
 	*out = json;
 	return QG_OK;
+}
+
+qg_err
+qg_json_parse_object(const char *text, size_t len, struct json_t **out, qg_json_error *why)
+{
+	return parse(text, len, JSON_OBJECT, "is not a JSON object", out, why);
+}
+
+qg_err
+qg_json_parse_array(const char *text, size_t len, struct json_t **out, qg_json_error *why)
+{
+	return parse(text, len, JSON_ARRAY, "is not a JSON array", out, why);
 }
 
 void

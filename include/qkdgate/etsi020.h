@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef QKDGATE_ETSI020_H
+#define QKDGATE_ETSI020_H
+
+#include <stddef.h>
+
+#include "qkdgate/audit.h"
+#include "qkdgate/config.h"
+#include "qkdgate/directory.h"
+#include "qkdgate/error.h"
+#include "qkdgate/interop.h"
+
+/* ETSI GS QKD 020 V1.1.1 and its drafts over HTTPS: a listener of its own for
+ * the key managers of other networks, and the calls to them. A caller is the
+ * peer whose certificate it shows; others get 401. What it says is checked for
+ * its form and its limits here, for what it means in the core. */
+
+typedef struct qg_etsi020 qg_etsi020;
+
+/* Starts the outgoing side. All parts outlive it. QG_E_MODE, QG_E_IO,
+ * QG_E_PARSE (files of kxi_client), QG_E_NOMEM. */
+qg_err qg_etsi020_new(const qg_config *cfg, const qg_directory *directory, qg_audit *audit, qg_etsi020 **out)
+	QG_CHECKED;
+
+/* The way out, for the core; lives as long as the qg_etsi020. */
+qg_interop_way *qg_etsi020_way(qg_etsi020 *e);
+
+/* Starts the listener; requests go to `interop`. `why` gets a text that names
+ * what failed. */
+qg_err qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room) QG_CHECKED;
+
+/* Ends the listener: nothing goes to `interop` any more. Sending still works. */
+void qg_etsi020_unlisten(qg_etsi020 *e);
+
+/* Ends the outgoing side too; calls under way are told that no answer came. */
+void qg_etsi020_free(qg_etsi020 **e);
+
+#endif
