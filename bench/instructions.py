@@ -38,6 +38,8 @@ SCRIPTS = {
 class Counted(run.Bench):
     """A pair of gateways, one of them under callgrind."""
 
+    settings = {"process": {"sandbox": False}}  # valgrind does not know the call
+
     def __init__(self, name):
         plan = dict(run.QUICK, rounds=1, get=(0, 0), pair_1=(2000, 4), pair_128=(40, 1), connections=())
         super().__init__(plan)
@@ -64,7 +66,7 @@ class Counted(run.Bench):
                       *(["--resume"] if what.endswith("resumed") else []))
         self.control("-i", "off")
         before = set(self.folder.glob(f"callgrind.{self.counted}.*"))
-        self.control("-d", what)
+        self.control(f"--dump={what}")
         new = set(self.folder.glob(f"callgrind.{self.counted}.*")) - before
         return sum(int(re.search(r"^totals: (\d+)", p.read_text(), re.M)[1]) for p in new)
 
@@ -85,6 +87,7 @@ def measure(name, scripts):
 
 
 def main():
+    run.in_a_namespace()
     parser = argparse.ArgumentParser(description="Instructions by request, against the committed baseline.")
     parser.add_argument("--save", action="store_true", help="make these the baseline")
     parser.add_argument("--keep", action="store_true", help="keep callgrind's files")

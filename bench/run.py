@@ -80,6 +80,8 @@ def keys_per_round(plan):
 
 
 class Bench:
+    settings = {}  # of the gateways, beside those of the demo
+
     def __init__(self, plan):
         self.plan = plan
         self.results = {}  # name: [row of each round]
@@ -92,6 +94,7 @@ class Bench:
         def tweak(name, config):
             ready = stock if name == "kme-a" else 16384
             config["pool"] = {"ready_chunks": ready, "inbound_chunks": 4 * stock + 65536}
+            config.update(self.settings)
 
         folder = FOLDER / "network"
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "http_internal.h"
@@ -77,6 +78,7 @@ queue(qg_http_request *req, int status, struct MHD_Response *r)
 	if (req->worker->draining)
 		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
 	req->link->since_ms = qg_clock_elapsed_ms();
+	qg_tls_out_hold(&req->link->out);
 	enum MHD_Result rc = MHD_queue_response(req->mhd, (unsigned)status, r);
 	MHD_destroy_response(r);
 	return rc;
@@ -309,6 +311,9 @@ on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_Req
 	*con_cls = NULL;
 	w->active--;
 	req->link->since_ms = qg_clock_elapsed_ms();
+	/* No body followed, and a client that reads nothing is not waited for. */
+	if (!qg_tls_out_flush(&req->link->out))
+		(void)shutdown(req->link->fd, SHUT_RDWR);
 	if (req->deferred && !req->back) { /* the client left; the answer still comes */
 		w->asked--;
 		req->mhd = NULL;
@@ -339,7 +344,7 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 	if (from == NULL || session == NULL)
 		return false;
 	c->counted = qg_census_enter(w->server->census, from->client_addr, &c->key);
-	return c->counted && qg_tls_adopt(w->server->tls, session, &c->trust) == QG_OK;
+	return c->counted && qg_tls_adopt(w->server->tls, session, &c->out, &c->trust) == QG_OK;
 }
 
 static void
@@ -351,6 +356,7 @@ conn_open(worker *w, struct MHD_Connection *mhd, void **context)
 	if (c != NULL) {
 		c->mhd = mhd;
 		c->fd = fd;
+		qg_tls_out_init(&c->out, fd);
 		c->since_ms = qg_clock_elapsed_ms();
 		qg_link_join(c, &w->young);
 		*context = c;
