@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the gateway is, against the ceiling of its libraries: run.py [--quick] [--rounds N].
+"""How fast the gateway is, against the ceiling of its libraries: run.py [--quick] [--rounds N]
+[--only profiles].
 
 Brings up a simulated link and two gateways as the demo does (policy, audit, sealing, full sync),
 and the ceiling server. In each round both are measured in turn; what is printed are medians over
@@ -34,6 +35,7 @@ from processes import Process, ProcessFailed, wait_for  # noqa: E402
 from topology import pair  # noqa: E402
 
 import pools  # noqa: E402
+import profiles  # noqa: E402
 import relay  # noqa: E402
 
 BUILD = build_folder()
@@ -49,7 +51,7 @@ QUICK = {
     "rounds": 5,
     "get": (10000, 64), "pair_1": (8000, 64), "pair_128": (250, 16), "connect": (150, 8),
     "connections": (64,), "apart_requests": {64: 10000},
-    "idle": 500, "half_load": False, "relay": relay.QUICK, "pools": None,
+    "idle": 500, "half_load": False, "relay": relay.QUICK, "pools": None, "profiles": None,
 }
 FULL = {
     "rounds": 9,
@@ -57,6 +59,7 @@ FULL = {
     "connections": (1, 16, 64, 256, 1000),
     "apart_requests": {1: 8000, 16: 30000, 64: 30000, 256: 30000, 1000: 30000},
     "idle": 1000, "half_load": True, "relay": relay.FULL, "pools": pools.FULL,
+    "profiles": profiles.FULL,
 }
 
 
@@ -87,6 +90,7 @@ class Bench:
         self.results = {}  # name: [row of each round]
         self.relay = []    # row of each line of gateways
         self.pools = None  # what a large stock costs
+        self.profiles = {}  # profile: [row of each round]
         self.folder = FOLDER
         stock = keys_per_round(plan) * 5 // 4
         self.stock_needed = keys_per_round(plan) * 9 // 8
@@ -301,7 +305,8 @@ class Bench:
             figures["pool_1e7_vs_1e3_cpu"] = self.pools["enc_keys_cpu"]
         return {"ratios": rounded(ratios), "figures": rounded(figures), "more": rounded(self.more()),
                 "rounds": self.plan["rounds"], "cores": len(CORES), "results": self.results,
-                "relay": self.relay, "pools": self.pools}
+                "relay": self.relay, "pools": self.pools,
+                "profiles": self.profiles}
 
     def more(self):
         """What has no line to reach, and what the figures above rest on."""
@@ -326,6 +331,7 @@ class Bench:
             more["dec_keys_1_p99_half"] = self.ratio("dec_keys_1_half", "ceiling_half", "p99_us")
         if self.pools is not None:
             more.update({f"pool_{name}": value for name, value in self.pools.items()})
+        more.update(profiles.figures(self.profiles))
         more.update(relay.figures(self.relay))
         return more
 
@@ -336,6 +342,8 @@ class Bench:
             if "per_s" in rows[0]:
                 print(f"{name:22}" + "".join(f"{self.median(name, c):14.1f}" for c in columns))
         relay.print_table(self.relay)
+        if self.profiles:
+            profiles.print_table(self.profiles)
         for part in ("ratios", "figures", "more"):
             print(f"\n{part}")
             for name, value in summary[part].items():
@@ -356,11 +364,20 @@ def in_a_namespace():
         os.execvp(inside[0], [*inside, sys.executable, *sys.argv])
 
 
+def only_profiles(bench):
+    rows = profiles.run(bench, bench.plan["profiles"] or profiles.QUICK)
+    profiles.print_table(rows)
+    summary = {"figures": rounded(profiles.figures(rows)), "cores": len(CORES), "profiles": rows}
+    (FOLDER / "profiles.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return 0
+
+
 def main():
     in_a_namespace()
     parser = argparse.ArgumentParser(description="The gateway's speed against the ceiling of its libraries.")
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--only", choices=("profiles",), help="this part alone; its results go to profiles.json")
     options = parser.parse_args()
     plan = dict(QUICK if options.quick else FULL)
     if options.rounds:
@@ -368,6 +385,8 @@ def main():
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench = Bench(plan)
+    if options.only:
+        return only_profiles(bench)
     try:
         bench.run()
     finally:
@@ -375,6 +394,8 @@ def main():
     bench.relay = relay.run(bench, plan["relay"])
     if plan["pools"] is not None:
         bench.pools = pools.run(bench, plan["pools"])
+    if plan["profiles"] is not None:
+        bench.profiles = profiles.run(bench, plan["profiles"])
     summary = bench.summary()
     bench.print_table(summary)
     out = FOLDER / ("quick.json" if options.quick else "full.json")
