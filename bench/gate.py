@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""The gate of `make bench-quick`: gate.py [--instructions | --ratios].
+"""The gate of `make bench-quick`.
 
 Ratios of the quick run against bench/gate.json: a ratio fails when it is beyond its limit in each of up
-to three runs. The limits are what was measured and a margin that noise on a shared machine does not
-reach, so they catch what grows by a third and not what grows by a tenth; that is for the
-instructions (instructions.py). Where the machine is too busy for the ceiling to keep its 12 us, ratios say
+to two runs. The limits are what was measured and a margin that noise on a shared machine does not
+reach, so they catch what grows by a third and not what grows by a tenth; that is for
+instructions.py. Where the machine is too busy for the ceiling to keep its 12 us, ratios say
 nothing: then nothing is judged by them, and that is said."""
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 LIMITS = json.loads((HERE / "gate.json").read_text())
-RUNS = 3
+RUNS = 2
 TOO_SLOW = 3  # exit status of run.py
 
 
@@ -49,13 +49,7 @@ def main():
     sys.path.insert(0, str(HERE))
     sys.dont_write_bytecode = True
     import run
-    what = sys.argv[1:]
-    good = True
-    if what != ["--ratios"]:
-        good = subprocess.run([sys.executable, HERE / "instructions.py"], check=False).returncode == 0
-    if what != ["--instructions"]:
-        good = judge_ratios(run.FOLDER) and good
-    return 0 if good else 1
+    return 0 if judge_ratios(run.FOLDER) else 1
 
 
 if __name__ == "__main__":

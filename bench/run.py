@@ -48,7 +48,7 @@ SAME, APART = "same", "apart"
 
 # What a pair of numbers below means: requests and connections.
 QUICK = {
-    "rounds": 5,
+    "rounds": 3,
     "get": (10000, 64), "pair_1": (8000, 64), "pair_128": (250, 16), "connect": (150, 8),
     "connections": (64,), "apart_requests": {64: 10000},
     "idle": 500, "half_load": False, "relay": relay.QUICK, "pools": None, "profiles": None,
