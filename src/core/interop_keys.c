@@ -147,7 +147,7 @@ copy(keys_in *in, const qg_interop_keys *m)
 		len += m->key[i].size_bytes;
 	}
 	in->m = *m;
-	in->text = malloc(text);
+	in->text = malloc(text + 1);
 	in->key = calloc(m->n_keys, sizeof *in->key);
 	in->targets = calloc(m->saes.n_targets, sizeof *in->targets);
 	in->to = calloc(m->saes.n_targets, sizeof *in->to);
