@@ -97,7 +97,7 @@ typedef struct qg_config_source {
 	qg_source_profile profile; /* by its name */
 	qg_source_mode mode;
 	bool has_pusher;           /* section `pusher` is there */
-	qg_tls_match match;        /* option `pusher`: the certificate of the module that pushes */
+	qg_tls_match pusher;       /* the certificate of the module that pushes */
 	const char *host;          /* option `address`, "HOST:PORT" */
 	unsigned port;
 	bool tls;                  /* option `transport`: "tls" (default) or "tcp" */

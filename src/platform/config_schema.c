@@ -195,7 +195,7 @@ static const cfg_option neighbour[] = {
 	END,
 };
 
-static const cfg_option pusher_match[] = {MATCH_OPTIONS(qg_config_source, match), END};
+static const cfg_option pusher_match[] = {MATCH_OPTIONS(qg_config_source, pusher), END};
 
 static const cfg_option source[] = {
 	{.name = "profile", .type = CFG_CHOICE, .required = true, AT(qg_config_source, profile),

@@ -74,7 +74,7 @@ same(const char *a, const char *b)
 static bool
 same_module(const qg_source *a, const qg_source *b)
 {
-	const qg_tls_match *x = &a->cfg->source.match, *y = &b->cfg->source.match;
+	const qg_tls_match *x = &a->cfg->source.pusher, *y = &b->cfg->source.pusher;
 	return same(x->uri, y->uri) && same(x->dns, y->dns) && same(x->cn, y->cn) &&
 	       same(x->fingerprint, y->fingerprint);
 }
@@ -118,7 +118,7 @@ identify(const qg_tls_identity *id, void *ctx)
 {
 	const qg_push_listener *l = ctx;
 	for (size_t i = 0; i < l->n; i++)
-		if (qg_tls_matches(&l->source[i]->cfg->source.match, id))
+		if (qg_tls_matches(&l->source[i]->cfg->source.pusher, id))
 			return l->source[i];
 	qg_log(QG_LOG_WARN, "source", "event=unknown_pusher fingerprint=%s", id->fingerprint);
 	return NULL;

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import ssl
+import threading
 import uuid
 
 import pytest
@@ -718,6 +719,114 @@ def test_a_target_out_of_reach_is_408_and_void(net4, client, border):
         not_there(client, "alice", "sae-wanda", key["key_id"])
     finally:
         network.restart("kme-b")
+
+
+# --- killed at every step -----------------------------------------------------------------------------------------------
+
+class Cut:
+    """Kills the border from within an answer of the other network, once, and starts it again when asked."""
+
+    def __init__(self, border, answer):
+        self.gateway = border.network.gateways["kme-a"]
+        self.answer = answer
+        self.done = threading.Event()
+
+    def __call__(self, request):
+        if self.done.is_set():
+            return self.answer(request)
+        self.gateway.kill()
+        self.done.set()
+        return None, None
+
+    def again(self, border):
+        assert self.done.wait(60)
+        border.network.restart("kme-a")
+
+
+def ask_and_lose(client, slave):
+    """enc_keys of a gateway that is killed meanwhile."""
+    def ask_once():
+        try:
+            ask(client, "alice", slave)
+        except (OSError, http.client.HTTPException):
+            pass
+    thread = threading.Thread(target=ask_once)
+    thread.start()
+    return thread
+
+
+def test_killed_before_the_answer_to_its_keys(net1, client, border):
+    cut = net1.on_keys = Cut(border, net1.accept_keys)
+    before = len(net1.requests)
+    thread = ask_and_lose(client, "sae-zoe")
+    cut.again(border)
+    thread.join()
+    (key_id,) = [r for r in net1.requests[before:] if r.path == EXT_KEYS][0].ids
+    net1.wait_void(key_id)  # nobody waits for it any more
+
+
+def test_killed_after_the_answer_to_its_keys(net1, client, border):
+    net1.outcome = None
+    before = len(net1.requests)
+    thread = ask_and_lose(client, "sae-zoe")
+    (key_id,) = wait_for("keys", lambda: [r for r in net1.requests[before:] if r.path == EXT_KEYS], 60)[0].ids
+    border.network.gateways["kme-a"].kill()
+    border.network.restart("kme-a")
+    thread.join()
+    net1.wait_void(key_id)
+    late = net1.post(f"{EXT_KEYS}/ack", [ack_of([key_id], "relayed", "sae-alice", ["sae-zoe"])])
+    assert late.status in (200, 400)
+    assert not border.audit("issued", key_id)
+
+
+def test_killed_before_its_ack_is_answered(net1, client, border):
+    cut = net1.on_ack = Cut(border, lambda request: (200, None))
+    key = new_key()
+    assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+    cut.again(border)
+    net1.wait_ack(key["key_id"], "relayed", count=2)
+    for sae in ("alice", "bob"):
+        fetch(client, sae, "sae-zoe", key)
+        not_there(client, sae, "sae-zoe", key["key_id"])
+
+
+def test_killed_right_after_202(net1, client, border):
+    """Whatever it had done: what was accepted is delivered once, and acknowledged."""
+    for _ in range(3):
+        key = new_key()
+        assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+        border.network.gateways["kme-a"].kill()
+        border.network.restart("kme-a")
+        assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202  # the same again
+        net1.wait_ack(key["key_id"], "relayed")
+        for sae in ("alice", "bob"):
+            fetch(client, sae, "sae-zoe", key)
+            not_there(client, sae, "sae-zoe", key["key_id"])
+
+
+def test_killed_after_a_void_was_accepted(net1, client, border):
+    key = new_key()
+    assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+    net1.wait_ack(key["key_id"], "relayed")
+    assert net1.void([key["key_id"]], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+    border.network.gateways["kme-a"].kill()
+    border.network.restart("kme-a")
+    net1.wait_ack(key["key_id"], "voided")
+    for sae in ("alice", "bob"):
+        not_there(client, sae, "sae-zoe", key["key_id"])
+    assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).problem()[0] in (400, 503)
+
+
+def test_killed_before_the_answer_to_its_void(net4, client, border):
+    net4.outcome = None
+    cut = net4.on_void = Cut(border, lambda request: (202, None))
+    before = len(net4.requests)
+    thread = ask_and_lose(client, "sae-wanda")
+    cut.again(border)
+    thread.join()
+    (key_id,) = [r for r in net4.requests[before:] if r.path == EXT_KEYS][0].ids
+    net4.wait_void(key_id, count=2)
+    assert not border.audit("issued", key_id)
 
 
 def test_no_key_value_stands_in_logs(border):

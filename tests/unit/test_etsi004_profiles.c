@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "qkdgate/clock.h"
 #include "qkdgate/etsi004.h"
+#include "seed.h"
 
 #define ROOM (QG_ETSI004_FRAME_MAX + 4096)
 #define EACH_PROFILE(p) \
@@ -316,10 +316,7 @@ static void
 mutations(void **state)
 {
 	(void)state;
-	const char *given = getenv("QG_TEST_SEED");
-	unsigned seed = given != NULL ? (unsigned)strtoul(given, NULL, 0) : (unsigned)qg_clock_elapsed_ms();
-	unsigned x = seed, accepted = 0;
-	printf("seed %u\n", seed);
+	unsigned x = test_seed(), accepted = 0;
 	for (unsigned round = 0; round < 40000; round++) {
 		const qg_etsi004_profile *p = qg_etsi004_profile_at(round % 5), *seen = NULL;
 		size_t n = put(p, round / 5 % REQUESTS, in), used = 0, total = 0;
