@@ -155,10 +155,12 @@ def test_tls_1_3_and_a_certificate_are_needed(border, pki):
         return answer.status, answer.version, answer.read()
 
     assert handshake(ssl.TLSVersion.TLSv1_3, "kme-net1")[:2] == (200, 11)
-    with pytest.raises((ssl.SSLError, OSError)):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
         handshake(ssl.TLSVersion.TLSv1_2, "kme-net1")
-    with pytest.raises((ssl.SSLError, OSError, http.client.HTTPException)):
-        handshake(ssl.TLSVersion.TLSv1_3, None)
+    for wrong in (None, "kme-b-foreign", "expired"):  # none, of another authority, out of date
+        assert wrong is None or (pki / f"{wrong}.pem").exists()
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+            handshake(ssl.TLSVersion.TLSv1_3, wrong)
 
 
 def test_a_certificate_that_names_no_peer_is_401_everywhere(border, pki):
@@ -381,6 +383,17 @@ def test_who_may_be_named(net1, client, border):
         status, kind, _ = net1.give([key], "sae-zoe", ["sae-alice", target]).problem()
         assert (status, kind) in ((401, "unauthorized"), (400, "key-routing-error"))
         not_there(client, "alice", "sae-zoe", key["key_id"])
+
+
+def test_rule_14_an_id_of_this_gateways_own_is_refused(net1, client, border):
+    """Such an ID belongs to chunks of a stream, and must never stand for another key."""
+    ((key_id, value),) = client("alice").enc("sae-bob").keys()
+    forged = {**new_key(), "key_id": key_id}
+    answer = net1.give([new_key(), forged], "sae-zoe", ["sae-bob"])
+    assert answer.problem() == (400, "key-routing-error", {"invalid_routing"})
+    border.wait_audit("refused", key_id, caller="kxi:net1")
+    not_there(client, "bob", "sae-zoe", key_id)
+    assert client("bob").dec("sae-alice", key_id).keys() == [(key_id, value)]
 
 
 def test_foreign_callbacks(net1, net2, client, border):
