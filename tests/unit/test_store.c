@@ -593,72 +593,6 @@ transfer_comes_back_whole(void **state)
 	assert_string_equal(s.target[2], "");
 }
 
-typedef struct seen_tellings {
-	size_t n;
-	int64_t row[4];
-	unsigned what[4];
-	size_t ids[4];
-	char text[256];
-} seen_tellings;
-
-static qg_err
-see_telling(const qg_telling_rec *rec, void *ctx)
-{
-	seen_tellings *s = ctx;
-	assert_true(s->n < sizeof s->row / sizeof s->row[0]);
-	s->row[s->n] = rec->row;
-	s->what[s->n] = rec->what;
-	s->ids[s->n++] = rec->ids_len;
-	(void)snprintf(s->text, sizeof s->text, "%s %s %s %" PRIu64, rec->peer, rec->initiator, rec->targets,
-		       rec->until_ms);
-	return QG_OK;
-}
-
-static seen_tellings
-load_tellings(void)
-{
-	seen_tellings s = {0};
-	assert_int_equal(db->ops->load_tellings(db, see_telling, &s), QG_OK);
-	return s;
-}
-
-/* What peers are owed, and what goes on with a key. */
-static void
-tellings_last_until_they_are_deleted(void **state)
-{
-	(void)state;
-	static const uint8_t two[32] = {1, 2, 3}, half[15];
-	qg_telling_rec rec = {.peer = "NET2", .what = 0, .initiator = "sae-a", .targets = "sae-b\nsae-c",
-			      .ids = two, .ids_len = sizeof two, .until_ms = 77};
-	begin();
-	assert_int_equal(db->ops->telling_put(db, &rec), QG_OK);
-	const int64_t first = rec.row;
-	rec.what = 5;
-	rec.ids_len = 16;
-	assert_int_equal(db->ops->telling_put(db, &rec), QG_OK);
-	commit();
-	begin();
-	rec.what = 6;
-	assert_int_equal(db->ops->telling_put(db, &rec), QG_E_INVAL);
-	rec.what = 1;
-	rec.ids = half;
-	rec.ids_len = sizeof half;
-	assert_int_equal(db->ops->telling_put(db, &rec), QG_E_INVAL);
-	db->ops->rollback(db);
-	reopen();
-	seen_tellings s = load_tellings();
-	assert_int_equal(s.n, 2);
-	assert_int_equal(s.what[1], 5);
-	assert_int_equal(s.ids[0], 32);
-	assert_string_equal(s.text, "NET2 sae-a sae-b\nsae-c 77");
-	begin();
-	assert_int_equal(db->ops->telling_delete(db, first), QG_OK);
-	assert_int_equal(db->ops->telling_delete(db, first), QG_E_NOTFOUND);
-	assert_int_equal(db->ops->transfer_owe(db, 4711, "kxi:NET2"), QG_E_NOTFOUND);
-	commit();
-	assert_int_equal(load_tellings().n, 1);
-}
-
 /* SOUNDNESS 14 and 18: one record per initiator and ID, and the first change
  * of a state wins. */
 static void
@@ -837,7 +771,6 @@ main(void)
 		CASE(used_chunks_can_be_read_back),
 		CASE(segment_is_sealed_anew),
 		CASE(transfer_comes_back_whole),
-CASE(tellings_last_until_they_are_deleted),
 		CASE(soundness_18_first_change_of_a_transfer_wins),
 		CASE(transfer_refusals),
 		CASE(transfer_forgets_and_goes),
