@@ -193,6 +193,15 @@ demo:
 demo-down demo-restart:
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py $(@:demo-%=%) $(NAME)
 
+# --- containers ----------------------------------------------------------------
+
+.PHONY: docker-images docker-test
+docker-images:
+	@docker/build $(TAG)
+
+docker-test:
+	@tests/docker/run $(BUILD) $(DOCKER_TEST)
+
 # --- speed -------------------------------------------------------------------
 
 $(BUILD)/bench/%: bench/%.c bench/link.c bench/measure.c

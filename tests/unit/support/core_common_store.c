@@ -72,6 +72,9 @@ static qg_err f_app_block_held(qg_store *s, int64_t row, uint32_t first, uint64_
 {
 	return inner(s)->ops->app_block_held(inner(s), row, first, since_ms);
 }
+PASS_ROW(transfer_owe, const char *)
+PASS1(telling_put, qg_telling_rec *)
+PASS0(telling_delete)
 
 static qg_err f_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms, uint32_t hops)
 {
@@ -139,6 +142,11 @@ static qg_err f_load_transfers(qg_store *s, qg_err (*each)(const qg_transfer_rec
 	return inner(s)->ops->load_transfers(inner(s), each, ctx);
 }
 
+static qg_err f_load_tellings(qg_store *s, qg_err (*each)(const qg_telling_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_tellings(inner(s), each, ctx);
+}
+
 static const qg_store_ops fault_ops = {
 	.begin = f_begin, .commit = f_commit, .rollback = f_rollback, .epoch_put = f_epoch_put,
 	.epoch_update = f_epoch_update, .epoch_mark = f_epoch_mark, .epoch_delete = f_epoch_delete,
@@ -151,4 +159,6 @@ static const qg_store_ops fault_ops = {
 	.app_stream_update = f_app_stream_update, .app_stream_delete = f_app_stream_delete,
 	.app_block_put = f_app_block_put, .app_block_held = f_app_block_held, .app_block_delete = f_app_block_delete,
 	.load_app_streams = f_load_app_streams, .load_app_blocks = f_load_app_blocks,
+	.transfer_owe = f_transfer_owe, .telling_put = f_telling_put, .telling_delete = f_telling_delete,
+	.load_tellings = f_load_tellings,
 };
