@@ -184,6 +184,7 @@ def test_other_wrong_pushes(pushed_to):
     """Wrong size, an index far ahead, another value for one that waits, another path or method,
     garbage; the stream lives on, and what was refused is in no key."""
     ksid = ksid_of(pushed_to)
+    pushed_to.gateways["kme-a"].wait_log("event=push_refused", timeout_s=60)  # nothing is wanted now
     assert push(pushed_to, chunk(ksid, 1 << 20, "AAAA"))[0] == 400
     status, body = push(pushed_to, chunk(ksid, 1 << 31))
     assert (status, body) == (503, b'{"status":6}')
