@@ -43,7 +43,7 @@ UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all programs unit e2e check fuzz fuzz-targets models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e chaos soak check fuzz fuzz-targets models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -126,6 +126,15 @@ else
 		$(if $(filter tests/%,$(E2E)),,tests/e2e) $(E2E)
 endif
 
+# Longer runs of what the tests do for some seconds.
+MINUTES ?= 10
+chaos soak:
+	@tests/deps/install build test
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_SOAK_MINUTES=$(MINUTES) \
+		QKDGATE_CHAOS_S=$$(($(MINUTES) * 60)) $(PYTHON) -m pytest -s -p no:cacheprovider \
+		tests/e2e/$(if $(filter chaos,$@),test_chaos,soak).py
+
 check:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory programs
@@ -187,6 +196,15 @@ demo:
 
 demo-down demo-restart:
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/demo/demo.py $(@:demo-%=%) $(NAME)
+
+# --- containers ----------------------------------------------------------------
+
+.PHONY: docker-images docker-test
+docker-images:
+	@docker/build $(TAG)
+
+docker-test:
+	@tests/docker/run $(BUILD) $(DOCKER_TEST)
 
 # --- speed -------------------------------------------------------------------
 

@@ -33,6 +33,10 @@ typedef enum qg_kms_kind {
 	QG_KMS_MAKE_KEYS_EXTERNAL,
 	QG_KMS_DELETE_KEYS,
 	QG_KMS_POST_STATUS,
+	QG_KMS_NEW_APP_STREAM, /* this and the next: kms_app_msg.h */
+	QG_KMS_NEW_APP_KEYS,
+	QG_KMS_WANT_APP_KEYS,
+	QG_KMS_APP_STREAM_CLOSED,
 	QG_KMS_KINDS
 } qg_kms_kind;
 
@@ -259,7 +263,9 @@ typedef enum qg_kms_make_result {
 	QG_KMS_MAKE_EXISTS,   /* the ID stands for another key, or was voided or delivered */
 	QG_KMS_MAKE_FULL,
 	QG_KMS_MAKE_REFUSED,
-	QG_KMS_MAKE_NO_PAD
+	QG_KMS_MAKE_NO_PAD,
+	QG_KMS_MAKE_PENDING,  /* stored; it goes to another network, whose answer is awaited */
+	QG_KMS_MAKE_FAILED    /* the other network does not have it: void here */
 } qg_kms_make_result;
 
 typedef struct qg_kms_make_answer {

@@ -13,7 +13,9 @@
 #include "qkdgate/audit.h"
 #include "qkdgate/core.h"
 #include "qkdgate/directory.h"
+#include "qkdgate/etsi004_server.h"
 #include "qkdgate/etsi014.h"
+#include "qkdgate/etsi020.h"
 #include "qkdgate/kms.h"
 #include "qkdgate/log.h"
 #include "qkdgate/seal.h"
@@ -32,10 +34,13 @@ typedef struct daemon_parts {
 	bool fresh;
 	qg_directory *directory;
 	qg_kms *kms;
+	qg_etsi020 *etsi020; /* NULL without kxi_listener */
 	qg_core *core;
 	qg_source **source;
 	size_t n_sources;
+	qg_push_listener *push;
 	qg_etsi014 *etsi014;
+	qg_etsi004_server *etsi004;
 	char why[WHY_ROOM];
 } daemon_parts;
 
@@ -116,6 +121,17 @@ make_kms(daemon_parts *d)
 	return err;
 }
 
+static qg_err
+make_etsi020(daemon_parts *d)
+{
+	if (d->cfg->kxi.address == NULL)
+		return QG_OK;
+	qg_err err = qg_etsi020_new(d->cfg, d->directory, d->audit, &d->etsi020);
+	if (err != QG_OK)
+		say_why(d, "kxi_client", d->cfg->kxi_client.certificate, err);
+	return err;
+}
+
 static qg_core_parts
 core_parts(const daemon_parts *d)
 {
@@ -125,7 +141,8 @@ core_parts(const daemon_parts *d)
 			       .fresh = d->fresh,
 			       .sealer = d->sealer,
 			       .audit = d->audit,
-			       .channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL};
+			       .channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL,
+			       .way = d->etsi020 != NULL ? qg_etsi020_way(d->etsi020) : NULL};
 }
 
 static qg_err
@@ -152,6 +169,14 @@ make_kms_listener(daemon_parts *d)
 }
 
 static qg_err
+make_kxi_listener(daemon_parts *d)
+{
+	if (d->etsi020 == NULL)
+		return QG_OK;
+	return qg_etsi020_listen(d->etsi020, qg_core_interop(d->core), d->why, sizeof d->why);
+}
+
+static qg_err
 make_sources(daemon_parts *d)
 {
 	size_t n = qg_core_intakes(d->core);
@@ -167,6 +192,12 @@ make_sources(daemon_parts *d)
 }
 
 static qg_err
+make_push_listener(daemon_parts *d)
+{
+	return qg_push_listen(d->cfg, d->source, d->n_sources, &d->push, d->why, sizeof d->why);
+}
+
+static qg_err
 make_etsi014(daemon_parts *d)
 {
 	qg_etsi014_parts parts = {.cfg = d->cfg,
@@ -174,6 +205,18 @@ make_etsi014(daemon_parts *d)
 				  .keystore = qg_core_keystore(d->core),
 				  .audit = d->audit};
 	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
+}
+
+static qg_err
+make_etsi004(daemon_parts *d)
+{
+	qg_etsi004_server_parts parts = {.cfg = d->cfg,
+					 .directory = d->directory,
+					 .streams = qg_core_app_streams(d->core),
+					 .audit = d->audit};
+	if (!d->cfg->app_listener.present)
+		return QG_OK;
+	return qg_etsi004_server_start(&parts, &d->etsi004, d->why, sizeof d->why);
 }
 
 typedef struct daemon_step {
@@ -190,10 +233,14 @@ static const daemon_step run_steps[] = {
 	{"store", make_store},
 	{"directory", make_directory},
 	{"kms", make_kms},
+	{"etsi020", make_etsi020},
 	{"core", make_core},
 	{"kms_listener", make_kms_listener},
+	{"kxi_listener", make_kxi_listener},
 	{"sae_listener", make_etsi014},
-	{"streams", make_sources}, /* last: a start that fails leaves the epochs as they are */
+	{"app_listener", make_etsi004},
+	{"streams", make_sources}, /* late: a start that fails leaves the epochs as they are */
+	{"push_listener", make_push_listener},
 };
 
 static qg_err
@@ -217,15 +264,21 @@ static void
 unmake_all(daemon_parts *d)
 {
 	qg_etsi014_stop(&d->etsi014);
+	qg_etsi004_server_stop(d->etsi004);
+	if (d->etsi020 != NULL)
+		qg_etsi020_unlisten(d->etsi020);
 	if (d->core != NULL)
 		qg_core_wind_down(d->core);
+	qg_push_unlisten(&d->push);
 	for (size_t i = 0; i < d->n_sources; i++)
 		qg_source_stop(&d->source[i], SOURCE_GRACE_MS);
 	free(d->source);
 	if (d->kms != NULL)
 		qg_kms_unlisten(d->kms);
 	qg_kms_free(&d->kms);
+	qg_etsi020_free(&d->etsi020);
 	qg_core_stop(&d->core);
+	qg_etsi004_server_free(&d->etsi004); /* its last answers came from the committer */
 	if (d->store != NULL)
 		d->store->ops->close(&d->store);
 	qg_audit_close(&d->audit);

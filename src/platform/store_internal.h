@@ -36,12 +36,24 @@ typedef enum qg_sql {
 	QG_SQL_TRANSFER_STATE,
 	QG_SQL_TRANSFER_UNSEAL,
 	QG_SQL_TRANSFER_DELETE,
+	QG_SQL_TRANSFER_OWE,
 	QG_SQL_TRANSFER_LOAD,
 	QG_SQL_TARGET_PUT,
 	QG_SQL_TARGET_STATE,
 	QG_SQL_TARGET_LOAD,
+	QG_SQL_TELLING_PUT,
+	QG_SQL_TELLING_DELETE,
+	QG_SQL_TELLING_LOAD,
 	QG_SQL_NUMBER_PUT,
 	QG_SQL_NUMBER_GET,
+	QG_SQL_APP_STREAM_PUT,
+	QG_SQL_APP_STREAM_UPDATE,
+	QG_SQL_APP_STREAM_DELETE,
+	QG_SQL_APP_STREAM_LOAD,
+	QG_SQL_APP_BLOCK_PUT,
+	QG_SQL_APP_BLOCK_HELD,
+	QG_SQL_APP_BLOCK_DELETE,
+	QG_SQL_APP_BLOCK_LOAD,
 	QG_SQL_COUNT
 } qg_sql;
 
@@ -145,9 +157,26 @@ qg_err qg_store_target_state(
 	qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now) QG_CHECKED;
 qg_err qg_store_transfer_unseal(qg_store *s, int64_t row) QG_CHECKED;
 qg_err qg_store_transfer_delete(qg_store *s, int64_t row) QG_CHECKED;
+qg_err qg_store_transfer_owe(qg_store *s, int64_t row, const char *peer) QG_CHECKED;
+qg_err qg_store_telling_put(qg_store *s, qg_telling_rec *rec) QG_CHECKED;
+qg_err qg_store_telling_delete(qg_store *s, int64_t row) QG_CHECKED;
+qg_err qg_store_load_tellings(
+	qg_store *s, qg_err (*each)(const qg_telling_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_load_transfers(
 	qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_number_put(qg_store *s, const char *name, int64_t value) QG_CHECKED;
 qg_err qg_store_number_get(qg_store *s, const char *name, int64_t *value) QG_CHECKED;
+
+/* store_apps.c */
+qg_err qg_store_app_stream_put(qg_store *s, qg_app_stream_rec *rec) QG_CHECKED;
+qg_err qg_store_app_stream_update(qg_store *s, const qg_app_stream_rec *rec) QG_CHECKED;
+qg_err qg_store_app_stream_delete(qg_store *s, int64_t row) QG_CHECKED;
+qg_err qg_store_app_block_put(qg_store *s, const qg_app_block_rec *rec) QG_CHECKED;
+qg_err qg_store_app_block_held(qg_store *s, int64_t stream_row, uint32_t first, uint64_t since_ms) QG_CHECKED;
+qg_err qg_store_app_block_delete(qg_store *s, int64_t stream_row, uint32_t first) QG_CHECKED;
+qg_err qg_store_load_app_streams(
+	qg_store *s, qg_err (*each)(const qg_app_stream_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+qg_err qg_store_load_app_blocks(
+	qg_store *s, qg_err (*each)(const qg_app_block_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 
 #endif

@@ -20,7 +20,7 @@ sys.dont_write_bytecode = True  # leave no __pycache__ behind
 
 from network import Network, PROJECT, build_folder, complain, saved_processes
 from processes import ProcessFailed, wait_for
-from topology import TOPOLOGIES
+from topology import ACK_PATH, TOPOLOGIES, short
 
 FOLDER = build_folder() / "demo"
 FIRST_PORT = 18101
@@ -47,9 +47,19 @@ def write_env(network):
     lines = [f"CA={network.pki / 'ca.pem'}"]
     for node in network.topology.nodes:
         lines.append(f"{url_name(node)}={network.url(node.name)}")
+        host, port = network.endpoints[f"{node.name}/app"]
+        lines.append(f"{node.id.replace('-', '_')}_004={host}:{port}")
+        if node.saes:
+            lines.append(f"APP_{node.id.removeprefix('KME-')}_URI={node.saes[0].uri(node)}")
         for sae in node.saes:
             for kind, suffix in (("CERT", "pem"), ("KEY", "key")):
                 lines.append(f"{sae.name.upper()}_{kind}={network.pki / f'{sae.name}.{suffix}'}")
+    for peering in network.topology.peerings:
+        for name in (peering.a, peering.b):
+            lines.append(f"KXI_{short(name).upper()}_URL={network.url(name, 'kxi')}")
+        for kind, suffix in (("CERT", "pem"), ("KEY", "key")):
+            lines.append(f"PEER_{kind}={network.pki / f'{peering.guest}.{suffix}'}")
+        lines.append(f"PEER_CALLBACK_URL={network.url(peering.guest, None)}{ACK_PATH}")
     (FOLDER / "env").write_text("\n".join(lines) + "\n")
 
 
@@ -94,6 +104,13 @@ def show_chain(network):
     middle.wait_ready()
     print(f"\nkme-b runs again, pid {middle.pid}.")
     return True
+
+
+def show_operators(network):
+    """A key each way between the two networks."""
+    where = "a link apart" if network.topology.peerings[0].kxi else "side by side"
+    print(f"\nalice at KME-A and zoe at KME-Z are of different operators. The borders, KME-G1 and KME-G2, stand {where}.")
+    return one_key(network, "alice", "zoe") and one_key(network, "zoe", "alice")
 
 
 def key_over(network, kme):
@@ -144,7 +161,8 @@ def take(client, number=64, timeout_s=30):
 
 
 STORIES = {"pair": ((("alice", "bob"),), show_pair),
-           "chain": ((("alice", "carol"), ("carol", "bob")), show_chain)}
+           "chain": ((("alice", "carol"), ("carol", "bob")), show_chain),
+           "operators": ((("alice", "zoe"),), show_operators)}
 
 
 def up():
@@ -155,15 +173,17 @@ def up():
     if stopped := down():
         print(f"Stopped {', '.join(stopped)}.")
     keep_pki_only()
-    network = Network(TOPOLOGIES[name](), FOLDER, first_port=FIRST_PORT)
+    options = {"kxi": True} if name == "operators" and os.environ.get("KXI") == "1" else {}
+    network = Network(TOPOLOGIES[name](**options), FOLDER, first_port=FIRST_PORT)
     network.prepare()
     network.save()
     write_env(network)
     network.start()
     pairs, show = STORIES[name]
+    wait = network.wait_foreign if network.topology.peerings else network.wait_stock
     for one, other in pairs:
-        network.wait_stock(one, other)
-        network.wait_stock(other, one)
+        wait(one, other)
+        wait(other, one)
     print(f"Running: {', '.join(p.name for p in network.processes())}. "
           f"Shell variables for what follows: . {relative(FOLDER / 'env')}")
     if not show(network):

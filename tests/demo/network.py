@@ -124,10 +124,19 @@ class Network:
         for node in self.topology.nodes:
             endpoints[f"{node.name}/sae"] = (LOOPBACK, ports.take())
             endpoints[f"{node.name}/kms"] = (LOOPBACK, ports.take())
+            if self.topology.peerings_of(node.name):
+                endpoints[f"{node.name}/kxi"] = (LOOPBACK, ports.take())
+        for peering in self.topology.peerings:
+            if peering.guest:
+                endpoints[peering.guest] = (LOOPBACK, ports.take())
         for link in self.topology.links:
             for sim in (link.sim_a, link.sim_b):
                 endpoints[sim] = sources[sim] if sim in sources else (LOOPBACK, ports.take())
             endpoints[f"{link.sim_a}/link"] = (LOOPBACK, ports.take())
+        for node in self.topology.nodes:
+            endpoints[f"{node.name}/app"] = (LOOPBACK, ports.take())
+            if self.topology.is_pushed_to(node.name):
+                endpoints[f"{node.name}/push"] = (LOOPBACK, ports.take())
         return endpoints
 
     def config_file(self, node_name):
@@ -153,8 +162,9 @@ class Network:
     def processes(self):
         return [*self.sims.values(), *self.gateways.values()]
 
-    def url(self, node_name):
-        host, port = self.endpoints[f"{node_name}/sae"]
+    def url(self, node_name, listener="sae"):
+        """Of a listener of a node, or of a guest with listener None."""
+        host, port = self.endpoints[f"{node_name}/{listener}" if listener else node_name]
         return f"https://{host}:{port}"
 
     # --- files -------------------------------------------------------------------------------
@@ -242,6 +252,17 @@ class Network:
     def wait_stock(self, master, slave, at_least=1, timeout_s=30):
         return wait_for(f"{at_least} keys from {master} to {slave}",
                         lambda: (n := self.stock(master, slave)) >= at_least and n, timeout_s, 0.05)
+
+    def wait_foreign(self, master, slave, timeout_s=30):
+        """Until keys reach an SAE of another network: takes one at both ends."""
+        with self.client(master) as one, self.client(slave) as other:
+            def ask():
+                answer = one.enc(f"sae-{slave}")
+                return answer.keys()[0] if answer.status == 200 else None
+            key_id, key = wait_for(f"a key from {master} to {slave}", ask, timeout_s, 0.2)
+            got = other.dec(f"sae-{master}", key_id).keys()
+            if got != [(key_id, key)]:
+                raise ProcessFailed(f"{master} and {slave} hold different keys ({key_id})")
 
     # --- for scripts: every process with its command line --------------------------------------
 

@@ -8,6 +8,7 @@ whom. It knows no folder, no port and no process: those belong to network.py.
 from dataclasses import dataclass, field
 
 NODE_CHUNKS = 4096  # of each link in networks that relay
+ACK_PATH = "/kmapi/v1/ext_keys/ack"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,10 @@ class Sae:
     @property
     def certificate(self):
         return {"uri": f"urn:sae:{self.id}"}
+
+    def uri(self, node):
+        """What it calls itself over ETSI GS QKD 004, at its node."""
+        return f"qkd://{self.name}@{node.id}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ class Link:
     b: str
     sim_a: str = "sim-a"
     sim_b: str = "sim-b"
-    dialect: str = "b"
+    dialect: str = "b"  # of profile bin, or the name of another profile
+    push: bool = False  # where the profile can both
+    push_drop: bool = False  # http-push: the simulators drop what is refused
     tls: bool = True
     client_certificate: bool = True
     rate_bps: int = 20_000_000
@@ -66,6 +73,14 @@ class Link:
         """(name, owner, far end) of each stream of the link."""
         a, b = short(self.a), short(self.b)
         return ((f"{a}-to-{b}", self.a, self.b), (f"{b}-to-{a}", self.b, self.a))
+
+    @property
+    def profile(self):
+        return f"bin-{self.dialect}" if len(self.dialect) == 1 else self.dialect
+
+    @property
+    def pushes_apart(self):
+        return self.profile == "http-push"
 
     def sim(self, node):
         return self.sim_a if node == self.a else self.sim_b
@@ -97,6 +112,28 @@ class Relay:
         return self.target if node == self.source else self.source
 
 
+@dataclass(frozen=True)
+class Peering:
+    """Two networks of different operators, whose border nodes hand keys to one another (ETSI GS QKD 020).
+
+    `kxi`: the border nodes stand apart and share a link, whose key masks what they hand over; else
+    they stand in one place. `guest` names a further peer of `a` with a certificate of its own, as
+    which a test may act as the other network.
+    """
+
+    a: str
+    b: str
+    kxi: bool = False
+    guest: str = None
+
+    def other(self, node):
+        return self.b if node == self.a else self.a
+
+    def link(self):
+        return Link(self.a, self.b, f"sim-{short(self.a)}-{short(self.b)}", f"sim-{short(self.b)}-{short(self.a)}",
+                    node_chunks=NODE_CHUNKS)
+
+
 def both_ways(a, b, **options):
     """The two virtual streams between two nodes; static routes are given from a to b."""
     back = tuple(tuple(reversed(route)) for route in options.get("routes", ()))
@@ -115,6 +152,7 @@ class Topology:
     groups: tuple = ()  # each a tuple of SAE names that may share keys with one another
     relays: tuple = ()
     ready_chunks: int = 16384
+    peerings: tuple = ()
 
     def node(self, name):
         return next(n for n in self.nodes if n.name == name)
@@ -122,6 +160,25 @@ class Topology:
     def home(self, sae):
         """The node where an SAE (by name) lives."""
         return next(n for n in self.nodes if any(s.name == sae for s in n.saes))
+
+    def network_of(self, node_name):
+        """The names of the nodes of one operator: those that links join, but for links between borders."""
+        between = [{p.a, p.b} for p in self.peerings]
+        names, todo = set(), [node_name]
+        while todo:
+            name = todo.pop()
+            names.add(name)
+            todo += [link.other(name) for link in self.links_of(name)
+                     if {link.a, link.b} not in between and link.other(name) not in names]
+        return names
+
+    def peerings_of(self, node_name):
+        return [p for p in self.peerings if node_name in (p.a, p.b)]
+
+    def border(self, node_name):
+        """The node of that network over which keys go to others."""
+        here = self.network_of(node_name)
+        return next(name for p in self.peerings for name in (p.a, p.b) if name in here)
 
     def saes(self):
         return [s for n in self.nodes for s in n.saes]
@@ -133,6 +190,10 @@ class Topology:
         """The virtual streams that begin or end there."""
         return [relay for relay in self.relays if node_name in (relay.source, relay.target)]
 
+    def is_pushed_to(self, node_name):
+        """Whether modules push key to a listener of the node."""
+        return any(link.pushes_apart for link in self.links_of(node_name))
+
     def neighbours_of(self, node_name):
         """The nodes whose gateways it calls: at its links and at the far ends of its virtual streams."""
         names = [x.other(node_name) for x in (*self.links_of(node_name), *self.relays_of(node_name))]
@@ -141,7 +202,8 @@ class Topology:
     def certificates(self):
         """Names of all that has a certificate."""
         sims = [sim for link in self.links for sim in (link.sim_a, link.sim_b)]
-        return [*(n.name for n in self.nodes), *sims, *(s.name for s in self.saes())]
+        guests = [p.guest for p in self.peerings if p.guest]
+        return [*(n.name for n in self.nodes), *sims, *guests, *(s.name for s in self.saes())]
 
 
 def pair(**link_options):
@@ -224,7 +286,22 @@ def ring(n=5, link=None, **relay):
                     {"alice": nodes[0], "bob": nodes[1], "carol": far}, (nodes[0], far), relay)
 
 
-TOPOLOGIES = {"pair": pair, "chain": chain}
+def operators(kxi=False, link=None):
+    """Two networks: KME-A and its border KME-G1; KME-G2, the other's border, and KME-Z. The borders
+    stand side by side, or with `kxi` apart, joined by a link."""
+    peering = Peering("kme-g1", "kme-g2", kxi, guest="kme-peer")
+    between = (peering.link(),) if kxi else ()
+    return Topology(
+        name="operators",
+        nodes=(Node("kme-a", (Sae("alice"),)), Node("kme-g1"), Node("kme-g2"), Node("kme-z", (Sae("zoe"),))),
+        links=(_link("kme-a", "kme-g1", **(link or {})), _link("kme-g2", "kme-z", **(link or {})), *between),
+        groups=(("alice", "zoe"),),
+        peerings=(peering,),
+        ready_chunks=2048,
+    )
+
+
+TOPOLOGIES = {"pair": pair, "chain": chain, "operators": operators}
 
 
 def _policy(topology):
@@ -246,10 +323,14 @@ def _tls(name, **more):
 
 def _source(node, link, stream, endpoint):
     host, port = endpoint
-    source = {"profile": f"bin-{link.dialect}", "address": f"{host}:{port}",
+    source = {"profile": link.profile, "address": f"{host}:{port}",
               "transport": "tls" if link.tls else "tcp"}
     if link.tls:
         source.update(_tls(node.name), server_name=f"{link.sim(node.name)}.demo")
+    if link.push:
+        source["mode"] = "push"
+    if link.pushes_apart:
+        source["pusher"] = {"dns": f"{link.sim(node.name)}.demo"}
     source.update(
         source_uri=f"client://{node.name}/{stream}",
         destination_uri=f"server://{link.other(node.name)}",
@@ -311,10 +392,66 @@ def _links(topology):
             for link in topology.links]
 
 
+def _app_listener(node, endpoints):
+    """Where applications ask for key streams; plain TCP acts for the node's first SAE, on loopback."""
+    host, port = endpoints[f"{node.name}/app"]
+    plain = {"plain_sae": node.saes[0].id} if node.saes else {}
+    return {"app_listener": {"listen": f"{host}:{port}", **_tls(node.name, crl="pki/crl.pem"), **plain}}
+def _place(topology, node, sae, home):
+    """Where an SAE of another node lives: there, or behind the border. None: told by `peers`."""
+    if home.name in topology.network_of(node.name):
+        return {"sae": sae.id, "kme": home.id, "applications": [sae.uri(home)]}
+    border = topology.border(node.name)
+    return None if border == node.name else {"sae": sae.id, "border": topology.node(border).id}
+
+
+def _directory(topology, node):
+    places = [_place(topology, node, sae, home)
+              for home in topology.nodes if home is not node for sae in home.saes]
+    return [place for place in places if place]
+
+
+def _saes_of(topology, names):
+    return [sae.id for name in names for sae in topology.node(name).saes]
+
+
+def _peer(topology, peering, node, url):
+    """The other border as a peer of a border node; `url(listener)` is where one listens."""
+    far = peering.other(node.name)
+    peer = {
+        "id": topology.node(far).id,
+        "url": url(f"{far}/kxi"),
+        "certificate": {"dns": f"{far}.demo"},
+        "callback_url": url(f"{far}/kxi") + ACK_PATH,
+        "our_callback_url": url(f"{node.name}/kxi") + ACK_PATH,
+        "link": "kxi" if peering.kxi else "kxi-prime",
+    }
+    if peering.kxi:
+        peer["stream"] = f"{short(node.name)}-to-{short(far)}"
+    return {**peer, "saes": _saes_of(topology, sorted(topology.network_of(far))),
+            "reach": _saes_of(topology, sorted(topology.network_of(node.name)))}
+
+
+def _peers(topology, node, url):
+    peers = []
+    for peering in topology.peerings_of(node.name):
+        peer = _peer(topology, peering, node, url)
+        peers.append(peer)
+        if peering.guest and node.name == peering.a:
+            peer = {**peer, "id": peering.guest.upper(), "url": url(peering.guest),
+                    "certificate": {"dns": f"{peering.guest}.demo"},
+                    "saes": [f"{sae[:-1]}*" for sae in peer["saes"]],
+                    "callback_url": url(peering.guest) + ACK_PATH, "link": "kxi-prime"}
+            peer.pop("stream", None)
+            peers.append(peer)
+    return peers
+
+
 def node_config(topology, node, endpoints):
     """The configuration of one gateway as nested dicts and lists, paths relative to its folder.
 
-    `endpoints` maps a process or listener name to (host, port): NODE/sae, NODE/kms, SIM.
+    `endpoints` maps a process or listener name to (host, port): NODE/sae, NODE/kms, NODE/kxi,
+    SIM, and the guest of a peering.
     """
     def address(name):
         host, port = endpoints[name]
@@ -324,21 +461,27 @@ def node_config(topology, node, endpoints):
         "kme": {"id": node.id},
         "sae_listener": {"listen": address(f"{node.name}/sae"),
                          **_tls(node.name, crl="pki/crl.pem"), "min_version": "1.3"},
+        **_app_listener(node, endpoints),
         "kms_listener": {"listen": address(f"{node.name}/kms"), **_tls(node.name)},
         "store": {"database": f"{node.name}/keys.db", "anchor": f"{node.name}-anchor/anchor",
                   "master_key": f"{node.name}.master", "key_ring": f"{node.name}-anchor/key-ring",
                   "flush_ms": 1000},
         "audit": {"file": f"{node.name}/audit.log"},
         "log": {"level": "info", "format": "text"},
-        "saes": [{"id": s.id, "certificate": s.certificate} for s in node.saes],
-        "directory": [{"sae": s.id, "kme": n.id}
-                      for n in topology.nodes if n is not node for s in n.saes],
+        "saes": [{"id": s.id, "certificate": s.certificate, "applications": [s.uri(node)]}
+                 for s in node.saes],
+        "directory": _directory(topology, node),
         "neighbours": [{"id": n.id, "url": f"https://{address(f'{n.name}/kms')}",
                         "certificate": {"dns": f"{n.name}.demo"}} for n in topology.neighbours_of(node.name)],
         "streams": _streams(topology, node, endpoints),
         "policy": _policy(topology),
         "pool": {"ready_chunks": topology.ready_chunks, "inbound_chunks": 16 * topology.ready_chunks},
     }
+    if peers := _peers(topology, node, lambda name: f"https://{address(name)}"):
+        config["kxi_listener"] = {"listen": address(f"{node.name}/kxi"), **_tls(node.name)}
+        config["peers"] = peers
+    if topology.is_pushed_to(node.name):
+        config["push_listener"] = {"listen": address(f"{node.name}/push"), **_tls(node.name)}
     if topology.relays:
         config["topology"] = {"links": _links(topology)}
         config["relay"] = {"penalty_s": 1}
@@ -351,12 +494,17 @@ def sim_arguments(link, which, endpoints, pki):
     host, port = endpoints[name]
     far_host, far_port = endpoints[f"{link.sim_a}/link"]
     role = "--link-listen" if which == "a" else "--link-connect"
-    arguments = ["--listen", f"{host}:{port}", "--dialect", link.dialect,
+    arguments = ["--listen", f"{host}:{port}", "--profile", link.profile,
                  role, f"{far_host}:{far_port}", "--rate-bps", str(link.rate_bps)]
     if link.latency_ms:
         arguments += ["--latency-ms", str(link.latency_ms)]
     if link.store_chunks:
         arguments += ["--store-chunks", str(link.store_chunks)]
+    if link.push:
+        arguments.append("--push")
+    if link.pushes_apart:
+        push_host, push_port = endpoints[f"{link.a if which == 'a' else link.b}/push"]
+        arguments += ["--push-to", f"{push_host}:{push_port}", *(["--push-drop"] if link.push_drop else [])]
     if link.tls:
         arguments += ["--certificate", f"{pki}/{name}.pem", "--key", f"{pki}/{name}.key",
                       "--ca", f"{pki}/ca.pem"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the checks share: the files of the tree, and how findings are told."""
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -49,3 +50,15 @@ def report(findings):
     for f in findings:
         print(f)
     sys.exit(1 if findings else 0)
+
+
+def unit_cases():
+    """The names of the cases of all unit programs."""
+    return {name for path in files("tests/unit", ".c")
+            for name in re.findall(r"^(?:static void )?(\w+)\(void \*\*state\)", path.read_text(), re.M)}
+
+
+def e2e_tests():
+    """The names of all end-to-end tests."""
+    return {name for path in files("tests/e2e", ".py")
+            for name in re.findall(r"^def (test_\w+)\(", path.read_text(), re.M)}

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults in random order, from a seed: what can befall a network, and the one who does it."""
+
+import random
+import resource
+import signal
+import time
+
+from load import Load
+
+
+class ChaosLoad(Load):
+    """Where a disk refuses, dec_keys answers 503 and the key may be consumed or not."""
+
+    def _fetch_one(self, client, ids):
+        dec, unsure = client.dec, False
+
+        def watching(*arguments):
+            nonlocal unsure
+            answer = dec(*arguments)
+            if answer.status == 503:
+                unsure = True
+                self.ledger.lose(ids)
+            return answer
+        client.dec = watching
+        try:
+            super()._fetch_one(client, ids)
+        finally:
+            client.dec = dec
+        if unsure:
+            self.missing.difference_update(ids)
+
+
+class Chaos:
+    """Does one fault after the other to a running network; each ends before the next begins, but for
+    gateways and simulators that are down meanwhile."""
+
+    def __init__(self, net, seed):
+        self.net = net
+        self.rng = random.Random(seed)
+        self.done = {}
+        self.begin = time.monotonic()
+
+    FAULTS = ("kill", "kill_two", "stop_and_continue", "orderly_restart", "kill_link", "outage", "disk_full",
+              "no_descriptors")
+
+    def step(self):
+        name = self.rng.choice(self.FAULTS)
+        self.done[name] = self.done.get(name, 0) + 1
+        getattr(self, name)()
+        time.sleep(self.rng.uniform(0, 1))
+
+    def _tell(self, *words):
+        print(f"{time.monotonic() - self.begin:7.2f} s", *words, flush=True)
+
+    def _gateway(self):
+        return self.rng.choice(list(self.net.gateways.values()))
+
+    def _again(self, process):
+        process.start()
+        process.wait_ready(60)
+
+    def kill(self):
+        gateway, pause = self._gateway(), self.rng.choice((0, 0, 0.3, 2))
+        self._tell("kill -9", gateway.name, f"for {pause} s")
+        gateway.kill()
+        time.sleep(pause)
+        self._again(gateway)
+
+    def kill_two(self):
+        two = self.rng.sample(list(self.net.gateways.values()), 2)
+        self._tell("kill -9", *(g.name for g in two))
+        for gateway in two:
+            gateway.kill()
+        for gateway in two:
+            gateway.start()
+        for gateway in two:
+            gateway.wait_ready(60)
+
+    def stop_and_continue(self):
+        gateway, pause = self._gateway(), self.rng.uniform(0.2, 4)
+        self._tell("stopped", gateway.name, f"for {pause:.1f} s")
+        gateway.signal(signal.SIGSTOP)
+        time.sleep(pause)
+        gateway.signal(signal.SIGCONT)
+
+    def orderly_restart(self):
+        gateway = self._gateway()
+        self._tell("restart", gateway.name)
+        orderly = gateway.stop()
+        assert orderly and gateway.exit_status == 0, gateway.log()[-3000:]
+        self._again(gateway)
+
+    def kill_link(self):
+        link = self.rng.choice(self.net.topology.links)
+        sims = [self.net.sims[link.sim_a], self.net.sims[link.sim_b]]
+        self._tell("link loses its state", link.sim_a)
+        for sim in sims:
+            sim.kill()
+        for sim in sims:
+            sim.start()
+        for sim in sims:
+            sim.wait_ready(60)
+
+    def outage(self):
+        pause = self.rng.uniform(0.2, 3)
+        self._tell("no link gives key", f"for {pause:.1f} s")
+        self.net.outage(True)
+        time.sleep(pause)
+        self.net.outage(False)
+
+    def disk_full(self):
+        """No file of the gateway may grow."""
+        gateway, pause = self._gateway(), self.rng.uniform(0.2, 2)
+        self._tell("disk full", gateway.name, f"for {pause:.1f} s")
+        self._limited(gateway, resource.RLIMIT_FSIZE, 4096, pause)
+
+    def no_descriptors(self):
+        gateway, pause = self._gateway(), self.rng.uniform(0.2, 2)
+        self._tell("no further descriptors", gateway.name, f"for {pause:.1f} s")
+        self._limited(gateway, resource.RLIMIT_NOFILE, 8, pause)
+
+    @staticmethod
+    def _limited(gateway, what, limit, pause):
+        soft, hard = resource.prlimit(gateway.pid, what)
+        resource.prlimit(gateway.pid, what, (limit, hard))
+        time.sleep(pause)
+        resource.prlimit(gateway.pid, what, (soft, hard))

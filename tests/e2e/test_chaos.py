@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything at once, in random order: five nodes in a ring, under load."""
+
+import os
+import random
+import time
+
+from chaos import Chaos, ChaosLoad
+from ledger import Ledger
+from load import assert_faultless, end_all
+from relaying import Passer, accounts, check_account
+from topology import ring
+
+SEED = int(os.environ.get("QKDGATE_SEED", random.randrange(2 ** 31)))
+SECONDS = float(os.environ.get("QKDGATE_CHAOS_S", 15))
+POOL = {"ready_chunks": 512, "inbound_chunks": 16384}
+PAIRS = (("alice", "carol"), ("carol", "alice"), ("alice", "bob"), ("bob", "alice"))
+
+
+def test_chaos(make_network):
+    """No ID and no chunk twice, no key delivered twice, the same key at both ends, nothing missing
+    without a reason, every pad byte in its account; and afterwards nothing is stuck."""
+    print(f"QKDGATE_SEED={SEED} QKDGATE_CHAOS_S={SECONDS}")
+    net = make_network(ring(5), pool=POOL, between=("alice", "carol"))
+    ledger = Ledger()
+    chaos = Chaos(net, SEED)
+    loads = [ChaosLoad(net, ledger, *ends, SEED + i) for i, ends in enumerate(PAIRS)]
+    for load in loads:
+        load.start()
+    try:
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            chaos.step()
+    finally:
+        end_all(loads)
+    print(f"faults: {chaos.done}; {len(ledger.issued)} keys issued, {len(ledger.delivered)} delivered, "
+          f"{len(ledger.lost)} in requests without a sure answer")
+    ledger.check()
+    assert_faultless(loads)
+    for ends in PAIRS:
+        Passer(net, ledger, *ends).some(2 * POOL["ready_chunks"], timeout_s=120)
+    ledger.check()
+    for account in accounts(net).values():
+        check_account(account)
