@@ -119,8 +119,12 @@ unit: $(UNIT)
 e2e:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory all
+ifeq ($(E2E),)
+	@QKDGATE_BUILD=$(BUILD) tests/run-e2e $(BUILD)/e2e-logs $(wildcard tests/e2e/test_*.py)
+else
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider \
 		$(if $(filter tests/%,$(E2E)),,tests/e2e) $(E2E)
+endif
 
 # Longer runs of what the tests do for some seconds.
 MINUTES ?= 10

@@ -5,6 +5,7 @@ The demo and the end-to-end tests use it alike. Binaries come from $QKDGATE_BUIL
 build/bin below the project), everything else lives in the folder given.
 """
 
+import fcntl
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from client import Client
@@ -52,9 +54,23 @@ class Ports:
 
     LOWEST, HIGHEST = 20000, 31999
     _given = set()
+    _shared = None
 
     def __init__(self, first=None):
         self._wanted = first
+
+    @classmethod
+    def _mine(cls, port):
+        """Whether no other process that makes networks has taken it. A lock on a byte of a file that
+        all share says so, until this one ends: gateways are not always listening."""
+        if cls._shared is None:
+            name = Path(tempfile.gettempdir()) / f"qkdgate-ports-{os.getuid()}"
+            cls._shared = open(name, "a")
+        try:
+            fcntl.lockf(cls._shared, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        return True
 
     @staticmethod
     def _free(port):
@@ -70,11 +86,11 @@ class Ports:
         """A free port: the next of the wanted row, else any."""
         if self._wanted is not None:
             port, self._wanted = self._wanted, self._wanted + 1
-            if self._free(port):
+            if self._mine(port) and self._free(port):
                 return port
         while True:
             port = random.randint(self.LOWEST, self.HIGHEST)
-            if port not in self._given and self._free(port):
+            if port not in self._given and self._mine(port) and self._free(port):
                 self._given.add(port)
                 return port
 
