@@ -38,7 +38,10 @@ typedef enum qg_audit_act {
 	QG_AUDIT_STOP,      /* the gateway stopped */
 	QG_AUDIT_MADE,      /* another KME brought a key for SAEs here */
 	QG_AUDIT_VOIDED,    /* a key was made void before anyone had it */
-	QG_AUDIT_REPAIRED   /* a torn last line was cut off; written by the module */
+	QG_AUDIT_REPAIRED,  /* a torn last line was cut off; written by the module */
+	QG_AUDIT_ACCEPTED,  /* another network brought a key, or one goes to it: it is durable here */
+	QG_AUDIT_RELAYED,   /* every target of a key of another network has it */
+	QG_AUDIT_RELEASED   /* the other network has the key, the master here may get it */
 } qg_audit_act;
 
 /* Of each string at most 256 bytes are kept. */

@@ -2,6 +2,8 @@
 #ifndef QKDGATE_DIRECTORY_H
 #define QKDGATE_DIRECTORY_H
 
+#include <stdbool.h>
+
 #include "qkdgate/config.h"
 #include "qkdgate/error.h"
 #include "qkdgate/kms_msg.h"
@@ -31,9 +33,17 @@ const qg_config_peer *qg_directory_peer(const qg_directory *d, const qg_tls_iden
 /* The local SAE of that ID, or NULL. */
 const qg_config_sae *qg_directory_local(const qg_directory *d, const char *sae_id);
 
-/* The KME at which an SAE lives (this one's ID for local SAEs), or NULL. The
- * string lives as long as the configuration. */
+/* The KME at which an SAE lives (this one's ID for local SAEs; QG_PEER_PREFIX and
+ * the peer's ID for one behind a peer; the border to another network for one
+ * there), or NULL. The string lives as long as the directory. */
 const char *qg_directory_home(const qg_directory *d, const char *sae_id);
+
+/* Whether the SAE belongs to another network, behind a peer of this node or of
+ * the border that the directory names for it. */
+bool qg_directory_foreign(const qg_directory *d, const char *sae_id);
+
+/* The home of SAEs behind that peer, as _home gives it; NULL: no such peer. */
+const char *qg_directory_peer_home(const qg_directory *d, const char *peer_id);
 
 #define QG_DIRECTORY_LEARNED_MAX 65536 /* SAE IDs learned, from all neighbours */
 

@@ -259,7 +259,9 @@ typedef enum qg_kms_make_result {
 	QG_KMS_MAKE_EXISTS,   /* the ID stands for another key, or was voided or delivered */
 	QG_KMS_MAKE_FULL,
 	QG_KMS_MAKE_REFUSED,
-	QG_KMS_MAKE_NO_PAD
+	QG_KMS_MAKE_NO_PAD,
+	QG_KMS_MAKE_PENDING,  /* stored; it goes to another network, whose answer is awaited */
+	QG_KMS_MAKE_FAILED    /* the other network does not have it: void here */
 } qg_kms_make_result;
 
 typedef struct qg_kms_make_answer {

@@ -101,7 +101,22 @@ typedef struct qg_transfer_rec {
 	uint64_t expiry_ms;      /* lifetime clock */
 	const qg_target_rec *target;
 	size_t n_targets;
+	/* Keys between networks; NULL or "": none. */
+	const char *extension, *optional; /* passed on to the next network */
+	const char *owed;        /* peer that is told whether it became void */
 } qg_transfer_rec;
+
+/* What a peer is to be told of keys until it answers. */
+typedef struct qg_telling_rec {
+	int64_t row;             /* set by telling_put */
+	const char *peer;
+	unsigned what;           /* qg_interop_status, or 5: that they are void */
+	const char *initiator;
+	const char *targets;     /* SAE IDs, a line each */
+	const uint8_t *ids;      /* 16 bytes each */
+	size_t ids_len;
+	uint64_t until_ms;       /* lifetime clock: given up then */
+} qg_telling_rec;
 
 typedef struct qg_store qg_store;
 
@@ -145,6 +160,11 @@ typedef struct qg_store_ops {
 	qg_err (*target_state)(qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now);
 	qg_err (*transfer_unseal)(qg_store *s, int64_t row); /* forgets the value */
 	qg_err (*transfer_delete)(qg_store *s, int64_t row);
+	/* Sets `owed`. */
+	qg_err (*transfer_owe)(qg_store *s, int64_t row, const char *peer);
+
+	qg_err (*telling_put)(qg_store *s, qg_telling_rec *rec);
+	qg_err (*telling_delete)(qg_store *s, int64_t row); /* QG_E_NOTFOUND */
 
 	/* Named numbers: counters, clock checkpoints. Absent reads as 0. */
 	qg_err (*number_put)(qg_store *s, const char *name, int64_t value);
@@ -153,6 +173,7 @@ typedef struct qg_store_ops {
 	qg_err (*load_epochs)(qg_store *s, qg_err (*each)(const qg_epoch_rec *rec, void *ctx), void *ctx);
 	qg_err (*load_segments)(qg_store *s, qg_err (*each)(const qg_segment_rec *rec, void *ctx), void *ctx);
 	qg_err (*load_transfers)(qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx);
+	qg_err (*load_tellings)(qg_store *s, qg_err (*each)(const qg_telling_rec *rec, void *ctx), void *ctx);
 	void (*close)(qg_store **s);
 } qg_store_ops;
 

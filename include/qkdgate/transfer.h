@@ -22,9 +22,15 @@
  *
  * A key whose targets live at several nodes is a record at each of them: at
  * the master's node with every target and the KME that keeps it for each, at
- * the others with the targets there and the master's KME as origin. */
+ * the others with the targets there and the master's KME as origin. Where such
+ * a record of another KME goes on to further homes (other networks' keys, and
+ * keys for them), it is OFFERED until all of these hold it, then HELD. */
 
 typedef struct qg_transfers qg_transfers;
+
+/* Whether the name of an origin or a home is that of a peer, a key manager of
+ * another network (QG_PEER_PREFIX of config.h). NULL: no. */
+bool qg_transfer_is_peer(const char *kme);
 
 /* Loads what the store has. What was prepared there and not released is being
  * voided from now on. Before the committer starts. */
@@ -52,12 +58,14 @@ typedef struct qg_transfer_plan {
 	const uint8_t *value;
 	uint32_t size_bytes;
 	uint64_t expiry_ms;  /* lifetime clock: the owner's, with an origin the far end's */
+	const char *extension, *optional; /* passed on to another network; NULL: none */
 } qg_transfer_plan;
 
-/* Prepares a record. With a target elsewhere it is PREPARED: nobody is given
- * the key, and the record stays where it is, until _released or _void_begin;
- * else it is HELD. The value is kept where there is a target here. The plan
- * stays the caller's. QG_E_EXISTS when the index has (initiator, id). */
+/* Prepares a record. With a target elsewhere it is PREPARED, or OFFERED where
+ * it has an origin or goes to a peer: nobody is given the key, and the record
+ * stays where it is, until _released or _void_begin; else it is HELD. The value
+ * is kept where there is a target here, and with an origin. The plan stays the
+ * caller's. QG_E_EXISTS when the index has (initiator, id). */
 qg_err qg_transfer_plan_new(qg_transfers *t, const qg_transfer_plan *plan, qg_transfer **out) QG_CHECKED;
 
 /* The same for a key issued here whose targets are all here. */
@@ -70,7 +78,7 @@ void qg_transfer_added(qg_transfers *t, qg_transfer *x, qg_err committed);
 
 /* --- as the master's node: keys with targets elsewhere -------------------------- */
 
-/* job: PREPARED to RELEASED. QG_E_STATE when it is being voided. */
+/* job: to RELEASED; with an origin, to HELD. QG_E_STATE when it is being voided. */
 qg_err qg_transfer_release_store(qg_transfer *x, qg_store *store) QG_CHECKED;
 /* After that was committed: it can be fetched here, and x is no longer the
  * caller's. */
@@ -80,7 +88,8 @@ void qg_transfer_released(qg_transfers *t, qg_transfer *x);
  * is void here, and on the list of what the KMEs among `homes` are to be told.
  * The others were not offered it. x is pinned until _void_stored. */
 void qg_transfer_void_begin(qg_transfers *t, qg_transfer *x, const char *const *homes, size_t n_homes);
-/* job: PREPARED, or RELEASED when that commit's outcome is not known, to VOIDING. */
+/* job: PREPARED or OFFERED, or what _released makes of it when that commit's
+ * outcome is not known, to VOIDING. */
 qg_err qg_transfer_void_store(qg_transfer *x, qg_store *store) QG_CHECKED;
 /* After it, whatever its outcome: x is no longer the caller's. */
 void qg_transfer_void_stored(qg_transfers *t, qg_transfer *x);
@@ -97,6 +106,8 @@ qg_transfer_void *qg_transfer_void_next(qg_transfers *t, qg_committer *c, uint64
 const char *qg_transfer_void_home(const qg_transfer_void *v);
 const char *qg_transfer_void_initiator(const qg_transfer_void *v);
 const qg_uuid *qg_transfer_void_ids(const qg_transfer_void *v, size_t *n);
+/* The targets at a peer, the same for all of its keys; as many as there is room for. */
+size_t qg_transfer_void_targets(const qg_transfer_void *v, const char **sae, size_t room);
 /* Whether every key of it has expired by the owner's clock. */
 bool qg_transfer_void_expired(const qg_transfer_void *v, uint64_t now_ms);
 
@@ -105,6 +116,10 @@ bool qg_transfer_void_expired(const qg_transfer_void *v, uint64_t now_ms);
  * asked key by key, since it said that of some of several they were delivered. */
 bool qg_transfer_void_answered(qg_transfers *t, qg_committer *c, qg_transfer_void **v, size_t n_voided,
 			       size_t n_delivered);
+/* A peer says what became of one key at its side, asked or not. False: nothing
+ * of the kind is being voided. */
+bool qg_transfer_void_told(qg_transfers *t, const char *home, const char *initiator, const qg_uuid *id,
+			   bool delivered);
 /* No answer: again later, ever less often. Takes *v. */
 void qg_transfer_void_put_off(qg_transfers *t, qg_transfer_void **v, uint64_t now_ms);
 /* Records on the list. */
@@ -114,8 +129,12 @@ size_t qg_transfers_voiding(qg_transfers *t);
 
 /* What the index has for the plan's (initiator, id): QG_E_NOTFOUND nothing;
  * QG_OK the same key for the same targets from the same origin, not void and its
- * value not yet forgotten; QG_E_EXISTS anything else. */
+ * value not yet forgotten; QG_E_AGAIN the same, and it is OFFERED; QG_E_EXISTS
+ * anything else. */
 qg_err qg_transfer_compare(qg_transfers *t, const qg_transfer_plan *plan) QG_CHECKED;
+
+/* Whether (initiator, id) is known as a key of another origin: it went round. */
+bool qg_transfer_from_elsewhere(qg_transfers *t, const char *origin, const char *initiator, const qg_uuid *id);
 
 /* A key being made void because its origin says so. */
 typedef struct qg_transfer_revocation qg_transfer_revocation;
@@ -123,6 +142,8 @@ typedef struct qg_transfer_revocation qg_transfer_revocation;
 typedef enum qg_revoked {
 	QG_REVOKED_VOID,      /* no target has it, none will */
 	QG_REVOKED_DELIVERED, /* a target has it; the others will not */
+	QG_REVOKED_PENDING,   /* no target here will have it, homes are yet to be told */
+	QG_REVOKED_OFFERED,   /* it is being brought on: nothing was changed, that has to end first */
 	QG_REVOKED_OTHER      /* it is not of that origin: nothing was changed */
 } qg_revoked;
 
@@ -131,6 +152,12 @@ typedef enum qg_revoked {
  * is QG_REVOKED_OTHER. */
 qg_err qg_transfer_revoke_new(qg_transfers *t, const char *origin, const char *initiator, const qg_uuid *id,
 			      uint64_t expiry_ms, bool plant, qg_transfer_revocation **out) QG_CHECKED;
+/* The origin is a peer that is to be told the outcome where homes are asked
+ * first (QG_REVOKED_PENDING). Before _store. QG_E_NOMEM; QG_E_AGAIN: it is about
+ * to end, begin again. */
+qg_err qg_transfer_revoke_owe(qg_transfers *t, qg_transfer_revocation *r) QG_CHECKED;
+/* What it is going to be, as far as that is known before the job. */
+qg_revoked qg_transfer_revoke_what(const qg_transfer_revocation *r);
 /* job. QG_E_EXISTS: it came to be known meanwhile; begin again. */
 qg_err qg_transfer_revoke_store(qg_transfer_revocation *r, qg_store *store) QG_CHECKED;
 /* Ends it. The outcome counts with QG_OK only. Takes *r. */

@@ -14,6 +14,7 @@
 #include "qkdgate/core.h"
 #include "qkdgate/directory.h"
 #include "qkdgate/etsi014.h"
+#include "qkdgate/etsi020.h"
 #include "qkdgate/kms.h"
 #include "qkdgate/log.h"
 #include "qkdgate/seal.h"
@@ -32,6 +33,7 @@ typedef struct daemon_parts {
 	bool fresh;
 	qg_directory *directory;
 	qg_kms *kms;
+	qg_etsi020 *etsi020; /* NULL without kxi_listener */
 	qg_core *core;
 	qg_source **source;
 	size_t n_sources;
@@ -116,6 +118,17 @@ make_kms(daemon_parts *d)
 	return err;
 }
 
+static qg_err
+make_etsi020(daemon_parts *d)
+{
+	if (d->cfg->kxi.address == NULL)
+		return QG_OK;
+	qg_err err = qg_etsi020_new(d->cfg, d->directory, d->audit, &d->etsi020);
+	if (err != QG_OK)
+		say_why(d, "kxi_client", d->cfg->kxi_client.certificate, err);
+	return err;
+}
+
 static qg_core_parts
 core_parts(const daemon_parts *d)
 {
@@ -125,7 +138,8 @@ core_parts(const daemon_parts *d)
 			       .fresh = d->fresh,
 			       .sealer = d->sealer,
 			       .audit = d->audit,
-			       .channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL};
+			       .channel = d->kms != NULL ? qg_kms_channel(d->kms) : NULL,
+			       .way = d->etsi020 != NULL ? qg_etsi020_way(d->etsi020) : NULL};
 }
 
 static qg_err
@@ -149,6 +163,14 @@ static qg_err
 make_kms_listener(daemon_parts *d)
 {
 	return qg_kms_listen(d->kms, qg_core_peers(d->core), d->why, sizeof d->why);
+}
+
+static qg_err
+make_kxi_listener(daemon_parts *d)
+{
+	if (d->etsi020 == NULL)
+		return QG_OK;
+	return qg_etsi020_listen(d->etsi020, qg_core_interop(d->core), d->why, sizeof d->why);
 }
 
 static qg_err
@@ -190,8 +212,10 @@ static const daemon_step run_steps[] = {
 	{"store", make_store},
 	{"directory", make_directory},
 	{"kms", make_kms},
+	{"etsi020", make_etsi020},
 	{"core", make_core},
 	{"kms_listener", make_kms_listener},
+	{"kxi_listener", make_kxi_listener},
 	{"sae_listener", make_etsi014},
 	{"streams", make_sources}, /* last: a start that fails leaves the epochs as they are */
 };
@@ -217,6 +241,8 @@ static void
 unmake_all(daemon_parts *d)
 {
 	qg_etsi014_stop(&d->etsi014);
+	if (d->etsi020 != NULL)
+		qg_etsi020_unlisten(d->etsi020);
 	if (d->core != NULL)
 		qg_core_wind_down(d->core);
 	for (size_t i = 0; i < d->n_sources; i++)
@@ -225,6 +251,7 @@ unmake_all(daemon_parts *d)
 	if (d->kms != NULL)
 		qg_kms_unlisten(d->kms);
 	qg_kms_free(&d->kms);
+	qg_etsi020_free(&d->etsi020);
 	qg_core_stop(&d->core);
 	if (d->store != NULL)
 		d->store->ops->close(&d->store);

@@ -2,6 +2,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "interop_internal.h"
 #include "records_internal.h"
 #include "relay_internal.h"
 #include "qkdgate/clock.h"
@@ -105,6 +106,7 @@ qg_conductor_run(void *arg)
 		qg_status_step(core, now_ms);
 		qg_link_state_step(core, now_ms);
 		earlier(&due_ms, qg_multicast_step(core, now_ms), now_ms);
+		earlier(&due_ms, qg_interop_step(core, now_ms), now_ms);
 		conduct_time(core, now_ms);
 		earlier(&due_ms, core->flush_at_ms, now_ms);
 		wait_ms = due_ms - now_ms;

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "core_internal.h"
+#include "interop_internal.h"
 #include "records_internal.h"
 #include "relay_internal.h"
 #include "qkdgate/clock.h"
@@ -51,7 +52,7 @@ core_new(const qg_core_parts *parts, qg_core **out)
 	if (core == NULL)
 		return QG_E_NOMEM;
 	core->part = *parts;
-	core->keystore.core = core->peers.core = core;
+	core->keystore.core = core->peers.core = core->interop.core = core;
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -103,6 +104,9 @@ core_run(qg_core *core)
 	qg_lifetime_checkpoint now;
 	qg_lifetime_now(&core->life, &now);
 	qg_transfers_far_behind(core->transfers, now.owner_ms - now.far_ms);
+	err = qg_interop_open(core);
+	if (err != QG_OK)
+		return err;
 	core->asking = (unsigned)core->part.cfg->n_neighbours;
 	if (pthread_create(&core->conductor, NULL, qg_conductor_run, core) != 0)
 		return QG_E_NOMEM;
@@ -157,6 +161,12 @@ qg_core_peers(qg_core *core)
 	return &core->peers;
 }
 
+qg_interop *
+qg_core_interop(qg_core *core)
+{
+	return &core->interop;
+}
+
 size_t
 qg_core_intakes(const qg_core *core)
 {
@@ -204,6 +214,7 @@ void
 qg_core_wind_down(qg_core *core)
 {
 	qg_multicast_wind_down(core);
+	qg_interop_wind_down(core);
 	for (size_t i = 0; i < core->n_streams; i++)
 		stop_stream(&core->stream[i]);
 	qg_conductor_kick(core);
@@ -285,6 +296,7 @@ qg_core_stop(qg_core **corep)
 		stream_fini(&core->stream[i]);
 	free(core->stream);
 	free(core->check);
+	qg_interop_close(core);
 	qg_multicast_free(core);
 	qg_transfers_close(&core->transfers);
 	qg_anchor_close(&core->anchor);

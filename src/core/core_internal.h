@@ -186,6 +186,11 @@ struct qg_keystore {
 struct qg_peers {
 	struct qg_core *core;
 };
+struct qg_interop {
+	struct qg_core *core;
+	struct qg_ix_tellings *tellings; /* what peers are to be told */
+	struct qg_ix_held_up *held_up;   /* voids of peers that wait */
+};
 
 /* What is known of a neighbour since the start. */
 typedef struct qg_neighbour_check {
@@ -198,6 +203,7 @@ struct qg_core {
 	qg_core_parts part;
 	qg_keystore keystore;
 	qg_peers peers;
+	qg_interop interop;
 	qg_committer *committer;
 	qg_transfers *transfers;
 	qg_anchor *anchor;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,8 @@ typedef struct table {
 	unsigned char key[crypto_shorthash_KEYBYTES];
 } table;
 
+#define PEER_HOME_MAX 80
+
 struct qg_directory {
 	const qg_config *cfg;
 	table saes;                       /* local SAEs by certificate and ID */
@@ -34,6 +37,7 @@ struct qg_directory {
 	table places;                     /* exact entries of the directory by SAE ID */
 	const qg_config_place **patterns; /* the other entries, in their order */
 	size_t n_patterns;
+	char (*peer_home)[PEER_HOME_MAX]; /* of each peer of the configuration */
 	qg_learned *learned;              /* the only part that changes */
 };
 
@@ -212,6 +216,21 @@ add_places(qg_directory *d)
 	return QG_OK;
 }
 
+static qg_err
+name_peers(qg_directory *d)
+{
+	d->peer_home = calloc(d->cfg->n_peers + 1, sizeof *d->peer_home);
+	if (d->peer_home == NULL)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < d->cfg->n_peers; i++) {
+		const int n =
+			snprintf(d->peer_home[i], PEER_HOME_MAX, QG_PEER_PREFIX "%s", d->cfg->peers[i].id);
+		if (n < 0 || n >= PEER_HOME_MAX)
+			return QG_E_NOMEM;
+	}
+	return QG_OK;
+}
+
 qg_err
 qg_directory_new(const qg_config *cfg, qg_directory **out)
 {
@@ -220,6 +239,7 @@ qg_directory_new(const qg_config *cfg, qg_directory **out)
 		return QG_E_NOMEM;
 	d->cfg = cfg;
 	if (add_saes(d) != QG_OK || add_neighbours(d) != QG_OK || add_peers(d) != QG_OK || add_places(d) != QG_OK ||
+	    name_peers(d) != QG_OK ||
 	    qg_learned_new(cfg, &d->learned) != QG_OK) {
 		qg_directory_free(&d);
 		return QG_E_NOMEM;
@@ -238,6 +258,7 @@ qg_directory_free(qg_directory **d)
 	free((*d)->peers.entries);
 	free((*d)->places.entries);
 	free((*d)->patterns);
+	free((*d)->peer_home);
 	qg_learned_free(&(*d)->learned);
 	free(*d);
 	*d = NULL;
@@ -267,17 +288,51 @@ qg_directory_local(const qg_directory *d, const char *sae_id)
 	return table_get(&d->saes, sae_id);
 }
 
+static const qg_config_place *
+place_of(const qg_directory *d, const char *sae_id)
+{
+	const qg_config_place *const exact = table_get(&d->places, sae_id);
+	for (size_t i = 0; exact == NULL && i < d->n_patterns; i++)
+		if (qg_pattern_matches(d->patterns[i]->sae, sae_id))
+			return d->patterns[i];
+	return exact;
+}
+
+/* Of the peer that it is behind; NULL: none. */
+static const char *
+peer_home_of(const qg_directory *d, const char *sae_id)
+{
+	for (size_t i = 0; i < d->cfg->n_peers; i++)
+		for (size_t j = 0; j < d->cfg->peers[i].n_saes; j++)
+			if (qg_pattern_matches(d->cfg->peers[i].saes[j], sae_id))
+				return d->peer_home[i];
+	return NULL;
+}
+
 const char *
 qg_directory_configured(const qg_directory *d, const char *sae_id)
 {
 	if (qg_directory_local(d, sae_id) != NULL)
 		return d->cfg->kme_id;
-	const qg_config_place *const exact = table_get(&d->places, sae_id);
-	if (exact != NULL)
-		return exact->kme;
-	for (size_t i = 0; i < d->n_patterns; i++)
-		if (qg_pattern_matches(d->patterns[i]->sae, sae_id))
-			return d->patterns[i]->kme;
+	const qg_config_place *const place = place_of(d, sae_id);
+	return place != NULL ? place->kme : peer_home_of(d, sae_id);
+}
+
+bool
+qg_directory_foreign(const qg_directory *d, const char *sae_id)
+{
+	if (qg_directory_local(d, sae_id) != NULL)
+		return false;
+	const qg_config_place *const place = place_of(d, sae_id);
+	return place != NULL ? place->border : peer_home_of(d, sae_id) != NULL;
+}
+
+const char *
+qg_directory_peer_home(const qg_directory *d, const char *peer_id)
+{
+	for (size_t i = 0; i < d->cfg->n_peers; i++)
+		if (strcmp(d->cfg->peers[i].id, peer_id) == 0)
+			return d->peer_home[i];
 	return NULL;
 }
 

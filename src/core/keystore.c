@@ -44,8 +44,10 @@ qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
 		l.stored_bytes += chunks_ready(st) * st->cfg->chunk_size;
 		pthread_mutex_unlock(&st->lock);
 	}
-	if (strcmp(kme, core->part.cfg->kme_id) == 0) {
-		/* Keys for a pair on this node are drawn when asked for. */
+	const bool peer = qg_transfer_is_peer(kme);
+	l.known |= peer;
+	if (peer || strcmp(kme, core->part.cfg->kme_id) == 0) {
+		/* Keys for a pair on this node, or for another network, are drawn when asked for. */
 		uint64_t records = qg_transfers_keys(core->transfers), most = core->part.cfg->inbound_chunks;
 		l.max_bytes = most * 32;
 		l.stored_bytes = records < most ? (most - records) * 32 : 0;

@@ -48,9 +48,11 @@ choose_streams(struct qg_core *core, const qg_issue_request *req, const char *ho
 {
 	bool any = false, near = false;
 	set->n = 0;
+	const bool whichever = qg_transfer_is_peer(home);
 	for (size_t i = 0; i < core->n_streams; i++) {
 		qg_stream *st = &core->stream[i];
-		if (st->cfg->direction == QG_DIRECTION_INBOUND || strcmp(st->neighbour->id, home) != 0)
+		if (st->cfg->direction == QG_DIRECTION_INBOUND ||
+		    (!whichever && strcmp(st->neighbour->id, home) != 0))
 			continue;
 		any = true;
 		if (st->hops_most < req->min_hops || st->hops_least > req->max_hops)
@@ -339,9 +341,34 @@ issue_extra(issue_op *op, const issued *got, qg_secret **keys)
 	qg_records_issue(op->core, req, false, got->ids, keys, tell_hops, t);
 }
 
+/* For a slave of another network, of a master at its border: the value is drawn
+ * from a stream of ours, which nobody fetches at the far end, and from this
+ * node's own randomness, so that no other node has it. */
+static void
+issue_abroad(issue_op *op, qg_secret **keys)
+{
+	static _Thread_local qg_uuid ids[QG_KEYSTORE_KEYS_MAX];
+	const qg_issue_request *req = op->req;
+	QG_SECRET_AUTO *own = NULL;
+	if (qg_secret_new((*keys)->len, &own) != QG_OK) {
+		op->done(op->ctx, &(qg_issue_result){.err = QG_E_IO});
+		return;
+	}
+	qg_random(own->data, (*keys)->len);
+	for (size_t i = 0; i < (*keys)->len; i++)
+		(*keys)->data[i] ^= own->data[i];
+	for (uint32_t i = 0; i < req->number; i++)
+		qg_uuid_random(&ids[i]);
+	qg_records_issue(op->core, req, true, ids, keys, op->done, op->ctx);
+}
+
 static void
 issue_deliver(issue_op *op, qg_err err, const issued *got, qg_secret **keys, uint32_t retry_after_s)
 {
+	if (err == QG_OK && qg_directory_foreign(op->core->part.directory, op->req->slave)) {
+		issue_abroad(op, keys);
+		return;
+	}
 	if (err == QG_OK && op->req->n_extra > 0) {
 		issue_extra(op, got, keys);
 		return;
@@ -352,6 +379,22 @@ issue_deliver(issue_op *op, qg_err err, const issued *got, qg_secret **keys, uin
 		*keys = NULL;
 	}
 	op->done(op->ctx, &r);
+}
+
+/* Whether keys are not of a stream: for a slave here; and for one of another
+ * network, under the streams to its border, or at a border that has none. */
+static bool
+is_drawn(const issue_op *op, const char *home)
+{
+	struct qg_core *core = op->core;
+	if (strcmp(home, core->part.cfg->kme_id) == 0)
+		return true;
+	if (!qg_directory_foreign(core->part.directory, op->req->slave))
+		return false;
+	for (size_t i = 0; qg_transfer_is_peer(home) && i < core->n_streams; i++)
+		if (core->stream[i].cfg->direction != QG_DIRECTION_INBOUND)
+			return false;
+	return true;
 }
 
 /* Takes op: frees it, or leaves it to a lease under way. */
@@ -367,7 +410,7 @@ issue_try(issue_op *op)
 	QG_SECRET_AUTO *keys = NULL;
 
 	qg_err err = home == NULL ? QG_E_NOTFOUND : qg_records_check(op->core, req);
-	if (err == QG_OK && strcmp(home, op->core->part.cfg->kme_id) == 0) {
+	if (err == QG_OK && is_drawn(op, home)) {
 		qg_records_draw(op->core, req, ids, op->done, op->ctx);
 		free(op);
 		return;

@@ -116,6 +116,8 @@ home_of(const struct qg_core *core, const char *sae, const char **kme)
 static qg_err
 check_home(struct qg_core *core, const qg_issue_request *req, const char *home)
 {
+	if (qg_transfer_is_peer(home))
+		return QG_OK;
 	const qg_stream *link = qg_multicast_link(core, home, req->max_hops);
 	if (link == NULL)
 		return qg_multicast_link(core, home, UINT32_MAX) == NULL ? QG_E_NOTFOUND : QG_E_STATE;
@@ -136,23 +138,29 @@ has_room(const struct qg_core *core, uint32_t number, bool elsewhere)
 	return !elsewhere || qg_transfers_voiding(core->transfers) + number <= most / 2;
 }
 
+static qg_err
+check_sae(struct qg_core *core, const qg_issue_request *req, const char *sae, bool *elsewhere)
+{
+	const char *home = NULL;
+	const qg_err err = home_of(core, sae, &home);
+	if (err != QG_OK || home == NULL)
+		return err;
+	*elsewhere = true;
+	return qg_kms_sae_fits(sae) && qg_kms_sae_fits(req->master) ? check_home(core, req, home) : QG_E_RANGE;
+}
+
+/* The slave gets a record, too, where it is of another network. */
 qg_err
 qg_records_check(struct qg_core *core, const qg_issue_request *req)
 {
+	const bool abroad = qg_directory_foreign(core->part.directory, req->slave);
 	bool elsewhere = false;
-	for (size_t i = 0; i < req->n_extra; i++) {
-		const char *home = NULL;
-		qg_err err = home_of(core, req->extra[i], &home);
-		if (err == QG_OK && home != NULL) {
-			elsewhere = true;
-			err = qg_kms_sae_fits(req->extra[i]) && qg_kms_sae_fits(req->master)
-				      ? check_home(core, req, home)
-				      : QG_E_RANGE;
-		}
-		if (err != QG_OK)
-			return err;
-	}
-	return req->n_extra == 0 || has_room(core, req->number, elsewhere) ? QG_OK : QG_E_EMPTY;
+	qg_err err = abroad ? check_sae(core, req, req->slave, &elsewhere) : QG_OK;
+	for (size_t i = 0; err == QG_OK && i < req->n_extra; i++)
+		err = check_sae(core, req, req->extra[i], &elsewhere);
+	if (err != QG_OK)
+		return err;
+	return (req->n_extra == 0 && !abroad) || has_room(core, req->number, elsewhere) ? QG_OK : QG_E_EMPTY;
 }
 
 /* --- entry ------------------------------------------------------------------------- */
@@ -165,8 +173,12 @@ qg_records_issue(struct qg_core *core, const qg_issue_request *req, bool with_sl
 	qg_err err = to == NULL ? QG_E_NOMEM : QG_OK;
 	bool elsewhere = false;
 	size_t n = 0;
-	if (err == QG_OK && with_slave)
-		to[n++].sae = req->slave;
+	if (err == QG_OK && with_slave) {
+		to[0].sae = req->slave;
+		err = home_of(core, req->slave, &to[0].home);
+		elsewhere = err == QG_OK && to[0].home != NULL;
+		n = 1;
+	}
 	for (size_t i = 0; err == QG_OK && i < req->n_extra; i++, n++) {
 		to[n].sae = req->extra[i];
 		err = home_of(core, req->extra[i], &to[n].home);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "multicast_internal.h"
+#include "transfer_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -48,16 +50,20 @@ unlock(const qg_mc *op)
 	pthread_mutex_unlock(&op->core->multicast->lock);
 }
 
-static void
-op_free(qg_mc *op)
+void
+qg_mc_free(qg_mc *op)
 {
 	for (size_t i = 0; i < op->n_parts; i++) {
 		qg_secret_free(&op->part[i]->answer_key);
+		free(op->part[i]->got);
 		free(op->part[i]);
 	}
 	qg_secret_free(&op->keys);
+	qg_ix_from_free(&op->from);
 	free(op->part);
 	free(op->ids);
+	free(op->size);
+	free(op->at);
 	free(op->x);
 	free(op);
 }
@@ -87,18 +93,42 @@ qg_multicast_link(struct qg_core *core, const char *home, uint32_t max_hops)
 	return st;
 }
 
-static qg_mc_part *
-part_of(qg_mc *op, const char *home)
+qg_mc_part *
+qg_mc_part_of(qg_mc *op, const char *home)
 {
 	for (size_t i = 0; i < op->n_parts; i++)
 		if (strcmp(op->part[i]->m.to, home) == 0)
 			return op->part[i];
-	qg_mc_part *p = calloc(1, sizeof *p);
+	return NULL;
+}
+
+/* A peer, of another network. */
+static qg_err
+part_abroad(qg_mc_part *p, const char *home)
+{
+	p->peer = qg_ix_peer(p->op->core, home);
+	p->got = calloc(p->op->number, sizeof *p->got);
+	p->most = p->peer != NULL ? p->peer->max_keys : 0;
+	p->op->abroad = true;
+	return p->got == NULL ? QG_E_NOMEM : p->peer == NULL ? QG_E_NOTFOUND : QG_OK;
+}
+
+static qg_mc_part *
+part_of(qg_mc *op, const char *home)
+{
+	qg_mc_part *p = qg_mc_part_of(op, home);
+	if (p != NULL)
+		return p;
+	p = calloc(1, sizeof *p);
 	if (p == NULL)
 		return NULL;
-	const uint32_t fit = QG_KMS_DATA_MAX / op->size_bytes;
 	p->op = op;
-	p->most = fit < QG_KMS_MAKE_MAX ? fit : QG_KMS_MAKE_MAX;
+	p->most = QG_KMS_MAKE_MAX;
+	if (qg_transfer_is_peer(home) && part_abroad(p, home) != QG_OK) {
+		free(p->got);
+		free(p);
+		return NULL;
+	}
 	strncpy(p->m.from, op->core->part.cfg->kme_id, sizeof p->m.from - 1);
 	strncpy(p->m.to, home, sizeof p->m.to - 1);
 	p->m.lifetime_s = op->core->part.cfg->fetch_s;
@@ -107,8 +137,8 @@ part_of(qg_mc *op, const char *home)
 }
 
 /* Names were measured by qg_records_check. */
-static qg_err
-add_targets(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n_to)
+qg_err
+qg_mc_add_targets(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n_to)
 {
 	for (size_t i = 0; i < n_to; i++) {
 		if (to[i].home == NULL)
@@ -118,6 +148,7 @@ add_targets(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n
 			return QG_E_NOMEM;
 		if (p->m.targets.n == QG_KMS_SAES_MAX)
 			return QG_E_RANGE;
+		op->abroad |= qg_directory_foreign(op->core->part.directory, to[i].sae);
 		strncpy(p->m.initiator, initiator, sizeof p->m.initiator - 1);
 		strncpy(p->m.targets.id[p->m.targets.n++], to[i].sae, QG_KMS_SAE_MAX);
 	}
@@ -132,12 +163,12 @@ add_records(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n
 		.initiator = initiator,
 		.to = to,
 		.n_to = n_to,
-		.size_bytes = op->size_bytes,
 		.expiry_ms = qg_lifetime_owner_ms(&core->life) + (uint64_t)core->part.cfg->fetch_s * 1000,
 	};
 	for (uint32_t i = 0; i < op->number; i++) {
 		plan.id = op->ids[i];
-		plan.value = op->keys->data + (size_t)i * op->size_bytes;
+		plan.size_bytes = op->size[i];
+		plan.value = op->keys->data + op->at[i];
 		const qg_err err = qg_transfer_plan_new(core->transfers, &plan, &op->x[i]);
 		if (err != QG_OK)
 			return err;
@@ -146,16 +177,31 @@ add_records(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n
 	return QG_OK;
 }
 
+qg_err
+qg_mc_room(qg_mc *op, uint32_t number, size_t n_to)
+{
+	op->number = number;
+	op->ids = calloc(number, sizeof *op->ids);
+	op->size = calloc(number, sizeof *op->size);
+	op->at = calloc((size_t)number + 1, sizeof *op->at);
+	op->x = calloc(number, sizeof(qg_transfer *));
+	op->part = calloc(n_to, sizeof(qg_mc_part *));
+	return op->ids == NULL || op->size == NULL || op->at == NULL || op->x == NULL || op->part == NULL
+		       ? QG_E_NOMEM
+		       : QG_OK;
+}
+
 static qg_err
 op_fill(qg_mc *op, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to, const qg_uuid *ids)
 {
-	op->ids = calloc(req->number, sizeof *op->ids);
-	op->x = calloc(req->number, sizeof(qg_transfer *));
-	op->part = calloc(n_to, sizeof(qg_mc_part *));
-	if (op->ids == NULL || op->x == NULL || op->part == NULL)
+	if (qg_mc_room(op, req->number, n_to) != QG_OK)
 		return QG_E_NOMEM;
 	memcpy(op->ids, ids, req->number * sizeof *ids);
-	const qg_err err = add_targets(op, req->master, to, n_to);
+	for (uint32_t i = 0; i < req->number; i++) {
+		op->size[i] = req->size_bytes;
+		op->at[i + 1] = op->at[i] + req->size_bytes;
+	}
+	const qg_err err = qg_mc_add_targets(op, req->master, to, n_to);
 	return err == QG_OK ? add_records(op, req->master, to, n_to) : err;
 }
 
@@ -165,6 +211,8 @@ op_fill(qg_mc *op, const qg_issue_request *req, const qg_transfer_to *to, size_t
 static void
 answer(qg_mc *op, qg_err err)
 {
+	if (op->from != NULL)
+		return;
 	qg_issue_result r = {.err = err, .ids = op->ids, .retry_after_s = RETRY_AFTER_S};
 	if (err == QG_OK) {
 		r.keys = op->keys;
@@ -173,15 +221,28 @@ answer(qg_mc *op, qg_err err)
 	op->done(op->ctx, &r);
 }
 
-static void
-end_op(qg_mc *op)
+void
+qg_mc_end(qg_mc *op, qg_ix_end how)
 {
 	lock(op);
 	op->phase = QG_MC_ENDED;
-	const bool left = is_left(op);
+	op->flights++;
+	qg_ix_waiter *waiters = qg_ix_from_waiters(op->from);
 	unlock(op);
-	if (left)
-		op_free(op);
+	qg_ix_run_waiters(waiters, how);
+	qg_mc_let(op);
+}
+
+/* Its records can be found by it, and no more. */
+void
+qg_mc_mark(qg_mc *op, void *as)
+{
+	lock(op);
+	for (uint32_t i = 0; i < op->n_x; i++) {
+		op->x[i]->op = as;
+		op->x[i]->op_at = i;
+	}
+	unlock(op);
 }
 
 static qg_err
@@ -194,7 +255,7 @@ void_run(qg_job *job, qg_store *store)
 			return err;
 	}
 	qg_commit_note_change(op->core);
-	return QG_OK;
+	return qg_ix_from_store(op, store, QG_INTEROP_FAILED);
 }
 
 static void
@@ -205,10 +266,12 @@ void_done(qg_job *job, qg_err err)
 	if (err != QG_OK)
 		qg_log(QG_LOG_WARN, "transfer", "event=void_not_saved records=%u error=\"%s\"", op->n_x,
 		       qg_err_text(err));
+	qg_ix_from_stored(op, err);
+	qg_mc_mark(op, NULL);
 	for (uint32_t i = 0; i < op->n_x; i++)
 		qg_transfer_void_stored(core->transfers, op->x[i]);
 	answer(op, QG_E_EMPTY);
-	end_op(op);
+	qg_mc_end(op, QG_IX_FAILED);
 	qg_conductor_kick(core);
 }
 
@@ -230,7 +293,7 @@ void_op(qg_mc *op)
 			     .caller = op->part[0]->m.initiator,
 			     .peer = op->why_home != NULL ? op->why_home : "",
 			     .reason = op->why,
-			     .size_bits = op->size_bytes * 8,
+			     .size_bits = op->size[0] * 8,
 			     .ids = op->ids,
 			     .n_ids = op->number};
 	qg_audit_write(core->part.audit, &ev);
@@ -242,14 +305,14 @@ void_op(qg_mc *op)
 }
 
 /* The first failure ends it, and whoever finds it makes it void. */
-static void
-fail(qg_mc *op, qg_mc_phase from, const char *why, const char *home)
+void
+qg_mc_fail(qg_mc *op, qg_mc_phase from, const char *why, const char *home)
 {
 	lock(op);
 	const bool first = op->phase == from;
 	if (first) {
 		op->phase = QG_MC_VOIDING;
-		op->why = why;
+		(void)snprintf(op->why, sizeof op->why, "%s", why);
 		op->why_home = home;
 	}
 	unlock(op);
@@ -267,21 +330,44 @@ release_run(qg_job *job, qg_store *store)
 			return err;
 	}
 	qg_commit_note_change(op->core);
-	return QG_OK;
+	return qg_ix_from_store(op, store, QG_INTEROP_RELAYED);
+}
+
+/* Of keys between networks alone. */
+static void
+audit_released(const qg_mc *op)
+{
+	const char *to = "";
+	for (size_t i = 0; i < op->n_parts; i++)
+		if (op->part[i]->peer != NULL)
+			to = op->part[i]->m.to;
+	if (op->from == NULL && to[0] == '\0')
+		return;
+	qg_audit_event ev = {.act = op->from != NULL ? QG_AUDIT_RELAYED : QG_AUDIT_RELEASED,
+			     .caller = op->part[0]->m.initiator,
+			     .peer = op->from != NULL ? op->from->name : to,
+			     .reason = "",
+			     .size_bits = op->size[0] * 8,
+			     .ids = op->ids,
+			     .n_ids = op->number};
+	qg_audit_write(op->core->part.audit, &ev);
 }
 
 static void
 release_done(qg_job *job, qg_err err)
 {
 	qg_mc *op = (qg_mc *)job;
+	qg_ix_from_stored(op, err);
 	if (err != QG_OK) {
-		fail(op, QG_MC_RELEASING, "the database refuses", NULL);
+		qg_mc_fail(op, QG_MC_RELEASING, "the database refuses", NULL);
 		return;
 	}
+	qg_mc_mark(op, NULL);
 	for (uint32_t i = 0; i < op->n_x; i++)
 		qg_transfer_released(op->core->transfers, op->x[i]);
+	audit_released(op);
 	answer(op, QG_OK);
-	end_op(op);
+	qg_mc_end(op, QG_IX_HELD);
 }
 
 /* --- parts ------------------------------------------------------------------------------ */
@@ -296,22 +382,29 @@ all_held(const qg_mc *op)
 	return true;
 }
 
-/* Gives the flight back; op may be gone afterwards. */
-static void
-land(qg_mc_part *p, uint64_t due_ms)
+void
+qg_mc_hold(qg_mc *op)
 {
-	qg_mc *op = p->op;
+	op->flights++;
+}
+
+/* Gives a flight back; op may be gone afterwards. */
+static void
+let(qg_mc *op, qg_mc_part *p, uint64_t due_ms)
+{
 	struct qg_core *core = op->core;
 	lock(op);
-	p->flight = false;
-	p->due_ms = due_ms;
+	if (p != NULL) {
+		p->flight = false;
+		p->due_ms = due_ms;
+	}
 	op->flights--;
 	const bool release = op->phase == QG_MC_SENDING && all_held(op), left = is_left(op);
 	if (release)
 		op->phase = QG_MC_RELEASING;
 	unlock(op);
 	if (left) {
-		op_free(op);
+		qg_mc_free(op);
 	} else if (release) {
 		op->job.run = release_run;
 		op->job.done = release_done;
@@ -319,6 +412,29 @@ land(qg_mc_part *p, uint64_t due_ms)
 	} else {
 		qg_conductor_kick(core);
 	}
+}
+
+void
+qg_mc_let(qg_mc *op)
+{
+	let(op, NULL, 0);
+}
+
+static void
+land(qg_mc_part *p, uint64_t due_ms)
+{
+	let(p->op, p, due_ms);
+}
+
+void
+qg_mc_part_got(qg_mc_part *p, const uint32_t *at, size_t n)
+{
+	lock(p->op);
+	for (size_t i = 0; i < n; i++) {
+		p->held += !p->got[at[i]];
+		p->got[at[i]] = true;
+	}
+	unlock(p->op);
 }
 
 void
@@ -340,8 +456,17 @@ qg_mc_part_rest(qg_mc_part *p, uint64_t due_ms)
 void
 qg_mc_part_failed(qg_mc_part *p, const char *why)
 {
-	fail(p->op, QG_MC_SENDING, why, p->m.to);
+	qg_mc_fail(p->op, QG_MC_SENDING, why, p->m.to);
 	land(p, 0);
+}
+
+void
+qg_mc_part_refused(qg_mc_part *p, const char *why)
+{
+	lock(p->op);
+	p->told = p->taken > 0;
+	unlock(p->op);
+	qg_mc_part_failed(p, why);
 }
 
 bool
@@ -379,21 +504,14 @@ prepare_done(qg_job *job, qg_err err)
 		qg_transfer_added(core->transfers, op->x[i], err);
 	if (err != QG_OK) {
 		answer(op, QG_E_IO);
-		end_op(op);
+		op->n_x = 0;
+		qg_mc_end(op, QG_IX_FAILED);
 		return;
 	}
-	struct qg_multicast *mc = core->multicast;
-	pthread_mutex_lock(&mc->lock);
-	op->phase = QG_MC_SENDING;
-	op->next = mc->ops;
-	mc->ops = op;
-	const bool stopping = mc->stopping;
-	pthread_mutex_unlock(&mc->lock);
-	if (stopping)
-		fail(op, QG_MC_SENDING, "the gateway stops", NULL);
-	else
-		qg_conductor_kick(core);
+	qg_mc_start(op);
 }
+
+/* --- a request ----------------------------------------------------------------------------- */
 
 void
 qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to,
@@ -408,19 +526,18 @@ qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const qg_t
 	op->core = core;
 	op->done = done;
 	op->ctx = ctx;
-	op->number = req->number;
-	op->size_bytes = req->size_bytes;
 	op->max_hops = req->max_hops;
-	op->deadline_ms = qg_clock_elapsed_ms() + core->part.cfg->kms_timeout_ms;
 	op->keys = *keys;
 	*keys = NULL;
 	if (op_fill(op, req, to, n_to, ids) != QG_OK) {
 		for (uint32_t i = 0; i < op->n_x; i++)
 			qg_transfer_added(core->transfers, op->x[i], QG_E_NOMEM);
 		answer(op, QG_E_IO);
-		op_free(op);
+		qg_mc_free(op);
 		return;
 	}
+	op->deadline_ms = op->abroad ? qg_mc_deadline(op, core->part.cfg->transfer_timeout_ms)
+				     : qg_clock_elapsed_ms() + core->part.cfg->kms_timeout_ms;
 	op->job.run = prepare_run;
 	op->job.done = prepare_done;
 	qg_committer_submit(core->committer, &op->job);
@@ -434,7 +551,7 @@ due_part(const qg_mc *op, uint64_t now_ms, uint64_t *next_ms)
 {
 	for (size_t i = 0; i < op->n_parts; i++) {
 		qg_mc_part *p = op->part[i];
-		if (p->flight || p->held == op->number)
+		if (p->flight || p->held == op->number || (p->peer != NULL && p->taken == op->number))
 			continue;
 		if (p->due_ms <= now_ms)
 			return p;
@@ -488,14 +605,26 @@ late_home(const qg_mc *op)
 static void
 give_up(qg_mc *op, bool stopping)
 {
-	fail(op, QG_MC_SENDING, stopping ? "the gateway stops" : "no answer, or no node key, in time",
-	     late_home(op));
-	lock(op);
-	op->flights--;
-	const bool left = is_left(op);
-	unlock(op);
-	if (left)
-		op_free(op);
+	if (stopping)
+		qg_mc_stop(op);
+	else
+		qg_mc_fail(op, QG_MC_SENDING, "no answer, or no node key, in time", late_home(op));
+	qg_mc_let(op);
+}
+
+/* Waiters whose patience ended. */
+static uint64_t
+end_late_waiters(struct qg_multicast *mc, uint64_t now_ms)
+{
+	uint64_t next_ms = UINT64_MAX;
+	qg_ix_waiter *late = NULL;
+	pthread_mutex_lock(&mc->lock);
+	for (qg_mc *op = mc->ops; op != NULL; op = op->next)
+		if (op->from != NULL)
+			qg_ix_from_late(op->from, now_ms, &late, &next_ms);
+	pthread_mutex_unlock(&mc->lock);
+	qg_ix_run_waiters(late, QG_IX_LATE);
+	return next_ms;
 }
 
 static bool
@@ -513,7 +642,10 @@ qg_multicast_step(struct qg_core *core, uint64_t now_ms)
 	struct qg_multicast *mc = core->multicast;
 	qg_mc_part *part;
 	qg_mc *late;
+	const uint64_t late_ms = end_late_waiters(mc, now_ms);
 	uint64_t next_ms, void_ms = qg_multicast_tell_voids(core, now_ms);
+	if (late_ms < void_ms)
+		void_ms = late_ms;
 	while (find_due(mc, now_ms, &part, &late, &next_ms)) {
 		if (late != NULL)
 			give_up(late, is_stopping(mc));

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "records_internal.h"
 #include "relay_internal.h"
 
 /* delete_keys: the node that brought keys makes them void. What is not known is
@@ -35,6 +36,8 @@ audit(const delete_in *in, const qg_uuid *id, qg_revoked what)
 	static const char *const why[] = {
 		[QG_REVOKED_VOID] = "",
 		[QG_REVOKED_DELIVERED] = "not void: a target had it already",
+		[QG_REVOKED_PENDING] = "",
+		[QG_REVOKED_OFFERED] = "",
 		[QG_REVOKED_OTHER] = "not void: another KME brought it",
 	};
 	qg_audit_event ev = {.act = what == QG_REVOKED_VOID ? QG_AUDIT_VOIDED : QG_AUDIT_REFUSED,
@@ -60,11 +63,22 @@ finish(delete_in *in)
 	qg_kms_delete_answer a = {0};
 	char text[256];
 	size_t len = 0;
+	bool pending = false;
 	for (size_t i = 0; i < in->n; i++) {
 		const qg_revoked what = qg_transfer_revoke_end(in->core->transfers, &in->r[i], QG_OK);
 		a.voided += what == QG_REVOKED_VOID;
 		a.delivered += what == QG_REVOKED_DELIVERED;
-		audit(in, &in->m.id[i], what);
+		pending |= what == QG_REVOKED_PENDING || what == QG_REVOKED_OFFERED;
+		if (what == QG_REVOKED_OFFERED)
+			qg_mc_end_of(in->core, in->m.initiator, &in->m.id[i], "the node that brought it voids it",
+				     NULL);
+		if (what != QG_REVOKED_PENDING && what != QG_REVOKED_OFFERED)
+			audit(in, &in->m.id[i], what);
+	}
+	if (pending) { /* another network's answer is awaited: asked again later */
+		qg_conductor_kick(in->core);
+		finish_status(in, 503);
+		return;
 	}
 	if (qg_kms_delete_answer_encode(&a, text, sizeof text, &len) != QG_OK) {
 		finish_status(in, 500);

@@ -2,10 +2,12 @@
 #ifndef QKDGATE_MULTICAST_INTERNAL_H
 #define QKDGATE_MULTICAST_INTERNAL_H
 
+#include "interop_internal.h"
 #include "records_internal.h"
 #include "relay_internal.h"
 
-/* One request whose targets live at several nodes, at the master's. */
+/* One request whose targets live at several nodes or behind peers: of a master
+ * here; or keys that another KME brought and that go on (`from`). */
 
 typedef enum qg_mc_phase {
 	QG_MC_PREPARING, /* the records are being written */
@@ -17,9 +19,13 @@ typedef enum qg_mc_phase {
 
 typedef struct qg_mc qg_mc;
 
-/* What one home is to hold. Whoever has the flight has all of it but `held`. */
+/* What one home is to hold. Whoever has the flight has all of it but `held`
+ * and `got`. */
 typedef struct qg_mc_part {
 	qg_mc *op;
+	const qg_config_peer *peer; /* it is of another network; NULL: a node of this one */
+	bool *got;      /* peer: keys that it said it has; under the lock */
+	uint32_t taken; /* peer: keys that it accepted, the first ones */
 	bool flight;      /* a message is being made or under way; under the lock */
 	bool told;        /* one was handed to the channel: the home may hold some; under the lock */
 	uint64_t due_ms;  /* not before; under the lock */
@@ -33,6 +39,8 @@ typedef struct qg_mc_part {
 	qg_kms_make m;
 } qg_mc_part;
 
+#define QG_MC_WHY_MAX 160
+
 struct qg_mc {
 	qg_job job; /* first */
 	qg_mc *next;
@@ -42,8 +50,12 @@ struct qg_mc {
 	qg_mc_phase phase;
 	unsigned flights;
 	uint64_t deadline_ms;
-	uint32_t number, size_bytes, max_hops;
-	const char *why;      /* it failed */
+	uint32_t number, max_hops;
+	uint32_t *size;       /* bytes of each key */
+	size_t *at;           /* where it begins in keys */
+	bool abroad;          /* a target is of another network */
+	qg_ix_from *from;     /* another KME brought them; NULL: issued here */
+	char why[QG_MC_WHY_MAX]; /* it failed */
 	const char *why_home; /* of the configuration, or NULL */
 	qg_secret *keys;
 	qg_uuid *ids;
@@ -69,6 +81,35 @@ void qg_mc_part_failed(qg_mc_part *p, const char *why);
 /* Notes that the home may hold keys from now on. False: the request failed
  * meanwhile, nothing is to be sent. */
 bool qg_mc_part_tells(qg_mc_part *p);
+/* A peer refuses, and holds nothing of what it has not accepted before. */
+void qg_mc_part_refused(qg_mc_part *p, const char *why);
+
+/* multicast_peer.c: the same for a peer. */
+void qg_mc_peer_send(qg_mc_part *p);
+/* A peer has these keys for its targets. */
+void qg_mc_part_got(qg_mc_part *p, const uint32_t *at, size_t n);
+/* The part that goes to a peer, or NULL. */
+qg_mc_part *qg_mc_part_of(qg_mc *op, const char *home);
+
+/* multicast.c, for multicast_adopt.c. */
+qg_err qg_mc_room(qg_mc *op, uint32_t number, size_t n_to) QG_CHECKED;
+qg_err qg_mc_add_targets(qg_mc *op, const char *initiator, const qg_transfer_to *to, size_t n_to) QG_CHECKED;
+/* The first failure in that phase ends it, and whoever finds it makes it void. */
+void qg_mc_fail(qg_mc *op, qg_mc_phase from, const char *why, const char *home);
+/* It is answered; who waits is told. */
+void qg_mc_end(qg_mc *op, qg_ix_end how);
+/* Its records can be found by it, or (NULL) no more. */
+void qg_mc_mark(qg_mc *op, void *as);
+void qg_mc_free(qg_mc *op);
+
+/* multicast_adopt.c: what a stop does to a request under way; and until when it
+ * may take, at most wait_ms. */
+void qg_mc_stop(qg_mc *op);
+uint64_t qg_mc_deadline(const qg_mc *op, uint32_t wait_ms);
+
+/* Keeps a request from being freed; and lets it go on or end. */
+void qg_mc_hold(qg_mc *op); /* under the lock */
+void qg_mc_let(qg_mc *op);
 
 /* What both sides share. */
 void qg_make_canonical(const void *message, qg_writer *w);

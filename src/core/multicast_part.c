@@ -66,6 +66,7 @@ answered(qg_mc_part *p, const qg_kms_make_answer *a)
 		[QG_KMS_MAKE_UNKNOWN] = "it does not know a target, or its policy refuses one",
 		[QG_KMS_MAKE_EXISTS] = "it knows one of the IDs already",
 		[QG_KMS_MAKE_FULL] = "it has no room",
+		[QG_KMS_MAKE_FAILED] = "the other network does not have it",
 	};
 	struct qg_core *core = p->op->core;
 	if (a->result == QG_KMS_MAKE_NO_PAD) {
@@ -79,6 +80,8 @@ answered(qg_mc_part *p, const qg_kms_make_answer *a)
 		qg_relay_right(core, p->m.to);
 		if (a->result == QG_KMS_MAKE_HELD)
 			qg_mc_part_held(p, p->n);
+		else if (a->result == QG_KMS_MAKE_PENDING)
+			qg_mc_part_rest(p, 0);
 		else
 			qg_mc_part_failed(p, why[a->result]);
 	}
@@ -105,13 +108,24 @@ static qg_err
 seal(qg_mc_part *p, uint32_t n)
 {
 	const qg_mc *op = p->op;
-	const size_t at = (size_t)p->held * op->size_bytes;
+	const size_t at = op->at[p->held];
 	p->m.n_keys = p->n = n;
 	for (uint32_t i = 0; i < n; i++)
-		p->m.key[i] = (qg_kms_made_key){.id = op->ids[p->held + i], .size = op->size_bytes};
+		p->m.key[i] = (qg_kms_made_key){.id = op->ids[p->held + i], .size = op->size[p->held + i]};
 	qg_secret_free(&p->answer_key);
 	return qg_masked_seal(p->link, &p->m, &p->m.masked, qg_make_canonical, op->keys->data + at,
-			      (size_t)n * op->size_bytes, NULL, &p->use, &p->answer_key);
+			      op->at[p->held + n] - at, NULL, &p->use, &p->answer_key);
+}
+
+/* Keys from the first one that is not held that so many bytes hold. */
+static uint32_t
+fitting(const qg_mc_part *p, uint64_t bytes)
+{
+	const qg_mc *op = p->op;
+	uint32_t n = 0;
+	while (p->held + n < op->number && n < p->most && op->at[p->held + n + 1] - op->at[p->held] <= bytes)
+		n++;
+	return n;
 }
 
 /* Keys for which there is pad at this moment. */
@@ -119,16 +133,15 @@ static uint32_t
 affordable(const qg_mc_part *p)
 {
 	pthread_mutex_lock(&p->link->lock);
-	const uint64_t keys = qg_pads_open_bytes(p->link) / p->op->size_bytes;
+	const uint64_t bytes = qg_pads_open_bytes(p->link);
 	pthread_mutex_unlock(&p->link->lock);
-	return keys < p->most ? (uint32_t)keys : p->most;
+	return fitting(p, bytes);
 }
 
 static qg_err
 seal_some(qg_mc_part *p)
 {
-	const uint32_t left = p->op->number - p->held;
-	const uint32_t n = left < p->most ? left : p->most;
+	const uint32_t n = fitting(p, QG_KMS_DATA_MAX);
 	qg_err err = seal(p, n);
 	if (err == QG_E_EMPTY) {
 		const uint32_t fewer = affordable(p);
@@ -160,7 +173,8 @@ static unsigned
 patience_ms(const qg_mc_part *p, uint64_t now_ms)
 {
 	const uint64_t left_ms = p->op->deadline_ms > now_ms ? p->op->deadline_ms - now_ms : 0;
-	return (unsigned)(left_ms / 2 + 1); /* of kms_timeout_ms, 32 bits */
+	const uint64_t half_ms = left_ms / 2 + 1, most_ms = p->op->core->part.cfg->kms_timeout_ms;
+	return (unsigned)(half_ms < most_ms ? half_ms : most_ms);
 }
 
 static void
@@ -187,6 +201,10 @@ void
 qg_mc_part_send(qg_mc_part *p)
 {
 	const uint64_t now_ms = qg_clock_elapsed_ms();
+	if (p->peer != NULL) {
+		qg_mc_peer_send(p);
+		return;
+	}
 	p->link = qg_multicast_link(p->op->core, p->m.to, p->op->max_hops);
 	qg_err err = p->link != NULL ? seal_some(p) : QG_E_NOTFOUND;
 	if (err == QG_OK)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "multicast_internal.h"
+#include "qkdgate/clock.h"
 #include "qkdgate/policy.h"
 
 /* make_keys_external of the master's node: keys with IDs of their own for SAEs
@@ -21,6 +22,9 @@ typedef struct make_in {
 	qg_peer_answer *answer;
 	void *ctx;
 	unsigned opens, takes;
+	qg_ix_waiter end; /* of the request that brings them on */
+	bool abroad;      /* a target is of another network */
+	qg_mc *op;        /* of those that are new and go there */
 	qg_secret *keys; /* the answer's key, then the pad, then in its place the values */
 	qg_transfer_to to[QG_KMS_SAES_MAX];
 	size_t n_x;      /* keys that are new here */
@@ -40,6 +44,7 @@ in_of_job(qg_job *job)
 static void
 make_free(make_in *in)
 {
+	qg_mc_drop(&in->op);
 	qg_secret_free(&in->keys);
 	free(in);
 }
@@ -88,14 +93,26 @@ finish_no(make_in *in, qg_kms_make_result result, const char *why)
 
 /* --- judging ---------------------------------------------------------------------------- */
 
+/* It lives here, or behind a peer of ours. */
+static bool
+has_home(make_in *in, size_t i)
+{
+	const qg_directory *d = in->core->part.directory;
+	const char *target = in->m.targets.id[i], *home = qg_directory_home(d, target);
+	if (qg_directory_local(d, target) != NULL)
+		return true;
+	in->to[i].home = qg_transfer_is_peer(home) ? home : NULL;
+	in->abroad |= in->to[i].home != NULL;
+	return in->to[i].home != NULL;
+}
+
 /* Default deny: this node's own policy, and the sizes that it allows. */
 static bool
 may_have(const make_in *in, const char *target)
 {
 	const struct qg_core *core = in->core;
 	qg_policy_terms terms;
-	if (qg_directory_local(core->part.directory, target) == NULL ||
-	    qg_policy_pair(core->part.cfg, in->m.initiator, target, &terms) != QG_OK)
+	if (qg_policy_pair(core->part.cfg, in->m.initiator, target, &terms) != QG_OK)
 		return false;
 	for (size_t i = 0; i < in->m.n_keys; i++) {
 		const uint32_t bits = in->m.key[i].size * 8;
@@ -106,13 +123,13 @@ may_have(const make_in *in, const char *target)
 }
 
 static const char *
-why_unknown(const make_in *in)
+why_unknown(make_in *in)
 {
 	const char *home = qg_directory_home(in->core->part.directory, in->m.initiator);
 	if (home == NULL || strcmp(home, in->neighbour) != 0)
 		return "the master does not live at the sender";
 	for (size_t i = 0; i < in->m.targets.n; i++)
-		if (!may_have(in, in->m.targets.id[i]))
+		if (!has_home(in, i) || !may_have(in, in->m.targets.id[i]))
 			return "a target does not live here, or may not have it";
 	return NULL;
 }
@@ -131,19 +148,83 @@ issued_by(qg_stream *st, const qg_uuid *id)
 	return issued;
 }
 
+bool
+qg_issued_here(struct qg_core *core, const qg_uuid *id)
+{
+	for (size_t s = 0; s < core->n_streams; s++)
+		if (issued_by(&core->stream[s], id))
+			return true;
+	return false;
+}
+
 static bool
 any_issued_here(const make_in *in)
 {
-	for (size_t s = 0; s < in->core->n_streams; s++)
-		for (size_t i = 0; i < in->m.n_keys; i++)
-			if (issued_by(&in->core->stream[s], &in->m.key[i].id))
-				return true;
+	for (size_t i = 0; i < in->m.n_keys; i++)
+		if (qg_issued_here(in->core, &in->m.key[i].id))
+			return true;
 	return false;
 }
 
 /* --- storing ------------------------------------------------------------------------------ */
 
 static void take(make_in *in);
+
+/* The other network's answer, or none in the time that the sender waits. */
+static void
+on_end(qg_ix_waiter *w, qg_ix_end how)
+{
+	make_in *in = (make_in *)(void *)((char *)w - offsetof(make_in, end));
+	switch (how) {
+	case QG_IX_HELD:
+		take(in); /* all of it may be there now */
+		break;
+	case QG_IX_FAILED:
+		finish(in, QG_KMS_MAKE_FAILED);
+		break;
+	case QG_IX_LATE:
+		finish(in, QG_KMS_MAKE_PENDING);
+		break;
+	case QG_IX_STOPPED:
+		finish_status(in, 503);
+		break;
+	}
+}
+
+/* Half of what the sender waits. */
+static void
+prepare_wait(make_in *in)
+{
+	in->end.ended = on_end;
+	in->end.due_ms = qg_clock_elapsed_ms() + in->core->part.cfg->kms_timeout_ms / 2;
+}
+
+static void
+wait_for(make_in *in, const qg_uuid *id)
+{
+	prepare_wait(in);
+	if (!qg_mc_wait(in->core, in->m.initiator, id, &in->end))
+		finish_status(in, 503); /* it just ends */
+}
+
+/* Of the keys that are new. */
+static qg_err
+adopt(make_in *in)
+{
+	QG_SECRET_AUTO *values = NULL;
+	qg_err err = qg_secret_new(in->m.masked.data_len, &values);
+	const uint8_t *value = in->keys->data + QG_MAC_KEY_BYTES;
+	size_t k = 0;
+	for (size_t i = 0; err == QG_OK && i < in->m.n_keys; value += in->m.key[i++].size) {
+		if (k == in->n_x || !qg_uuid_equal(&in->ids[k], &in->m.key[i].id))
+			continue;
+		err = qg_secret_append(values, value, in->m.key[i].size);
+		k++;
+	}
+	return err != QG_OK ? err
+			    : qg_mc_adopt(in->core, in->neighbour, false, in->core->part.cfg->transfer_timeout_ms,
+					  in->x, (uint32_t)in->n_x, values->data, &in->op);
+}
 
 static void
 drop_records(make_in *in, qg_err err)
@@ -166,15 +247,30 @@ take_run(qg_job *job, qg_store *store)
 }
 
 static void
+made(make_in *in)
+{
+	qg_mc *op = in->op;
+	in->op = NULL;
+	if (op == NULL) {
+		finish(in, QG_KMS_MAKE_HELD);
+		return;
+	}
+	prepare_wait(in);
+	qg_mc_start_waited(op, &in->end);
+}
+
+static void
 take_done(qg_job *job, qg_err err)
 {
 	make_in *in = in_of_job(job);
+	if (err != QG_OK)
+		qg_mc_drop(&in->op);
 	drop_records(in, err);
 	if (err == QG_E_EXISTS && ++in->takes < TAKE_TRIES) {
 		take(in); /* another message was first: judge again */
 	} else if (err == QG_OK) {
-		audit(in, QG_AUDIT_MADE, in->ids, in->n_x, "");
-		finish(in, QG_KMS_MAKE_HELD);
+		audit(in, in->abroad ? QG_AUDIT_ACCEPTED : QG_AUDIT_MADE, in->ids, in->n_x, "");
+		made(in);
 	} else {
 		finish_status(in, 503);
 	}
@@ -190,7 +286,7 @@ expiry_ms(const make_in *in)
 
 /* The records of keys that are new. QG_E_EXISTS: one is known as another. */
 static qg_err
-gather(make_in *in)
+gather(make_in *in, const qg_uuid **pending)
 {
 	qg_transfer_plan plan = {
 		.initiator = in->m.initiator,
@@ -204,6 +300,10 @@ gather(make_in *in)
 		plan.id = in->m.key[i].id;
 		plan.size_bytes = in->m.key[i].size;
 		qg_err err = qg_transfer_compare(in->core->transfers, &plan);
+		if (err == QG_E_AGAIN) {
+			*pending = &in->m.key[i].id;
+			err = QG_OK;
+		}
 		if (err == QG_E_NOTFOUND) {
 			err = qg_transfer_plan_new(in->core->transfers, &plan, &in->x[in->n_x]);
 			if (err == QG_OK)
@@ -221,14 +321,19 @@ static void
 take(make_in *in)
 {
 	const struct qg_core *core = in->core;
+	const qg_uuid *pending = NULL;
 	in->n_x = 0;
-	const qg_err err = gather(in);
+	qg_err err = gather(in, &pending);
+	if (err == QG_OK && in->abroad && in->n_x > 0)
+		err = adopt(in);
 	if (err != QG_OK)
 		drop_records(in, err);
 	if (err == QG_E_EXISTS) {
 		finish_no(in, QG_KMS_MAKE_EXISTS, "the ID is known as another key's, or void");
 	} else if (err != QG_OK) {
 		finish_status(in, 503);
+	} else if (in->n_x == 0 && pending != NULL) {
+		wait_for(in, pending);
 	} else if (in->n_x == 0) {
 		finish(in, QG_KMS_MAKE_HELD);
 	} else if (qg_transfers_keys(core->transfers) + in->n_x > core->part.cfg->inbound_chunks) {

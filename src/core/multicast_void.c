@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "interop_internal.h"
 #include "records_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
@@ -107,6 +108,10 @@ qg_multicast_tell_voids(struct qg_core *core, uint64_t now_ms)
 							    QG_KMS_MAKE_MAX, &next_ms);
 		if (v == NULL)
 			return next_ms;
+		if (qg_transfer_is_peer(qg_transfer_void_home(v))) {
+			qg_ix_ask(core, &v, now_ms);
+			continue;
+		}
 		void_op *op = calloc(1, sizeof *op);
 		if (op == NULL) {
 			qg_transfer_void_put_off(core->transfers, &v, now_ms);

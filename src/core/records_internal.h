@@ -35,6 +35,25 @@ void qg_multicast_free(struct qg_core *core);
 /* The stream whose node key masks what goes to a home; NULL: none. */
 qg_stream *qg_multicast_link(struct qg_core *core, const char *home, uint32_t max_hops);
 
+/* Keys that another KME brought and that go on: a request that already is as
+ * durable as its records, which are pinned and OFFERED. values: one after the
+ * other, copied. Dropped before it was started, it leaves the records alone. */
+typedef struct qg_mc qg_mc;
+struct qg_ix_waiter;
+qg_err qg_mc_adopt(struct qg_core *core, const char *origin, bool tell, uint32_t wait_ms, qg_transfer *const *x,
+		   uint32_t n, const uint8_t *values, qg_mc **out) QG_CHECKED;
+void qg_mc_start(qg_mc *op);
+void qg_mc_start_waited(qg_mc *op, struct qg_ix_waiter *w);
+void qg_mc_drop(qg_mc **op);
+
+/* Calls w once when the request that brings this key on ends, or at w->due_ms.
+ * False: there is none, w is not called. */
+bool qg_mc_wait(struct qg_core *core, const char *initiator, const qg_uuid *id, struct qg_ix_waiter *w);
+/* Such a request fails: all of its keys become void. home: as of the configuration, or NULL. */
+void qg_mc_end_of(struct qg_core *core, const char *initiator, const qg_uuid *id, const char *why, const char *home);
+/* Keys of an origin that are being brought on. */
+uint64_t qg_mc_outstanding(struct qg_core *core, const char *origin);
+
 /* As qg_records_issue, with targets of which some live elsewhere. */
 void qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const qg_transfer_to *to, size_t n_to,
 			const qg_uuid *ids, qg_secret **keys, qg_issue_done *done, void *ctx);

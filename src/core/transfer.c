@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "qkdgate/bytes.h"
+#include "qkdgate/config.h"
 #include "transfer_internal.h"
 
 #define BUCKETS_MIN 1024
@@ -21,7 +22,50 @@ qg_transfer_record_free(qg_transfer *x)
 	if (x == NULL)
 		return;
 	free(x->sealed);
+	free(x->owed);
 	free(x);
+}
+
+bool
+qg_transfer_is_peer(const char *kme)
+{
+	return kme != NULL && strncmp(kme, QG_PEER_PREFIX, sizeof QG_PEER_PREFIX - 1) == 0;
+}
+
+bool
+qg_transfer_has_home(const qg_transfer *x, const char *home)
+{
+	for (size_t i = 0; i < x->n_targets; i++)
+		if (x->targets[i].home != NULL && strcmp(x->targets[i].home, home) == 0)
+			return true;
+	return false;
+}
+
+bool
+qg_transfer_has_peer(const qg_transfer *x)
+{
+	for (size_t i = 0; i < x->n_targets; i++)
+		if (qg_transfer_is_peer(x->targets[i].home))
+			return true;
+	return false;
+}
+
+bool
+qg_transfer_has_target_here(const qg_transfer *x)
+{
+	for (size_t i = 0; i < x->n_targets; i++)
+		if (x->targets[i].home == NULL)
+			return true;
+	return false;
+}
+
+bool
+qg_transfer_goes_on(const qg_transfer *x)
+{
+	for (size_t i = 0; i < x->n_targets; i++)
+		if (x->targets[i].home != NULL)
+			return true;
+	return false;
 }
 
 static size_t
@@ -42,26 +86,31 @@ keep(char **at, const char *s)
 }
 
 qg_transfer *
-qg_transfer_record_new(const char *initiator, const char *origin, const qg_uuid *id, const qg_transfer_to *to,
-		       size_t n)
+qg_transfer_record_new(const qg_transfer_plan *plan)
 {
+	const size_t n = plan->n_to;
 	if (n > SIZE_MAX / 4 / sizeof(target))
 		return NULL;
 	const size_t fixed = sizeof(qg_transfer) + n * sizeof(target);
-	size_t text = text_bytes(initiator) + text_bytes(origin);
+	size_t text = text_bytes(plan->initiator) + text_bytes(plan->origin) + text_bytes(plan->extension) +
+		      text_bytes(plan->optional);
 	for (size_t i = 0; i < n; i++)
-		text += text_bytes(to[i].sae) + text_bytes(to[i].home);
+		text += text_bytes(plan->to[i].sae) + text_bytes(plan->to[i].home);
 	qg_transfer *x = calloc(1, fixed + text);
 	if (x == NULL)
 		return NULL;
 	char *at = (char *)x + fixed;
-	x->id = *id;
-	x->initiator = keep(&at, initiator);
-	x->origin = keep(&at, origin);
+	x->id = plan->id;
+	x->size_bytes = plan->size_bytes;
+	x->expiry_ms = plan->expiry_ms;
+	x->initiator = keep(&at, plan->initiator);
+	x->origin = keep(&at, plan->origin);
+	x->extension = keep(&at, plan->extension);
+	x->optional = keep(&at, plan->optional);
 	x->n_targets = n;
 	for (size_t i = 0; i < n; i++) {
-		x->targets[i].sae = keep(&at, to[i].sae);
-		x->targets[i].home = keep(&at, to[i].home);
+		x->targets[i].sae = keep(&at, plan->to[i].sae);
+		x->targets[i].home = keep(&at, plan->to[i].home);
 		x->targets[i].state = QG_TARGET_PENDING;
 	}
 	return x;
@@ -79,6 +128,22 @@ qg_transfer_ad(const qg_transfer *x, uint8_t ad[QG_TRANSFER_AD_MAX], size_t *len
 		return QG_E_RANGE;
 	*len = w.len;
 	return QG_OK;
+}
+
+qg_err
+qg_transfer_value(const qg_transfers *t, const qg_transfer *x, uint8_t *out)
+{
+	uint8_t ad[QG_TRANSFER_AD_MAX];
+	size_t ad_len;
+	QG_SECRET_AUTO *value = NULL;
+	qg_err err = x->sealed != NULL ? qg_transfer_ad(x, ad, &ad_len) : QG_E_NOTFOUND;
+	if (err == QG_OK)
+		err = qg_sealer_unseal(t->sealer, ad, ad_len, x->sealed, x->sealed_len, &value);
+	if (err == QG_OK && value->len != x->size_bytes)
+		err = QG_E_CORRUPT;
+	if (err == QG_OK)
+		memcpy(out, value->data, value->len);
+	return err;
 }
 
 static qg_err
@@ -102,9 +167,18 @@ qg_transfer_is_open(const target *t)
 	return t->home == NULL && (t->state == QG_TARGET_PENDING || t->state == QG_TARGET_RELAYED);
 }
 
+/* One that is still to be brought on needs its value, whoever its targets are. */
+static bool
+is_on_its_way(const qg_transfer *x)
+{
+	return x->origin != NULL && x->state == QG_TRANSFER_OFFERED;
+}
+
 bool
 qg_transfer_is_spent(const qg_transfer *x)
 {
+	if (is_on_its_way(x))
+		return false;
 	for (size_t i = 0; i < x->n_targets; i++)
 		if (qg_transfer_is_open(&x->targets[i]))
 			return false;
@@ -125,6 +199,13 @@ qg_transfer_clock(const qg_transfers *t, const qg_transfer *x, uint64_t now_ms)
 	if (x->origin == NULL)
 		return now_ms;
 	return now_ms > t->far_behind_ms ? now_ms - t->far_behind_ms : 0;
+}
+
+/* Tells nothing to who has not the random key. */
+void
+qg_transfer_print(const qg_transfers *t, const uint8_t *value, size_t len, uint8_t print[QG_TRANSFER_PRINT])
+{
+	(void)crypto_generichash(print, QG_TRANSFER_PRINT, value, len, t->print_key, sizeof t->print_key);
 }
 
 /* --- the index ------------------------------------------------------------------ */
@@ -255,6 +336,12 @@ copy_sealed(qg_transfer *x, const qg_transfer_rec *rec)
 	return QG_OK;
 }
 
+static const char *
+text_of(const char *s)
+{
+	return s != NULL && s[0] != '\0' ? s : NULL;
+}
+
 static qg_transfer *
 record_of(const qg_transfer_rec *rec)
 {
@@ -265,19 +352,30 @@ record_of(const qg_transfer_rec *rec)
 		return NULL;
 	for (size_t i = 0; i < rec->n_targets; i++)
 		to[i] = (qg_transfer_to){.sae = rec->target[i].sae, .home = rec->target[i].home};
-	qg_transfer *x = qg_transfer_record_new(
-		rec->initiator, strcmp(rec->origin, LOCAL) == 0 ? NULL : rec->origin, &rec->key_id, to,
-		rec->n_targets);
+	const qg_transfer_plan plan = {
+		.initiator = rec->initiator,
+		.origin = strcmp(rec->origin, LOCAL) == 0 ? NULL : rec->origin,
+		.id = rec->key_id,
+		.to = to,
+		.n_to = rec->n_targets,
+		.size_bytes = rec->size_bytes,
+		.expiry_ms = rec->expiry_ms,
+		.extension = text_of(rec->extension),
+		.optional = text_of(rec->optional),
+	};
+	qg_transfer *x = qg_transfer_record_new(&plan);
 	free(to);
 	return x;
 }
 
-/* The request that was prepared is gone, and with it whoever could be answered. */
+/* The request that was prepared is gone, and with it whoever could be answered;
+ * what another KME brought goes on. */
 static bool
 is_orphan(const qg_transfer *x)
 {
-	return x->origin == NULL && (x->state == QG_TRANSFER_PREPARED || x->state == QG_TRANSFER_OFFERED ||
-				     x->state == QG_TRANSFER_VOIDING);
+	return x->state == QG_TRANSFER_VOIDING ||
+	       (x->origin == NULL &&
+		(x->state == QG_TRANSFER_PREPARED || x->state == QG_TRANSFER_OFFERED));
 }
 
 static qg_err
@@ -291,11 +389,13 @@ load(const qg_transfer_rec *rec, void *ctx)
 		return QG_E_NOMEM;
 	x->row = rec->row;
 	x->state = rec->state;
-	x->size_bytes = rec->size_bytes;
-	x->expiry_ms = rec->expiry_ms;
 	for (size_t i = 0; i < x->n_targets; i++)
 		x->targets[i].state = rec->target[i].state;
-	const qg_err err = copy_sealed(x, rec);
+	qg_err err = copy_sealed(x, rec);
+	if (err == QG_OK && text_of(rec->owed) != NULL) {
+		x->owed = strdup(rec->owed);
+		err = x->owed != NULL ? QG_OK : QG_E_NOMEM;
+	}
 	if (err != QG_OK) {
 		qg_transfer_record_free(x);
 		return err;
@@ -323,6 +423,7 @@ qg_transfers_open(qg_store *store, qg_sealer *sealer, qg_transfers **out)
 	}
 	t->sealer = sealer;
 	qg_random(t->hash_key, sizeof t->hash_key);
+	qg_random(t->print_key, sizeof t->print_key);
 	const qg_err err = store->ops->load_transfers(store, load, t);
 	if (err != QG_OK) {
 		qg_transfers_close(&t);
@@ -410,20 +511,28 @@ exists(qg_transfers *t, const char *initiator, const qg_uuid *id)
 	return found;
 }
 
+/* SOUNDNESS 18: what goes to another network stands as offered before the first
+ * message; so does what another KME brought and that goes on, which a restart
+ * takes up again. */
+qg_transfer_state
+qg_transfer_first_state(const qg_transfer *x)
+{
+	if (!qg_transfer_goes_on(x))
+		return QG_TRANSFER_HELD;
+	return x->origin != NULL || qg_transfer_has_peer(x) ? QG_TRANSFER_OFFERED : QG_TRANSFER_PREPARED;
+}
+
 static qg_err
 fill(qg_transfers *t, const qg_transfer_plan *plan, qg_transfer *x)
 {
-	bool here = false;
-	x->state = QG_TRANSFER_HELD;
-	x->size_bytes = plan->size_bytes;
-	x->expiry_ms = plan->expiry_ms;
-	for (size_t i = 0; i < x->n_targets; i++) {
-		here |= x->targets[i].home == NULL;
-		if (x->targets[i].home != NULL)
-			x->state = QG_TRANSFER_PREPARED;
+	x->state = qg_transfer_first_state(x);
+	x->pins = x->state != QG_TRANSFER_HELD;
+	if (x->origin != NULL && qg_transfer_goes_on(x)) {
+		qg_transfer_print(t, plan->value, plan->size_bytes, x->print);
+		x->printed = true;
 	}
-	x->pins = x->state == QG_TRANSFER_PREPARED;
-	return here ? record_seal(x, t->sealer, plan->value) : QG_OK;
+	return qg_transfer_has_target_here(x) || x->origin != NULL ? record_seal(x, t->sealer, plan->value)
+								    : QG_OK;
 }
 
 qg_err
@@ -433,8 +542,7 @@ qg_transfer_plan_new(qg_transfers *t, const qg_transfer_plan *plan, qg_transfer 
 		return QG_E_INVAL;
 	if (exists(t, plan->initiator, &plan->id))
 		return QG_E_EXISTS;
-	qg_transfer *x =
-		qg_transfer_record_new(plan->initiator, plan->origin, &plan->id, plan->to, plan->n_to);
+	qg_transfer *x = qg_transfer_record_new(plan);
 	if (x == NULL)
 		return QG_E_NOMEM;
 	const qg_err err = fill(t, plan, x);
@@ -490,6 +598,8 @@ qg_transfer_store(qg_transfer *x, qg_store *store)
 		.expiry_ms = x->expiry_ms,
 		.target = targets,
 		.n_targets = x->n_targets,
+		.extension = x->extension,
+		.optional = x->optional,
 	};
 	const qg_err err = store->ops->transfer_put(store, &rec);
 	if (err == QG_OK)

@@ -113,20 +113,7 @@ qg_transfer_claim_store(qg_transfer_claim *c, qg_store *store)
 qg_err
 qg_transfer_claim_value(qg_transfer_claim *c, uint8_t *out)
 {
-	const qg_transfer *x = c->record;
-	uint8_t ad[QG_TRANSFER_AD_MAX];
-	size_t ad_len;
-	qg_err err = qg_transfer_ad(x, ad, &ad_len);
-	if (err != QG_OK)
-		return err;
-	QG_SECRET_AUTO *value = NULL;
-	err = qg_sealer_unseal(c->owner->sealer, ad, ad_len, x->sealed, x->sealed_len, &value);
-	if (err != QG_OK)
-		return err;
-	if (value->len != x->size_bytes)
-		return QG_E_CORRUPT;
-	memcpy(out, value->data, value->len);
-	return QG_OK;
+	return qg_transfer_value(c->owner, c->record, out);
 }
 
 void

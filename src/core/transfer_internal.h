@@ -12,6 +12,7 @@
  * transfer_void.c what is made void from here, transfer_revoke.c what another
  * node brought and makes void. */
 
+#define QG_TRANSFER_PRINT 16
 #define QG_TRANSFER_AD_MAX 1024 /* SAE IDs are shorter */
 
 /* What came from another node is known for so long after it expired: no message
@@ -41,6 +42,12 @@ struct qg_transfer {
 	uint64_t expiry_ms;
 	uint8_t *sealed; /* NULL once no target is left */
 	size_t sealed_len;
+	char *extension, *optional; /* in this block; NULL: none */
+	char *owed;          /* peer that is told whether it became void, or NULL */
+	bool printed;        /* print is known: since the record was made */
+	uint8_t print[QG_TRANSFER_PRINT]; /* keyed hash of the value, to know it again */
+	void *op;            /* the request that brings it on (multicast.c), under its lock */
+	uint32_t op_at;      /* which of its keys */
 	bool value_stored; /* the store still has the sealed value */
 	qg_purging purging; /* what a job of the housekeeping does to it */
 	size_t claims;     /* under way */
@@ -62,6 +69,12 @@ typedef struct qg_transfer_stones {
 	char origin[];
 } qg_transfer_stones;
 
+/* With the end of voided records: for those with `owed` the peer is to be told.
+ * In the job that writes it, and after its outcome. What `finish` returns in
+ * *kept is what `finished` gets. */
+typedef qg_err qg_transfer_finish(void *ctx, qg_store *store, qg_transfer *const *x, size_t n, void **kept);
+typedef void qg_transfer_finished(void *ctx, void *kept, qg_err err);
+
 /* The lock covers everything but what a record never changes (id, initiator,
  * size, expiry, names) and what a claim pins (the sealed value). It is never
  * held over a wait. */
@@ -69,6 +82,7 @@ struct qg_transfers {
 	pthread_mutex_t lock;
 	qg_sealer *sealer;
 	unsigned char hash_key[crypto_shorthash_KEYBYTES];
+	unsigned char print_key[crypto_generichash_KEYBYTES];
 	qg_transfer **buckets; /* by key ID */
 	size_t n_buckets;      /* a power of two */
 	size_t count;
@@ -77,6 +91,9 @@ struct qg_transfers {
 	uint64_t far_behind_ms;
 	qg_transfer *voiding; /* last put there first */
 	size_t n_voiding;
+	qg_transfer_finish *finish; /* what else is written with a record's end */
+	qg_transfer_finished *finished;
+	void *finish_ctx;
 };
 
 /* The caller holds the lock, or owns the record alone. */
@@ -91,12 +108,33 @@ uint64_t qg_transfer_clock(const qg_transfers *t, const qg_transfer *x, uint64_t
 /* The caller holds the lock. */
 void qg_transfer_insert(qg_transfers *t, qg_transfer *x);
 void qg_transfer_list_void(qg_transfers *t, qg_transfer *x); /* VOIDING from now on */
+qg_transfer_state qg_transfer_first_state(const qg_transfer *x); /* as it is stored first */
+qg_transfer_state qg_transfer_end_state(const qg_transfer *x); /* of one that is void */
 qg_transfer *qg_transfer_find(const qg_transfers *t, const char *initiator, const qg_uuid *id);
 void qg_transfer_take_out(qg_transfers *t, qg_transfer *x);
 
-/* A record with its names and without a value; NULL without memory. */
-qg_transfer *qg_transfer_record_new(const char *initiator, const char *origin, const qg_uuid *id,
-				    const qg_transfer_to *to, size_t n);
+/* A record with its names and texts and without a value; NULL without memory. */
+qg_transfer *qg_transfer_record_new(const qg_transfer_plan *plan);
+
+void qg_transfer_print(const qg_transfers *t, const uint8_t *value, size_t len,
+		       uint8_t print[QG_TRANSFER_PRINT]);
+
+/* Whether it is known as more than a tombstone; and held for its targets. */
+bool qg_transfer_is_there(qg_transfers *t, const char *initiator, const qg_uuid *id);
+bool qg_transfer_is_held(qg_transfers *t, const char *initiator, const qg_uuid *id);
+
+/* What it came to, as far as the job has seen. */
+qg_revoked qg_transfer_revoke_seen(const qg_transfer_revocation *r);
+
+/* Unseals into out, size_bytes long. */
+qg_err qg_transfer_value(const qg_transfers *t, const qg_transfer *x, uint8_t *out) QG_CHECKED;
+
+/* Whether its targets, or those whose home is `home`, are exactly these. */
+bool qg_transfer_is_for(const qg_transfer *x, const char *home, const char *const *targets, size_t n);
+bool qg_transfer_has_home(const qg_transfer *x, const char *home);
+bool qg_transfer_has_peer(const qg_transfer *x);
+bool qg_transfer_has_target_here(const qg_transfer *x);
+bool qg_transfer_goes_on(const qg_transfer *x); /* to any other node */
 
 /* What a sealed value is bound to: a blob moved to another record does not
  * open. QG_E_RANGE. */

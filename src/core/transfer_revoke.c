@@ -17,22 +17,44 @@ same_origin(const char *a, const char *b)
 }
 
 static bool
-is_target(const qg_transfer *x, const char *sae)
+is_target(const qg_transfer *x, const char *home, const char *sae)
 {
 	for (size_t i = 0; i < x->n_targets; i++)
-		if (strcmp(x->targets[i].sae, sae) == 0)
+		if (strcmp(x->targets[i].sae, sae) == 0 &&
+		    (home == NULL || (x->targets[i].home != NULL && strcmp(x->targets[i].home, home) == 0)))
 			return true;
 	return false;
 }
 
+static size_t
+targets_at(const qg_transfer *x, const char *home)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < x->n_targets; i++)
+		n += home == NULL ||
+		     (x->targets[i].home != NULL && strcmp(x->targets[i].home, home) == 0);
+	return n;
+}
+
 /* Neither side names one twice. */
+bool
+qg_transfer_is_for(const qg_transfer *x, const char *home, const char *const *targets, size_t n)
+{
+	if (targets_at(x, home) != n)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (!is_target(x, home, targets[i]))
+			return false;
+	return true;
+}
+
 static bool
 same_targets(const qg_transfer *x, const qg_transfer_plan *plan)
 {
 	if (x->n_targets != plan->n_to)
 		return false;
 	for (size_t i = 0; i < plan->n_to; i++)
-		if (!is_target(x, plan->to[i].sae))
+		if (!is_target(x, NULL, plan->to[i].sae))
 			return false;
 	return true;
 }
@@ -43,6 +65,11 @@ same_value(const qg_transfers *t, const qg_transfer *x, const qg_transfer_plan *
 	uint8_t ad[QG_TRANSFER_AD_MAX];
 	size_t ad_len;
 	QG_SECRET_AUTO *value = NULL;
+	if (x->sealed == NULL && x->printed && x->size_bytes == plan->size_bytes) {
+		uint8_t print[QG_TRANSFER_PRINT];
+		qg_transfer_print(t, plan->value, plan->size_bytes, print);
+		return qg_equal_ct(print, x->print, sizeof print);
+	}
 	return x->sealed != NULL && x->size_bytes == plan->size_bytes &&
 	       qg_transfer_ad(x, ad, &ad_len) == QG_OK &&
 	       qg_sealer_unseal(t->sealer, ad, ad_len, x->sealed, x->sealed_len, &value) == QG_OK &&
@@ -63,14 +90,25 @@ qg_transfer_compare(qg_transfers *t, const qg_transfer_plan *plan)
 	qg_err err = QG_E_NOTFOUND;
 	pthread_mutex_lock(&t->lock);
 	const qg_transfer *x = find_lasting(t, plan->initiator, &plan->id);
-	if (x != NULL)
-		err = x->state == QG_TRANSFER_HELD && x->purging == QG_PURGE_NOT &&
-				      same_origin(x->origin, plan->origin) && same_targets(x, plan) &&
-				      same_value(t, x, plan)
-			      ? QG_OK
-			      : QG_E_EXISTS;
+	if (x != NULL) {
+		const bool same = (x->state == QG_TRANSFER_HELD || x->state == QG_TRANSFER_OFFERED) &&
+				  (x->purging == QG_PURGE_NOT || x->printed) &&
+				  same_origin(x->origin, plan->origin) && same_targets(x, plan) &&
+				  same_value(t, x, plan);
+		err = !same ? QG_E_EXISTS : x->state == QG_TRANSFER_HELD ? QG_OK : QG_E_AGAIN;
+	}
 	pthread_mutex_unlock(&t->lock);
 	return err;
+}
+
+bool
+qg_transfer_from_elsewhere(qg_transfers *t, const char *origin, const char *initiator, const qg_uuid *id)
+{
+	pthread_mutex_lock(&t->lock);
+	const qg_transfer *x = find_lasting(t, initiator, id);
+	const bool elsewhere = x != NULL && !same_origin(x->origin, origin);
+	pthread_mutex_unlock(&t->lock);
+	return elsewhere;
 }
 
 /* --- void ---------------------------------------------------------------------------- */
@@ -78,6 +116,8 @@ qg_transfer_compare(qg_transfers *t, const qg_transfer_plan *plan)
 struct qg_transfer_revocation {
 	qg_transfer *x;   /* pinned, or the tombstone; NULL: nothing is to be written */
 	bool tombstone;
+	bool listed;      /* it is being voided already */
+	char *owed;       /* the record's from now on */
 	qg_revoked what;
 	/* What the store said of the targets; set by the job. */
 	uint64_t voided;
@@ -101,9 +141,15 @@ judge(qg_transfer *x, const char *origin, qg_transfer_revocation *r)
 	r->what = QG_REVOKED_OTHER;
 	if (!same_origin(x->origin, origin))
 		return;
-	r->what = any_delivered(x) || x->state == QG_TRANSFER_FAILED ? QG_REVOKED_DELIVERED
-								      : QG_REVOKED_VOID;
-	if (x->state != QG_TRANSFER_HELD)
+	r->listed = x->state == QG_TRANSFER_VOIDING;
+	if (x->state == QG_TRANSFER_OFFERED)
+		r->what = QG_REVOKED_OFFERED;
+	else if (r->listed || (x->state == QG_TRANSFER_HELD && qg_transfer_goes_on(x)))
+		r->what = QG_REVOKED_PENDING;
+	else
+		r->what = any_delivered(x) || x->state == QG_TRANSFER_FAILED ? QG_REVOKED_DELIVERED
+									      : QG_REVOKED_VOID;
+	if (x->state != QG_TRANSFER_HELD && !r->listed)
 		return;
 	r->x = x;
 	x->pins++;
@@ -113,16 +159,19 @@ qg_err
 qg_transfer_revoke_new(qg_transfers *t, const char *origin, const char *initiator, const qg_uuid *id,
 		       uint64_t expiry_ms, bool plant, qg_transfer_revocation **out)
 {
+	const qg_transfer_plan plan = {.initiator = initiator,
+				       .origin = origin,
+				       .id = *id,
+				       .size_bytes = 1, /* whatever it would have been */
+				       .expiry_ms = expiry_ms};
 	qg_transfer_revocation *r = calloc(1, sizeof *r);
-	qg_transfer *stone = qg_transfer_record_new(initiator, origin, id, NULL, 0);
+	qg_transfer *stone = qg_transfer_record_new(&plan);
 	if (r == NULL || stone == NULL) {
 		free(r);
 		free(stone);
 		return QG_E_NOMEM;
 	}
 	stone->state = QG_TRANSFER_VOIDED;
-	stone->size_bytes = 1; /* whatever it would have been */
-	stone->expiry_ms = expiry_ms;
 	pthread_mutex_lock(&t->lock);
 	qg_transfer *x = find_lasting(t, initiator, id);
 	if (x != NULL)
@@ -140,6 +189,63 @@ qg_transfer_revoke_new(qg_transfers *t, const char *origin, const char *initiato
 	return QG_OK;
 }
 
+/* Its homes elsewhere are told first. */
+static qg_transfer_state
+next_state(const qg_transfer_revocation *r)
+{
+	if (qg_transfer_goes_on(r->x))
+		return QG_TRANSFER_VOIDING;
+	return r->delivered ? QG_TRANSFER_FAILED : QG_TRANSFER_VOIDED;
+}
+
+qg_err
+qg_transfer_revoke_owe(qg_transfers *t, qg_transfer_revocation *r)
+{
+	if (r->x == NULL || r->tombstone || r->what != QG_REVOKED_PENDING)
+		return QG_OK;
+	pthread_mutex_lock(&t->lock);
+	const bool ending = r->x->finishing;
+	pthread_mutex_unlock(&t->lock);
+	if (ending)
+		return QG_E_AGAIN;
+	r->owed = strdup(r->x->origin);
+	return r->owed != NULL ? QG_OK : QG_E_NOMEM;
+}
+
+qg_revoked
+qg_transfer_revoke_seen(const qg_transfer_revocation *r)
+{
+	if (r->x == NULL || r->tombstone || r->listed || qg_transfer_goes_on(r->x))
+		return r->what;
+	return r->delivered ? QG_REVOKED_DELIVERED : QG_REVOKED_VOID;
+}
+
+bool
+qg_transfer_is_there(qg_transfers *t, const char *initiator, const qg_uuid *id)
+{
+	pthread_mutex_lock(&t->lock);
+	const qg_transfer *x = find_lasting(t, initiator, id);
+	const bool there = x != NULL && x->n_targets > 0;
+	pthread_mutex_unlock(&t->lock);
+	return there;
+}
+
+bool
+qg_transfer_is_held(qg_transfers *t, const char *initiator, const qg_uuid *id)
+{
+	pthread_mutex_lock(&t->lock);
+	const qg_transfer *x = find_lasting(t, initiator, id);
+	const bool held = x != NULL && x->state == QG_TRANSFER_HELD;
+	pthread_mutex_unlock(&t->lock);
+	return held;
+}
+
+qg_revoked
+qg_transfer_revoke_what(const qg_transfer_revocation *r)
+{
+	return r->what;
+}
+
 /* May be run twice. */
 static qg_err
 revoke_record(qg_transfer_revocation *r, qg_store *store)
@@ -148,6 +254,8 @@ revoke_record(qg_transfer_revocation *r, qg_store *store)
 	r->voided = 0;
 	r->delivered = r->what == QG_REVOKED_DELIVERED;
 	for (size_t i = 0; i < x->n_targets && i < TARGETS_MAX; i++) {
+		if (x->targets[i].home != NULL)
+			continue;
 		const qg_err err = store->ops->target_state(store, x->row, x->targets[i].sae,
 							     QG_TARGET_PENDING, QG_TARGET_VOIDED);
 		if (err == QG_OK)
@@ -157,9 +265,7 @@ revoke_record(qg_transfer_revocation *r, qg_store *store)
 		else
 			return err;
 	}
-	const qg_err err =
-		store->ops->transfer_state(store, x->row, QG_TRANSFER_HELD,
-					   r->delivered ? QG_TRANSFER_FAILED : QG_TRANSFER_VOIDED);
+	const qg_err err = store->ops->transfer_state(store, x->row, QG_TRANSFER_HELD, next_state(r));
 	return err == QG_OK ? store->ops->transfer_unseal(store, x->row) : err;
 }
 
@@ -168,22 +274,35 @@ qg_transfer_revoke_store(qg_transfer_revocation *r, qg_store *store)
 {
 	if (r->x == NULL)
 		return QG_OK;
-	return r->tombstone ? qg_transfer_store(r->x, store) : revoke_record(r, store);
+	if (r->tombstone)
+		return qg_transfer_store(r->x, store);
+	const qg_err err = r->listed ? QG_OK : revoke_record(r, store);
+	return err == QG_OK && r->owed != NULL ? store->ops->transfer_owe(store, r->x->row, r->owed) : err;
 }
 
 /* A delivery under way lost against us in the store, and ends by itself. */
 static void
-revoked(qg_transfer_revocation *r)
+revoked(qg_transfers *t, qg_transfer_revocation *r)
 {
 	qg_transfer *x = r->x;
-	r->what = r->delivered ? QG_REVOKED_DELIVERED : QG_REVOKED_VOID;
-	x->state = r->delivered ? QG_TRANSFER_FAILED : QG_TRANSFER_VOIDED;
+	if (r->owed != NULL) {
+		free(x->owed);
+		x->owed = r->owed;
+		r->owed = NULL;
+	}
+	if (r->listed)
+		return;
+	if (!qg_transfer_goes_on(x))
+		r->what = r->delivered ? QG_REVOKED_DELIVERED : QG_REVOKED_VOID;
+	x->state = next_state(r);
 	for (size_t i = 0; i < x->n_targets && i < TARGETS_MAX; i++)
 		if ((r->voided >> i & 1) != 0 && x->targets[i].state == QG_TARGET_PENDING)
 			x->targets[i].state = QG_TARGET_VOIDED;
 	x->value_stored = false;
 	if (x->claims == 0)
 		qg_transfer_drop_value(x);
+	if (x->state == QG_TRANSFER_VOIDING)
+		qg_transfer_list_void(t, x);
 }
 
 qg_revoked
@@ -196,10 +315,11 @@ qg_transfer_revoke_end(qg_transfers *t, qg_transfer_revocation **rp, qg_err comm
 		pthread_mutex_lock(&t->lock);
 		r->x->pins--;
 		if (committed == QG_OK)
-			revoked(r);
+			revoked(t, r);
 		pthread_mutex_unlock(&t->lock);
 	}
 	const qg_revoked what = r->what;
+	free(r->owed);
 	free(r);
 	*rp = NULL;
 	return what;

@@ -12,6 +12,7 @@
 #define AGAIN_MS UINT64_C(1000)
 #define AGAIN_DOUBLES 6 /* to about a minute */
 #define FINISH_AGAIN_MS 1000
+#define VOID_TARGETS 64
 
 struct qg_transfer_void {
 	const char *home, *initiator; /* of the first record */
@@ -62,34 +63,44 @@ qg_transfers_voiding(qg_transfers *t)
 
 /* --- release --------------------------------------------------------------------- */
 
+/* What has no target here leaves nothing to do here, unless another KME, or
+ * another network, may yet ask for it. */
 static bool
-has_target_here(const qg_transfer *x)
+is_done_with(const qg_transfer *x)
 {
-	for (size_t i = 0; i < x->n_targets; i++)
-		if (x->targets[i].home == NULL)
-			return true;
-	return false;
+	return x->origin == NULL && !qg_transfer_has_target_here(x) && !qg_transfer_has_peer(x);
 }
 
-/* What has no target here leaves nothing to do here. */
+static qg_transfer_state
+released_state(const qg_transfer *x)
+{
+	return x->origin != NULL ? QG_TRANSFER_HELD : QG_TRANSFER_RELEASED;
+}
+
 qg_err
 qg_transfer_release_store(qg_transfer *x, qg_store *store)
 {
-	const qg_err err =
-		store->ops->transfer_state(store, x->row, QG_TRANSFER_PREPARED, QG_TRANSFER_RELEASED);
-	return err != QG_OK || has_target_here(x) ? err : store->ops->transfer_delete(store, x->row);
+	const qg_err err = store->ops->transfer_state(store, x->row, qg_transfer_first_state(x), released_state(x));
+	if (err != QG_OK || qg_transfer_has_target_here(x))
+		return err;
+	return is_done_with(x) ? store->ops->transfer_delete(store, x->row)
+			       : store->ops->transfer_unseal(store, x->row);
 }
 
 void
 qg_transfer_released(qg_transfers *t, qg_transfer *x)
 {
 	pthread_mutex_lock(&t->lock);
-	assert(x->state == QG_TRANSFER_PREPARED);
+	assert(x->state == QG_TRANSFER_PREPARED || x->state == QG_TRANSFER_OFFERED);
 	x->pins--;
-	x->state = QG_TRANSFER_RELEASED;
-	const bool over = !has_target_here(x);
+	x->state = released_state(x);
+	const bool over = is_done_with(x);
 	if (over)
 		qg_transfer_take_out(t, x);
+	else if (!qg_transfer_has_target_here(x)) {
+		qg_transfer_drop_value(x);
+		x->value_stored = false;
+	}
 	pthread_mutex_unlock(&t->lock);
 	if (over)
 		qg_transfer_record_free(x);
@@ -110,7 +121,7 @@ void
 qg_transfer_void_begin(qg_transfers *t, qg_transfer *x, const char *const *homes, size_t n_homes)
 {
 	pthread_mutex_lock(&t->lock);
-	assert(x->state == QG_TRANSFER_PREPARED);
+	assert(x->state == QG_TRANSFER_PREPARED || x->state == QG_TRANSFER_OFFERED);
 	x->maybe_released = true;
 	for (size_t i = 0; i < x->n_targets; i++) {
 		target *tg = &x->targets[i];
@@ -127,8 +138,9 @@ static qg_err
 state_to(const qg_transfer *x, qg_store *store, qg_transfer_state now)
 {
 	static const qg_transfer_state before[] = {QG_TRANSFER_PREPARED, QG_TRANSFER_OFFERED,
-						   QG_TRANSFER_VOIDING, QG_TRANSFER_RELEASED};
-	const size_t all = sizeof before / sizeof before[0], n = x->maybe_released ? all : all - 1;
+						   QG_TRANSFER_VOIDING, QG_TRANSFER_RELEASED,
+						   QG_TRANSFER_HELD};
+	const size_t all = sizeof before / sizeof before[0], n = x->maybe_released ? all : all - 2;
 	qg_err err = QG_E_STATE;
 	for (size_t i = 0; err == QG_E_STATE && i < n; i++)
 		err = store->ops->transfer_state(store, x->row, before[i], now);
@@ -157,12 +169,13 @@ qg_transfer_void_stored(qg_transfers *t, qg_transfer *x)
 typedef struct finish {
 	qg_job job; /* first */
 	qg_transfers *owner;
+	void *kept; /* of the hook */
 	size_t n;
 	qg_transfer *x[MOST];
 } finish;
 
-static qg_transfer_state
-end_state(const qg_transfer *x)
+qg_transfer_state
+qg_transfer_end_state(const qg_transfer *x)
 {
 	for (size_t i = 0; i < x->n_targets; i++)
 		if (x->targets[i].state == QG_TARGET_DELIVERED)
@@ -175,8 +188,10 @@ finish_one(const qg_transfer *x, qg_store *store)
 {
 	qg_err err = QG_OK;
 	for (size_t i = 0; err == QG_OK && i < x->n_targets; i++) {
-		err = store->ops->target_state(store, x->row, x->targets[i].sae, QG_TARGET_PENDING,
-					       x->targets[i].state);
+		const target *tg = &x->targets[i];
+		err = store->ops->target_state(store, x->row, tg->sae, QG_TARGET_PENDING, tg->state);
+		if (err == QG_E_STATE)
+			err = store->ops->target_state(store, x->row, tg->sae, QG_TARGET_RELAYED, tg->state);
 		if (err == QG_E_STATE) /* written before */
 			err = QG_OK;
 	}
@@ -184,16 +199,19 @@ finish_one(const qg_transfer *x, qg_store *store)
 		err = store->ops->transfer_unseal(store, x->row);
 	if (err == QG_E_NOTFOUND) /* it was released after all, and had no target here */
 		return QG_OK;
-	return err == QG_OK ? state_to(x, store, end_state(x)) : err;
+	return err == QG_OK ? state_to(x, store, qg_transfer_end_state(x)) : err;
 }
 
 static qg_err
 finish_run(qg_job *job, qg_store *store)
 {
-	const finish *f = (const finish *)job;
+	finish *f = (finish *)job;
+	const qg_transfers *t = f->owner;
 	qg_err err = QG_OK;
 	for (size_t i = 0; err == QG_OK && i < f->n; i++)
 		err = finish_one(f->x[i], store);
+	if (err == QG_OK && t->finish != NULL)
+		err = t->finish(t->finish_ctx, store, f->x, f->n, &f->kept);
 	return err;
 }
 
@@ -203,6 +221,8 @@ finish_done(qg_job *job, qg_err err)
 {
 	finish *f = (finish *)job;
 	qg_transfers *t = f->owner;
+	if (f->kept != NULL)
+		t->finished(t->finish_ctx, f->kept, err);
 	pthread_mutex_lock(&t->lock);
 	for (size_t i = 0; i < f->n; i++) {
 		qg_transfer *x = f->x[i];
@@ -210,7 +230,7 @@ finish_done(qg_job *job, qg_err err)
 		x->pins--;
 		if (err != QG_OK)
 			continue;
-		x->state = end_state(x);
+		x->state = qg_transfer_end_state(x);
 		x->value_stored = false;
 		unlist(t, x);
 	}
@@ -222,10 +242,16 @@ finish_done(qg_job *job, qg_err err)
 }
 
 static bool
+is_unsettled(const target *tg)
+{
+	return tg->home != NULL && (tg->state == QG_TARGET_PENDING || tg->state == QG_TARGET_RELAYED);
+}
+
+static bool
 is_settled(const qg_transfer *x)
 {
 	for (size_t i = 0; i < x->n_targets; i++)
-		if (x->targets[i].home != NULL && x->targets[i].state == QG_TARGET_PENDING)
+		if (is_unsettled(&x->targets[i]))
 			return false;
 	return true;
 }
@@ -266,7 +292,7 @@ finish_settled(qg_transfers *t, qg_committer *c, uint64_t now_ms)
 static bool
 is_unasked(const target *tg)
 {
-	return tg->home != NULL && tg->state == QG_TARGET_PENDING && !tg->asking;
+	return is_unsettled(tg) && !tg->asking;
 }
 
 /* A target of the record whose home is to be told now; of `home` alone, if any. */
@@ -286,21 +312,33 @@ due_target(const qg_transfer *x, const char *home, uint64_t now_ms, uint64_t *ne
 }
 
 static void
-take_in(qg_transfer_void *v, qg_transfer *x)
+take_in(const qg_transfers *t, qg_transfer_void *v, qg_transfer *x)
 {
+	const uint64_t behind_ms = x->origin != NULL ? t->far_behind_ms : 0;
 	for (size_t i = 0; i < x->n_targets; i++)
 		if (is_unasked(&x->targets[i]) && strcmp(x->targets[i].home, v->home) == 0)
 			x->targets[i].asking = true;
-	if (v->expiry_ms < x->expiry_ms)
-		v->expiry_ms = x->expiry_ms;
+	if (v->expiry_ms < x->expiry_ms + behind_ms)
+		v->expiry_ms = x->expiry_ms + behind_ms;
+	x->pins++;
 	v->id[v->n] = x->id;
 	v->x[v->n++] = x;
+}
+
+/* Both at the home of v: a message to a peer names one set of targets. */
+static bool
+same_set(const qg_transfer_void *v, const qg_transfer *x)
+{
+	const char *sae[VOID_TARGETS];
+	const size_t n = qg_transfer_void_targets(v, sae, VOID_TARGETS);
+	return qg_transfer_is_for(x, v->home, sae, n);
 }
 
 static bool
 fits(const qg_transfer_void *v, const qg_transfer *x)
 {
-	return v->n == 0 || (!v->x[0]->singly && !x->singly && strcmp(v->initiator, x->initiator) == 0);
+	return v->n == 0 || (!v->x[0]->singly && !x->singly && strcmp(v->initiator, x->initiator) == 0 &&
+			     (!qg_transfer_is_peer(v->home) || same_set(v, x)));
 }
 
 static void
@@ -314,7 +352,7 @@ gather(const qg_transfers *t, uint64_t now_ms, size_t most, qg_transfer_void *v,
 			v->home = tg->home;
 			v->initiator = x->initiator;
 		}
-		take_in(v, x);
+		take_in(t, v, x);
 	}
 }
 
@@ -355,6 +393,17 @@ qg_transfer_void_ids(const qg_transfer_void *v, size_t *n)
 {
 	*n = v->n;
 	return v->id;
+}
+
+size_t
+qg_transfer_void_targets(const qg_transfer_void *v, const char **sae, size_t room)
+{
+	const qg_transfer *x = v->x[0];
+	size_t n = 0;
+	for (size_t i = 0; i < x->n_targets && n < room; i++)
+		if (x->targets[i].home != NULL && strcmp(x->targets[i].home, v->home) == 0)
+			sae[n++] = x->targets[i].sae;
+	return n;
 }
 
 bool
@@ -405,6 +454,7 @@ qg_transfer_void_answered(qg_transfers *t, qg_committer *c, qg_transfer_void **v
 	const bool all = n_voided == v->n && n_delivered == 0, known = all || v->n == 1;
 	pthread_mutex_lock(&t->lock);
 	for (size_t i = 0; i < v->n; i++) {
+		v->x[i]->pins--;
 		v->x[i]->singly |= !known;
 		if (known)
 			each_asked(v, v->x[i], set_state, all ? QG_TARGET_VOIDED : QG_TARGET_DELIVERED);
@@ -418,12 +468,29 @@ qg_transfer_void_answered(qg_transfers *t, qg_committer *c, qg_transfer_void **v
 	return known;
 }
 
+bool
+qg_transfer_void_told(qg_transfers *t, const char *home, const char *initiator, const qg_uuid *id, bool delivered)
+{
+	pthread_mutex_lock(&t->lock);
+	qg_transfer *x = qg_transfer_find(t, initiator, id);
+	const bool any = x != NULL && x->state == QG_TRANSFER_VOIDING && qg_transfer_has_home(x, home);
+	for (size_t i = 0; any && i < x->n_targets; i++) {
+		target *tg = &x->targets[i];
+		if (is_unsettled(tg) && strcmp(tg->home, home) == 0)
+			tg->state = delivered ? QG_TARGET_DELIVERED : QG_TARGET_VOIDED;
+	}
+	pthread_mutex_unlock(&t->lock);
+	return any;
+}
+
 void
 qg_transfer_void_put_off(qg_transfers *t, qg_transfer_void **v, uint64_t now_ms)
 {
 	pthread_mutex_lock(&t->lock);
-	for (size_t i = 0; i < (*v)->n; i++)
+	for (size_t i = 0; i < (*v)->n; i++) {
+		(*v)->x[i]->pins--;
 		each_asked(*v, (*v)->x[i], ask_later, now_ms);
+	}
 	pthread_mutex_unlock(&t->lock);
 	free(*v);
 	*v = NULL;

@@ -71,18 +71,14 @@ check_home(cfg_rules *r, cfg_node *n)
 	}
 }
 
-/* The SAE ID, or the same pattern, in an earlier peer or earlier here. */
+/* Of several peers that an SAE is behind keys go to the first; twice in one is a
+ * slip. */
 static const cfg_node *
-claimed_before(const cfg_node *first_peer, const cfg_node *n)
+said_before(const cfg_node *peer, const cfg_node *n)
 {
-	for (const cfg_node *p = first_peer; p != NULL; p = p->next) {
-		for (const cfg_node *e = qg_cfg_entries(p, "saes"); e != NULL; e = e->next) {
-			if (e == n)
-				return NULL;
-			if (!e->bad && strcmp(e->text, n->text) == 0)
-				return e;
-		}
-	}
+	for (const cfg_node *e = qg_cfg_entries(peer, "saes"); e != n; e = e->next)
+		if (!e->bad && strcmp(e->text, n->text) == 0)
+			return e;
 	return NULL;
 }
 
@@ -94,9 +90,9 @@ check_saes(cfg_rules *r, const cfg_node *peer)
 			continue;
 		check_sae_id(r, n);
 		check_home(r, n);
-		const cfg_node *const other = n->bad ? NULL : claimed_before(peer->parent->first, n);
+		const cfg_node *const other = n->bad ? NULL : said_before(peer, n);
 		if (other != NULL)
-			qg_cfg_problem(r->report, n, "%s is already in line %u: an SAE lives in one place",
+			qg_cfg_problem(r->report, n, "%s is already in line %u: take one of them out",
 				       qg_cfg_show(r->report, n->text), other->line);
 	}
 }

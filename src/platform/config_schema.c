@@ -75,7 +75,8 @@ static const cfg_option kme[] = {
 	 .help = "A connection without progress is closed after this time."},                                \
 	{.name = "ticket_key_s", .type = CFG_UINT, AT(qg_config_listener, ticket_key_s), .max = 604800,      \
 	 .preset = "21600", .unit = "s",                                                                     \
-	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they cannot."}
+	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they " \
+		 "cannot."}
 
 static const cfg_option listener[] = {LISTENER_OPTIONS(versions), END};
 static const cfg_option kxi_listener[] = {LISTENER_OPTIONS(only_1_3), END};
@@ -131,7 +132,7 @@ static const cfg_option process[] = {
 	END,
 };
 
-#define MATCH_OPTIONS(owner, match)                                                                               \
+#define MATCH_OPTIONS(owner, match)                                                                          \
 	{.name = "uri", .type = CFG_TOKEN, AT(owner, match.uri), .min = 1, .max = CERT_NAME_MAX,             \
 	 .help = "URI among the subject alternative names, byte for byte."},                                 \
 	{.name = "dns", .type = CFG_TOKEN, AT(owner, match.dns), .min = 1, .max = CERT_NAME_MAX,             \
@@ -322,7 +323,7 @@ static const cfg_option peer[] = {
 		 "ends. The default is the number reserved for documentation: give your own."},
 	{.name = "saes", .type = CFG_PATTERNS, .required = true, LIST(qg_config_peer, saes, n_saes), .min = 1,
 	 .max = 4096, .help = "SAE IDs, exact or patterns, that live behind it. `saes` and `directory` go "
-			      "before patterns."},
+			      "before them; of several peers keys go to the first."},
 	{.name = "reach", .type = CFG_PATTERNS, LIST(qg_config_peer, reach, n_reach), .max = 4096,
 	 .note = "none", .help = "SAE IDs, exact or patterns, that it may bring keys for where `policy` allows "
 				 "the pair, too."},

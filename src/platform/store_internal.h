@@ -36,10 +36,14 @@ typedef enum qg_sql {
 	QG_SQL_TRANSFER_STATE,
 	QG_SQL_TRANSFER_UNSEAL,
 	QG_SQL_TRANSFER_DELETE,
+	QG_SQL_TRANSFER_OWE,
 	QG_SQL_TRANSFER_LOAD,
 	QG_SQL_TARGET_PUT,
 	QG_SQL_TARGET_STATE,
 	QG_SQL_TARGET_LOAD,
+	QG_SQL_TELLING_PUT,
+	QG_SQL_TELLING_DELETE,
+	QG_SQL_TELLING_LOAD,
 	QG_SQL_NUMBER_PUT,
 	QG_SQL_NUMBER_GET,
 	QG_SQL_COUNT
@@ -145,6 +149,11 @@ qg_err qg_store_target_state(
 	qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now) QG_CHECKED;
 qg_err qg_store_transfer_unseal(qg_store *s, int64_t row) QG_CHECKED;
 qg_err qg_store_transfer_delete(qg_store *s, int64_t row) QG_CHECKED;
+qg_err qg_store_transfer_owe(qg_store *s, int64_t row, const char *peer) QG_CHECKED;
+qg_err qg_store_telling_put(qg_store *s, qg_telling_rec *rec) QG_CHECKED;
+qg_err qg_store_telling_delete(qg_store *s, int64_t row) QG_CHECKED;
+qg_err qg_store_load_tellings(
+	qg_store *s, qg_err (*each)(const qg_telling_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_load_transfers(
 	qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_number_put(qg_store *s, const char *name, int64_t value) QG_CHECKED;

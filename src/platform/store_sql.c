@@ -43,19 +43,27 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 		" LEFT JOIN segment_used u ON u.row = s.row ORDER BY s.epoch_row, s.number",
 
 	[QG_SQL_TRANSFER_PUT] =
-		"INSERT INTO transfer (initiator, key_id, state, origin, sealed, size_bytes, expiry_ms)"
-		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+		"INSERT INTO transfer (initiator, key_id, state, origin, sealed, size_bytes, expiry_ms,"
+		" extension, optional) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
 	[QG_SQL_TRANSFER_STATE] = "UPDATE transfer SET state = ?3 WHERE row = ?1 AND state = ?2",
 	[QG_SQL_TRANSFER_UNSEAL] = "UPDATE transfer SET sealed = NULL WHERE row = ?1",
 	[QG_SQL_TRANSFER_DELETE] = "DELETE FROM transfer WHERE row = ?1",
+	[QG_SQL_TRANSFER_OWE] = "UPDATE transfer SET owed = ?2 WHERE row = ?1",
 	[QG_SQL_TRANSFER_LOAD] =
-		"SELECT row, initiator, key_id, state, origin, sealed, size_bytes, expiry_ms"
-		" FROM transfer ORDER BY row",
+		"SELECT row, initiator, key_id, state, origin, sealed, size_bytes, expiry_ms, extension,"
+		" optional, owed FROM transfer ORDER BY row",
 	[QG_SQL_TARGET_PUT] =
 		"INSERT INTO target (transfer_row, sae, state, home) VALUES (?1, ?2, ?3, ?4)",
 	[QG_SQL_TARGET_STATE] =
 		"UPDATE target SET state = ?4 WHERE transfer_row = ?1 AND sae = ?2 AND state = ?3",
 	[QG_SQL_TARGET_LOAD] = "SELECT sae, state, home FROM target WHERE transfer_row = ?1 ORDER BY sae",
+
+	[QG_SQL_TELLING_PUT] =
+		"INSERT INTO telling (peer, what, initiator, targets, ids, until_ms)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+	[QG_SQL_TELLING_DELETE] = "DELETE FROM telling WHERE row = ?1",
+	[QG_SQL_TELLING_LOAD] =
+		"SELECT row, peer, what, initiator, targets, ids, until_ms FROM telling ORDER BY row",
 
 	[QG_SQL_NUMBER_PUT] =
 		"INSERT INTO number (name, value) VALUES (?1, ?2)"

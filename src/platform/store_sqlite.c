@@ -381,11 +381,15 @@ const qg_store_ops qg_store_sqlite_ops = {
 	.target_state = qg_store_target_state,
 	.transfer_unseal = qg_store_transfer_unseal,
 	.transfer_delete = qg_store_transfer_delete,
+	.transfer_owe = qg_store_transfer_owe,
+	.telling_put = qg_store_telling_put,
+	.telling_delete = qg_store_telling_delete,
 	.number_put = qg_store_number_put,
 	.number_get = qg_store_number_get,
 	.load_epochs = qg_store_load_epochs,
 	.load_segments = qg_store_load_segments,
 	.load_transfers = qg_store_load_transfers,
+	.load_tellings = qg_store_load_tellings,
 	.close = store_close,
 };
 

@@ -13,7 +13,8 @@ qg_store_transfer_put(qg_store *s, qg_transfer_rec *rec)
 		QG_ARGS(qg_arg_text(rec->initiator), qg_arg_blob(rec->key_id.b, sizeof rec->key_id.b),
 			qg_arg_i64(rec->state), qg_arg_text(rec->origin),
 			qg_arg_blob(rec->sealed, rec->sealed_len), qg_arg_u64(rec->size_bytes),
-			qg_arg_u64(rec->expiry_ms)),
+			qg_arg_u64(rec->expiry_ms), qg_arg_text(rec->extension != NULL ? rec->extension : ""),
+			qg_arg_text(rec->optional != NULL ? rec->optional : "")),
 		&row);
 	for (size_t i = 0; err == QG_OK && i < rec->n_targets; i++)
 		err = qg_sql_change(s, QG_SQL_TARGET_PUT,
@@ -50,6 +51,13 @@ qg_err
 qg_store_transfer_delete(qg_store *s, int64_t row)
 {
 	return qg_sql_change(s, QG_SQL_TRANSFER_DELETE, QG_ARGS(qg_arg_i64(row)), QG_E_NOTFOUND);
+}
+
+qg_err
+qg_store_transfer_owe(qg_store *s, int64_t row, const char *peer)
+{
+	return qg_sql_change(
+		s, QG_SQL_TRANSFER_OWE, QG_ARGS(qg_arg_i64(row), qg_arg_text(peer)), QG_E_NOTFOUND);
 }
 
 /* The targets of one transfer while it is handed on. */
@@ -137,6 +145,9 @@ transfer_row(qg_sql_row *r, void *ctx)
 		.sealed = qg_row_blob(r, 5, &sealed_len),
 		.size_bytes = qg_row_u32(r, 6),
 		.expiry_ms = qg_row_u64(r, 7),
+		.extension = qg_row_text(r, 8),
+		.optional = qg_row_text(r, 9),
+		.owed = qg_row_text(r, 10),
 	};
 	const uint8_t *key_id = qg_row_bytes(r, 2, sizeof rec.key_id.b);
 	if (r->bad)
@@ -160,6 +171,52 @@ qg_store_load_transfers(qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, 
 	qg_err err = qg_sql_each(s, QG_SQL_TRANSFER_LOAD, NULL, 0, transfer_row, &load);
 	targets_free(&load.targets);
 	return err;
+}
+
+qg_err
+qg_store_telling_put(qg_store *s, qg_telling_rec *rec)
+{
+	return qg_sql_insert(s, QG_SQL_TELLING_PUT,
+		QG_ARGS(qg_arg_text(rec->peer), qg_arg_i64(rec->what), qg_arg_text(rec->initiator),
+			qg_arg_text(rec->targets), qg_arg_blob(rec->ids, rec->ids_len),
+			qg_arg_u64(rec->until_ms)),
+		&rec->row);
+}
+
+qg_err
+qg_store_telling_delete(qg_store *s, int64_t row)
+{
+	return qg_sql_change(s, QG_SQL_TELLING_DELETE, QG_ARGS(qg_arg_i64(row)), QG_E_NOTFOUND);
+}
+
+typedef struct telling_load {
+	qg_err (*each)(const qg_telling_rec *rec, void *ctx);
+	void *ctx;
+} telling_load;
+
+static qg_err
+telling_row(qg_sql_row *r, void *ctx)
+{
+	const telling_load *load = ctx;
+	qg_telling_rec rec = {
+		.row = qg_row_i64(r, 0),
+		.peer = qg_row_text(r, 1),
+		.what = qg_row_small(r, 2, 5),
+		.initiator = qg_row_text(r, 3),
+		.targets = qg_row_text(r, 4),
+		.until_ms = qg_row_u64(r, 6),
+	};
+	rec.ids = qg_row_blob(r, 5, &rec.ids_len);
+	if (r->bad || rec.ids_len == 0 || rec.ids_len % sizeof(qg_uuid) != 0)
+		return QG_E_CORRUPT;
+	return load->each(&rec, load->ctx);
+}
+
+qg_err
+qg_store_load_tellings(qg_store *s, qg_err (*each)(const qg_telling_rec *rec, void *ctx), void *ctx)
+{
+	telling_load load = {.each = each, .ctx = ctx};
+	return qg_sql_each(s, QG_SQL_TELLING_LOAD, NULL, 0, telling_row, &load);
 }
 
 qg_err

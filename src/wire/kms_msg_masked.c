@@ -28,6 +28,7 @@ static const char *const forward_results[] = {
 static const char *const make_results[] = {
 	[QG_KMS_MAKE_HELD] = "held", [QG_KMS_MAKE_UNKNOWN] = "unknown", [QG_KMS_MAKE_EXISTS] = "exists",
 	[QG_KMS_MAKE_FULL] = "full", [QG_KMS_MAKE_REFUSED] = "refused", [QG_KMS_MAKE_NO_PAD] = "no_pad",
+	[QG_KMS_MAKE_PENDING] = "pending", [QG_KMS_MAKE_FAILED] = "failed",
 };
 #define MAKE_WITH_MAC (BIT(COUNT(make_results)) - 1 - BIT(QG_KMS_MAKE_REFUSED) - BIT(QG_KMS_MAKE_NO_PAD))
 

@@ -140,7 +140,8 @@ test_answers(void **state)
 	static const char *const forward_words[] = {
 		"delivered", "down", "starving", "busy", "full", "unknown", "mismatch", "refused", "no_pad",
 	};
-	static const char *const make_words[] = {"held", "unknown", "exists", "full", "refused", "no_pad"};
+	static const char *const make_words[] = {"held", "unknown", "exists", "full", "refused", "no_pad",
+						 "pending", "failed"};
 	char text[256];
 
 	(void)state;
@@ -261,7 +262,7 @@ test_encode_refuses_others(void **state)
 	not_sent(MAKE, m);
 	memcpy(m->to, m->from, sizeof m->to);
 	not_sent(MAKE, m);
-	a.result = (qg_kms_make_result)6;
+	a.result = (qg_kms_make_result)8;
 	not_sent(HELD, &a);
 	d.n = 0;
 	not_sent(DELETE, &d);

@@ -398,6 +398,7 @@ keep_first(const qg_transfer_rec *rec, void *ctx)
 	f->rec.initiator = ALICE;
 	f->rec.origin = "local";
 	f->rec.target = NULL;
+	f->rec.extension = f->rec.optional = f->rec.owed = NULL;
 	return QG_OK;
 }
 

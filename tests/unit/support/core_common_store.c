@@ -62,6 +62,9 @@ PASS0(segment_delete)
 PASS1(transfer_put, qg_transfer_rec *)
 PASS0(transfer_unseal)
 PASS0(transfer_delete)
+PASS_ROW(transfer_owe, const char *)
+PASS1(telling_put, qg_telling_rec *)
+PASS0(telling_delete)
 
 static qg_err f_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms, uint32_t hops)
 {
@@ -119,6 +122,11 @@ static qg_err f_load_transfers(qg_store *s, qg_err (*each)(const qg_transfer_rec
 	return inner(s)->ops->load_transfers(inner(s), each, ctx);
 }
 
+static qg_err f_load_tellings(qg_store *s, qg_err (*each)(const qg_telling_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_tellings(inner(s), each, ctx);
+}
+
 static const qg_store_ops fault_ops = {
 	.begin = f_begin, .commit = f_commit, .rollback = f_rollback, .epoch_put = f_epoch_put,
 	.epoch_update = f_epoch_update, .epoch_mark = f_epoch_mark, .epoch_delete = f_epoch_delete,
@@ -128,4 +136,6 @@ static const qg_store_ops fault_ops = {
 	.target_state = f_target_state, .transfer_unseal = f_transfer_unseal, .transfer_delete = f_transfer_delete,
 	.number_put = f_number_put, .number_get = f_number_get, .load_epochs = f_load_epochs,
 	.load_segments = f_load_segments, .load_transfers = f_load_transfers,
+	.transfer_owe = f_transfer_owe, .telling_put = f_telling_put, .telling_delete = f_telling_delete,
+	.load_tellings = f_load_tellings,
 };

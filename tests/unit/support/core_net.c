@@ -3,6 +3,7 @@
 
 #include "core_common.c"
 #include "core_net_channel.c"
+#include "core_net_way.c"
 #include "core_net_plan.c"
 #include "core_net_look.c"
 #include "core_net_forge.c"
@@ -42,8 +43,9 @@ static qg_err node_open(core_node *e)
 	node_audit(e);
 	e->store.store.ops = &fault_ops;
 	e->channel.ops = &net_channel_ops;
+	e->way.ops = &net_way_ops;
 	qg_core_parts parts = { .cfg = &e->cfg, .directory = e->directory, .store = &e->store.store, .fresh = e->fresh,
-				.sealer = e->sealer, .audit = e->audit, .channel = &e->channel };
+				.sealer = e->sealer, .audit = e->audit, .channel = &e->channel, .way = e->cfg.n_peers > 0 ? &e->way : NULL };
 	qg_err err = qg_core_start(&parts, &e->core, why, sizeof why);
 	if (err != QG_OK)
 		fprintf(stderr, "%s not started: %s\n", e->id, why);
@@ -72,9 +74,11 @@ static void node_sessions(core_node *e)
 qg_err node_try_start(core_node *e)
 {
 	channel_start(e);
+	way_start(e);
 	qg_err err = node_open(e);
 	if (err != QG_OK) {
 		channel_stop(e);
+		way_stop(e);
 		node_close(e);
 		return err;
 	}
@@ -111,6 +115,7 @@ void node_stop(core_node *e)
 		session_join(&e->session[i]);
 	stop_receiving(e, false);
 	channel_stop(e);
+	way_stop(e);
 	stop_receiving(e, true);
 	qg_core_stop(&e->core);
 	node_close(e);
@@ -167,8 +172,9 @@ void node_crash(core_node *e)
 	copy_files(e->dir, dir, true, true);
 	node_let_commits(e);
 	calls_fail(e, NULL, QG_E_IO);
+	posts_fail(e, NULL);
 	for (unsigned i = 0; i < n->plan.nodes; i++)
-		calls_fail(&n->node[i], e, QG_E_IO);
+		calls_fail(&n->node[i], e, QG_E_IO), posts_fail(&n->node[i], e);
 	node_stop(e);
 	char old[160];
 	memcpy(old, e->dir, sizeof old);

@@ -108,6 +108,21 @@ typedef struct net_record {
 	uint64_t sent_ms, answered_ms;
 } net_record;
 
+/* What happens to requests between peers, by what they are. */
+typedef enum net_post_kind { NET_POST_KEYS, NET_POST_ACKS, NET_POST_VOID, NET_POST_KINDS } net_post_kind;
+
+typedef struct net_way_fault {
+	atomic_int down;          /* so many to come cannot be sent; -1: all */
+	atomic_int lose_requests; /* so many to come never arrive; -1: all */
+	atomic_int lose_answers;  /* so many answers to come are lost; -1: all */
+	atomic_bool twice;        /* each is delivered twice */
+	atomic_uint sent;         /* delivered */
+} net_way_fault;
+
+typedef struct net_post net_post;
+/* Called for every request that is delivered, without locks of the core. */
+typedef void net_post_hook(void *ctx, unsigned from, unsigned to, net_post_kind kind, const void *m);
+
 typedef struct net_call net_call;
 typedef struct net_event net_event;
 
@@ -138,6 +153,11 @@ struct core_node {
 	pthread_cond_t wake;
 	net_event *events; /* by time */
 	net_call *calls;   /* open */
+	/* the way to peers */
+	qg_config_peer peers[NET_NODES];
+	qg_interop_way way;
+	pthread_t poster;
+	net_post *posts, *posted; /* to be delivered; not yet answered */
 	bool closing, listening;
 	unsigned receiving; /* messages of others that are not answered */
 	atomic_bool cut;    /* a crash: nothing it says is heard */
@@ -150,6 +170,9 @@ struct core_net {
 	uint64_t seed;
 	core_node node[NET_NODES];
 	net_fault fault[NET_NODES][NET_NODES][QG_KMS_KINDS];
+	net_way_fault way_fault[NET_NODES][NET_NODES][NET_POST_KINDS];
+	net_post_hook *post_hook;
+	void *post_hook_ctx;
 	qg_config_link links[NET_LINKS];
 	pthread_mutex_t hook_lock;
 	net_hook *hook;

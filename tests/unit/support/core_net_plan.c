@@ -171,6 +171,7 @@ static void node_config(core_node *e)
 			      .inbound_chunks = pl->inbound_chunks, .issue_s = pl->issue_s, .fetch_s = pl->fetch_s,
 			      .reserve_percent = pl->reserve_percent, .lease_chunks = pl->lease_chunks,
 			      .epoch_age_s = pl->epoch_age_s, .kms_timeout_ms = pl->kms_timeout_ms,
+			      .transfer_timeout_ms = 8000,
 			      .clock_jump_s = 86400, .links = e->net->links, .n_links = pl->n_links,
 			      .relay_own_percent = pl->own_percent,
 			      .relay_neighbour_bytes_per_s = pl->neighbour_bytes_per_s,

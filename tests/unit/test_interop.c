@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Keys between two networks (ETSI GS QKD 020; SOUNDNESS 14, 18). */
+#include "interop_net.h"
+
+static void expect_once(unsigned at, const char *master, const char *slave, uint32_t number)
+{
+	assert_int_equal(fetch_at(at, master, slave, k->id, number), QG_OK);
+	assert_int_equal(got->bytes, k->bytes);
+	assert_memory_equal(got->key, k->key, k->bytes);
+	assert_int_equal(fetch_at(at, master, slave, k->id, number), QG_E_NOTFOUND);
+}
+
+static void start(bool kxi)
+{
+	two_networks(kxi);
+	start_all();
+	wait_pads();
+}
+
+/* --- it works ---------------------------------------------------------------------- */
+
+static void test_from_an_inner_node_to_an_inner_node(void **state)
+{
+	(void)state;
+	start(false);
+	watch();
+	qg_issue_request req = request("sae-a", "sae-d", 3);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	assert_int_equal(fetch_at(D, "sae-a", "sae-d2", k->id, 1), QG_E_DENIED);
+	assert_int_equal(fetch_at(C, "sae-a", "sae-c", k->id, 1), QG_E_DENIED);
+	expect_once(D, "sae-a", "sae-d", 3);
+	assert_int_equal(seen.n, 3);
+	assert_true(net_wait(n, all_settled, NULL));
+	for (unsigned at = A; at <= C; at++)
+		assert_false(folder_holds(n->node[at].dir, k->key, 32));
+}
+
+static void test_back_and_between_the_borders(void **state)
+{
+	(void)state;
+	static const struct {
+		unsigned from, to;
+		const char *master, *slave;
+	} ways[] = { { D, A, "sae-d", "sae-a" }, { B, C, "sae-b", "sae-c" }, { C, A, "sae-c", "sae-a2" },
+		     { A, C, "sae-a", "sae-c2" }, { B, D, "sae-b2", "sae-d" } };
+	start(false);
+	for (size_t i = 0; i < COUNT(ways); i++) {
+		qg_issue_request req = request(ways[i].master, ways[i].slave, 2);
+		assert_int_equal(issue_at(ways[i].from, &req), QG_OK);
+		expect_once(ways[i].to, ways[i].master, ways[i].slave, 2);
+	}
+	assert_true(net_wait(n, all_settled, NULL));
+	assert_true(net_all_fresh(n, NULL));
+}
+
+static void test_several_slaves_in_both_networks(void **state)
+{
+	(void)state;
+	static const char *const extra[] = { "sae-c", "sae-b", "sae-a2" };
+	start(false);
+	qg_issue_request req = request("sae-a", "sae-d", 2);
+	req.extra = extra;
+	req.n_extra = COUNT(extra);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	expect_once(D, "sae-a", "sae-d", 2);
+	expect_once(C, "sae-a", "sae-c", 2);
+	expect_once(B, "sae-a", "sae-b", 2);
+	expect_once(A, "sae-a", "sae-a2", 2);
+	assert_true(net_wait(n, all_settled, NULL));
+}
+
+static void test_a_link_with_key_of_its_own_masks_the_values(void **state)
+{
+	(void)state;
+	start(true);
+	watch();
+	qg_issue_request req = request("sae-a", "sae-d", 4);
+	atomic_store(&way_fault(B, C, NET_POST_KEYS)->lose_requests, 1);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	assert_true(seen.n >= 8); /* again under fresh key */
+	for (size_t i = 0; i < 4; i++) {
+		assert_memory_not_equal(seen.value[i], k->key + 32 * i, 32);
+		assert_memory_not_equal(seen.value[i], seen.value[4 + i], 32);
+	}
+	expect_once(D, "sae-a", "sae-d", 4);
+	qg_issue_request back = request("sae-c", "sae-b", 2);
+	assert_int_equal(issue_at(C, &back), QG_OK);
+	expect_once(B, "sae-c", "sae-b", 2);
+	assert_true(net_wait(n, all_settled, NULL));
+}
+
+/* --- it fails ------------------------------------------------------------------------- */
+
+/* Void in both networks, whatever is still to be said. */
+static void expect_void(const char *master, const char *slave, unsigned at, size_t number)
+{
+	assert_true(net_wait(n, all_settled, NULL));
+	for (size_t i = 0; i < number; i++)
+		assert_int_not_equal(fetch_at(at, master, slave, &seen.id[i], 1), QG_OK);
+}
+
+static void test_rule_18_lost_and_repeated_messages_deliver_once(void **state)
+{
+	(void)state;
+	start(false);
+	for (unsigned kind = 0; kind < NET_POST_VOID; kind++) {
+		net_way_fault *f = kind == NET_POST_KEYS ? way_fault(B, C, NET_POST_KEYS) : way_fault(C, B, NET_POST_ACKS);
+		qg_issue_request req = request("sae-a", "sae-d", 2);
+		atomic_store(&f->lose_requests, 1);
+		assert_int_equal(issue_at(A, &req), QG_OK);
+		expect_once(D, "sae-a", "sae-d", 2);
+		atomic_store(&f->lose_answers, 2);
+		assert_int_equal(issue_at(A, &req), QG_OK);
+		expect_once(D, "sae-a", "sae-d", 2);
+		atomic_store(&f->twice, true);
+		assert_int_equal(issue_at(A, &req), QG_OK);
+		expect_once(D, "sae-a", "sae-d", 2);
+		atomic_store(&f->twice, false);
+	}
+	assert_true(net_wait(n, all_settled, NULL));
+}
+
+static void test_rule_18_a_peer_that_is_down_voids_all(void **state)
+{
+	(void)state;
+	start(false);
+	watch();
+	atomic_store(&way_fault(B, C, NET_POST_KEYS)->down, -1);
+	qg_issue_request req = request("sae-a", "sae-d", 2);
+	assert_int_equal(issue_at(A, &req), QG_E_EMPTY);
+	assert_null(k->key);
+	expect_void("sae-a", "sae-d", D, seen.n);
+	atomic_store(&way_fault(B, C, NET_POST_KEYS)->down, 0);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	expect_once(D, "sae-a", "sae-d", 2);
+}
+
+static void test_rule_18_acks_that_never_come_void_all(void **state)
+{
+	(void)state;
+	start(false);
+	watch();
+	atomic_store(&way_fault(C, B, NET_POST_ACKS)->lose_requests, -1);
+	qg_issue_request req = request("sae-a", "sae-d", 2);
+	assert_int_equal(issue_at(A, &req), QG_E_EMPTY);
+	assert_int_equal(seen.n, 2);
+	atomic_store(&way_fault(C, B, NET_POST_ACKS)->lose_requests, 0);
+	expect_void("sae-a", "sae-d", D, 2);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(state_at(B, "sae-a", &seen.id[i]), QG_TRANSFER_VOIDED);
+		assert_int_equal(state_at(C, "sae-a", &seen.id[i]), QG_TRANSFER_VOIDED);
+	}
+}
+
+static void test_a_target_whose_node_is_down_fails_at_once_or_in_time(void **state)
+{
+	(void)state;
+	start(false);
+	watch();
+	n->node[C].peers[0].ack_timeout_ms = 1000;
+	net_down(n, C, D, true);
+	qg_issue_request req = request("sae-a", "sae-d", 2);
+	assert_int_equal(issue_at(A, &req), QG_E_EMPTY);
+	net_down(n, C, D, false);
+	expect_void("sae-a", "sae-d", D, 2);
+}
+
+static void test_unknown_and_unallowed_targets(void **state)
+{
+	(void)state;
+	static const char *const only_c[] = { "sae-c" };
+	two_networks(false);
+	n->node[C].peers[0].reach = only_c;
+	start_all();
+	wait_pads();
+	qg_issue_request req = request("sae-a", "sae-d", 1);
+	assert_int_equal(issue_at(A, &req), QG_E_EMPTY);
+	req.slave = "sae-c";
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	expect_once(C, "sae-a", "sae-c", 1);
+	req.slave = "sae-x";
+	assert_int_equal(issue_at(A, &req), QG_E_NOTFOUND);
+}
+
+/* --- crashes ------------------------------------------------------------------------------- */
+
+/* One of the nodes crashes when the i-th request between the borders is on its
+ * way, and starts again. */
+static sem_t crash_now;
+static atomic_int crash_in;
+
+static void count_posts(void *ctx, unsigned from, unsigned to, net_post_kind kind, const void *m)
+{
+	see_keys(ctx, from, to, kind, m);
+	if (atomic_fetch_sub(&crash_in, 1) == 1)
+		sem_post(&crash_now);
+}
+
+static void crash_at(unsigned node, int post)
+{
+	seen.n = 0;
+	n->post_hook = count_posts;
+	sem_init(&crash_now, 0, 0);
+	atomic_store(&crash_in, post);
+	qg_issue_request req = request("sae-a", "sae-d", 2);
+	keys_issue_begin(n->node[A].core, &req, k);
+	struct timespec ts;
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ts.tv_sec += 20;
+	if (sem_timedwait(&crash_now, &ts) == 0) {
+		node_crash(&n->node[node]);
+		node_start(&n->node[node]);
+	}
+	const qg_err err = keys_wait(k);
+	n->post_hook = see_keys;
+	assert_true(err == QG_OK || err == QG_E_EMPTY || err == QG_E_IO);
+	assert_true(net_wait(n, all_settled, NULL));
+	if (err == QG_OK) {
+		expect_once(D, "sae-a", "sae-d", 2);
+	} else {
+		for (size_t i = 0; i < seen.n; i++)
+			assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[i], 1), QG_OK);
+	}
+	wait_pads();
+}
+
+static void test_rule_18_crashes_at_every_step(void **state)
+{
+	(void)state;
+	start(false);
+	for (unsigned node = A; node <= D; node++)
+		for (int post = 1; post <= 2; post++)
+			crash_at(node, post);
+}
+
+/* --- all at once ------------------------------------------------------------------------------ */
+
+#define ROUNDS 10
+
+static void test_rule_18_under_losses_and_crashes(void **state)
+{
+	(void)state;
+	unsigned seed = (unsigned)time(NULL);
+	print_message("seed %u\n", seed);
+	srandom(seed);
+	start(false);
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		watch();
+		for (unsigned kind = 0; kind < NET_POST_KINDS; kind++) {
+			atomic_store(&way_fault(B, C, kind)->lose_answers, (int)(random() % 3));
+			atomic_store(&way_fault(B, C, kind)->lose_requests, (int)(random() % 2));
+			atomic_store(&way_fault(C, B, kind)->lose_answers, (int)(random() % 3));
+			atomic_store(&way_fault(C, B, kind)->lose_requests, (int)(random() % 2));
+		}
+		qg_issue_request req = request("sae-a", "sae-d", 2);
+		keys_issue_begin(n->node[A].core, &req, k);
+		if (random() % 2 == 0) {
+			core_node *e = &n->node[random() % 4];
+			pair_nap((unsigned)(random() % 40));
+			node_crash(e);
+			node_start(e);
+		}
+		const qg_err err = keys_wait(k);
+		assert_true(err == QG_OK || err == QG_E_EMPTY || err == QG_E_IO);
+		assert_true(net_wait(n, all_settled, NULL));
+		if (err == QG_OK)
+			expect_once(D, "sae-a", "sae-d", 2);
+		else
+			for (size_t j = 0; j < seen.n; j++)
+				assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[j], 1), QG_OK);
+		wait_pads();
+	}
+	assert_true(net_all_fresh(n, NULL));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_from_an_inner_node_to_an_inner_node),
+		TEST(test_back_and_between_the_borders),
+		TEST(test_several_slaves_in_both_networks),
+		TEST(test_a_link_with_key_of_its_own_masks_the_values),
+		TEST(test_rule_18_lost_and_repeated_messages_deliver_once),
+		TEST(test_rule_18_a_peer_that_is_down_voids_all),
+		TEST(test_rule_18_acks_that_never_come_void_all),
+		TEST(test_a_target_whose_node_is_down_fails_at_once_or_in_time),
+		TEST(test_unknown_and_unallowed_targets),
+		TEST(test_rule_18_crashes_at_every_step),
+		TEST(test_rule_18_under_losses_and_crashes),
+	};
+	if (pair_init() != 0)
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
