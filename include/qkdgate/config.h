@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "qkdgate/error.h"
+#include "qkdgate/etsi004.h"
 #include "qkdgate/log.h"
 #include "qkdgate/tls.h"
 
@@ -31,6 +32,9 @@ typedef struct qg_config_listener {
 typedef struct qg_config_sae {
 	const char *id;
 	qg_tls_match match;  /* option `certificate`: {uri|dns|cn|fingerprint: ...} */
+	const char *const *applications; /* URIs, exact or patterns, that it may call itself
+					    over ETSI GS QKD 004 */
+	size_t n_applications;
 } qg_config_sae;
 
 /* At which KME a remote SAE lives. First match rules. */
@@ -38,7 +42,29 @@ typedef struct qg_config_place {
 	const char *sae; /* exact or pattern */
 	const char *kme; /* option `kme`, or `border` */
 	bool border;     /* it lives in another network, which kme hands keys to */
+	const char *const *applications; /* URIs, exact or patterns, of its applications */
+	size_t n_applications;
 } qg_config_place;
+
+/* Section `app_listener`: ETSI GS QKD 004 for applications. */
+typedef struct qg_config_app_listener {
+	bool present;              /* false: there is none */
+	qg_config_listener at;
+	const char *plain_sae;     /* SAE that plain TCP connections act for; NULL: TLS only */
+} qg_config_app_listener;
+
+/* Section `app_streams`: the key streams of applications. */
+typedef struct qg_config_app_streams {
+	uint32_t opens_per_s;      /* OPEN_CONNECT of one SAE; 0: no limit */
+	uint32_t per_sae;          /* streams of one SAE at a time */
+	uint32_t held_bytes;       /* of one stream */
+	uint32_t max_bps;          /* most that is granted */
+	uint32_t promise_bps;      /* most that min_bps of all streams towards one KME promise; 0:
+				      what was measured */
+	uint32_t ttl_s, max_ttl_s;
+	uint32_t timeout_ms, max_timeout_ms;
+	uint32_t idle_s;           /* a stream that nobody asks for ends */
+} qg_config_app_streams;
 
 typedef struct qg_config_neighbour {
 	const char *id;      /* its KME ID */
@@ -54,10 +80,24 @@ typedef enum qg_stream_direction {
 	QG_DIRECTION_SHARED    /* segments alternate */
 } qg_stream_direction;
 
-typedef enum qg_source_profile { QG_PROFILE_BIN_A, QG_PROFILE_BIN_B } qg_source_profile;
+/* QG_PROFILE_BIN_A and so on: places in the list of etsi004.h. */
+#define QG_ETSI004_ENUM(id, table, name) QG_PROFILE_##id,
+typedef enum qg_source_profile { QG_ETSI004_PROFILES(QG_ETSI004_ENUM) QG_PROFILE_COUNT } qg_source_profile;
+#undef QG_ETSI004_ENUM
+
+/* How the key of a source comes: 0, by default, as the profile can, and asked
+ * for where it can both. */
+typedef enum qg_source_mode {
+	QG_MODE_BY_PROFILE,
+	QG_MODE_PULL = QG_ETSI004_PULL,
+	QG_MODE_PUSH = QG_ETSI004_PUSH
+} qg_source_mode;
 
 typedef struct qg_config_source {
-	qg_source_profile profile; /* "bin-a", "bin-b" */
+	qg_source_profile profile; /* by its name */
+	qg_source_mode mode;
+	bool has_pusher;           /* section `pusher` is there */
+	qg_tls_match pusher;       /* the certificate of the module that pushes */
 	const char *host;          /* option `address`, "HOST:PORT" */
 	unsigned port;
 	bool tls;                  /* option `transport`: "tls" (default) or "tcp" */
@@ -171,6 +211,10 @@ typedef struct qg_config {
 
 	qg_config_listener sae;    /* section `sae_listener`: ETSI GS QKD 014 */
 	qg_config_listener kms;    /* section `kms_listener`: the neighbours */
+	qg_config_app_listener app_listener;
+	qg_config_app_streams app_streams;
+	bool has_push;             /* section `push_listener` is there */
+	qg_config_listener push;   /* where QKD modules push key (profile http-push) */
 	qg_tls_files kms_client;   /* section `kms_client`: towards the neighbours;
 				      default: the files of kms_listener */
 	qg_config_listener kxi;    /* section `kxi_listener`: other networks; address NULL: absent */

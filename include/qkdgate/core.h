@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "qkdgate/app_streams.h"
 #include "qkdgate/audit.h"
 #include "qkdgate/config.h"
 #include "qkdgate/directory.h"
@@ -40,6 +41,7 @@ qg_err qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_
 
 qg_keystore *qg_core_keystore(qg_core *core);
 qg_peers *qg_core_peers(qg_core *core);
+qg_app_streams *qg_core_app_streams(qg_core *core);
 qg_interop *qg_core_interop(qg_core *core);
 
 /* The streams, in the order of the configuration. */

@@ -28,6 +28,8 @@ typedef struct qg_issue_request {
 	uint32_t size_bytes;            /* 1 to the stream's largest */
 	uint32_t max_age_ms;            /* 0: any */
 	uint32_t min_hops, max_hops;    /* trusted nodes in between; 0 and UINT32_MAX: any */
+	const char *kme;                /* at which the slave is; NULL: where the directory has it */
+	const char *account;            /* whose quota it counts against; NULL: the pair's */
 } qg_issue_request;
 
 /* Keys in the order of ids, each size_bytes long, one after the other. */
@@ -56,6 +58,7 @@ void qg_keystore_issue(qg_keystore *ks, const qg_issue_request *req, qg_issue_do
 typedef struct qg_fetch_request {
 	const char *master;   /* from the path */
 	const char *slave;    /* the caller */
+	const char *kme;      /* at which the master is; NULL: where the directory has it */
 	const qg_uuid *ids;   /* without repeats */
 	size_t n;             /* 1 to QG_KEYSTORE_KEYS_MAX */
 } qg_fetch_request;

@@ -33,6 +33,10 @@ typedef enum qg_kms_kind {
 	QG_KMS_MAKE_KEYS_EXTERNAL,
 	QG_KMS_DELETE_KEYS,
 	QG_KMS_POST_STATUS,
+	QG_KMS_NEW_APP_STREAM, /* this and the next: kms_app_msg.h */
+	QG_KMS_NEW_APP_KEYS,
+	QG_KMS_WANT_APP_KEYS,
+	QG_KMS_APP_STREAM_CLOSED,
 	QG_KMS_KINDS
 } qg_kms_kind;
 

@@ -19,4 +19,18 @@ qg_err qg_source_start(qg_intake *in, qg_source **out) QG_CHECKED;
  * is aborted after grace_ms. Clears *s. */
 void qg_source_stop(qg_source **s, unsigned grace_ms);
 
+/* Where QKD modules push key, for the sources whose profile does so over
+ * connections of the module's own: HTTPS with client certificates, section
+ * `push_listener`. Who pushes is known by the source's `pusher`. */
+typedef struct qg_push_listener qg_push_listener;
+
+/* Starts listening for those of the n sources that are pushed to; *out is NULL
+ * where none is. The sources outlive the listener, the array need not. `why` gets
+ * a text that names what failed. As qg_http_server_start. */
+qg_err qg_push_listen(const qg_config *cfg, qg_source *const *sources, size_t n, qg_push_listener **out, char *why,
+		      size_t why_room) QG_CHECKED;
+
+/* Clears *l; takes NULL and pointers to NULL. */
+void qg_push_unlisten(qg_push_listener **l);
+
 #endif

@@ -106,6 +106,36 @@ typedef struct qg_transfer_rec {
 	const char *owed;        /* peer that is told whether it became void */
 } qg_transfer_rec;
 
+/* A key stream of two applications (app_streams.h). */
+typedef struct qg_app_stream_rec {
+	int64_t row;             /* set by app_stream_put */
+	qg_uuid ksid;
+	const char *kme;         /* at which end 1 is; "": here */
+	bool owner;              /* this KME draws its key */
+	const char *uri[2], *sae[2];
+	uint32_t chunk_size, max_bps, min_bps, jitter_bps, priority, timeout_ms, ttl_s;
+	bool metadata;
+	/* What changes: */
+	uint8_t state[2];        /* of the ends: 0 not connected yet, 1 open, 2 closed */
+	uint64_t sequence[2];    /* next index of GET_KEY without one */
+	uint64_t next_index;     /* first index that no run of chunks has */
+	uint32_t serial;         /* of the last run */
+	bool tell;               /* the other KME does not know yet that end 0 closed */
+	uint64_t used_ms;        /* lifetime clock: last call of an application */
+} qg_app_stream_rec;
+
+/* A run of its chunks, sealed. */
+typedef struct qg_app_block_rec {
+	int64_t stream_row;
+	uint32_t first, count, serial, hops;
+	bool held;               /* the other KME holds it too */
+	uint64_t since_ms;       /* lifetime clock: available */
+	const uint8_t *tag;      /* 16 bytes, or NULL */
+	const uint8_t *message;  /* exact bytes, or NULL */
+	size_t message_len;
+	const uint8_t *sealed;
+	size_t sealed_len;
+} qg_app_block_rec;
 /* What a peer is to be told of keys until it answers. */
 typedef struct qg_telling_rec {
 	int64_t row;             /* set by telling_put */
@@ -173,6 +203,22 @@ typedef struct qg_store_ops {
 	qg_err (*load_epochs)(qg_store *s, qg_err (*each)(const qg_epoch_rec *rec, void *ctx), void *ctx);
 	qg_err (*load_segments)(qg_store *s, qg_err (*each)(const qg_segment_rec *rec, void *ctx), void *ctx);
 	qg_err (*load_transfers)(qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx);
+
+	/* In the place of one with the same KSID, if any. */
+	qg_err (*app_stream_put)(qg_store *s, qg_app_stream_rec *rec);
+	/* What changes. */
+	qg_err (*app_stream_update)(qg_store *s, const qg_app_stream_rec *rec);
+	/* With its blocks. */
+	qg_err (*app_stream_delete)(qg_store *s, int64_t row);
+	/* In the place of one with the same first index, if any. */
+	qg_err (*app_block_put)(qg_store *s, const qg_app_block_rec *rec);
+	/* It is held at both KMEs: the message is forgotten. QG_E_NOTFOUND. */
+	qg_err (*app_block_held)(qg_store *s, int64_t stream_row, uint32_t first, uint64_t since_ms);
+	/* Also when there is none. */
+	qg_err (*app_block_delete)(qg_store *s, int64_t stream_row, uint32_t first);
+	qg_err (*load_app_streams)(qg_store *s, qg_err (*each)(const qg_app_stream_rec *rec, void *ctx), void *ctx);
+	/* By stream, then in the order of their indexes. */
+	qg_err (*load_app_blocks)(qg_store *s, qg_err (*each)(const qg_app_block_rec *rec, void *ctx), void *ctx);
 	qg_err (*load_tellings)(qg_store *s, qg_err (*each)(const qg_telling_rec *rec, void *ctx), void *ctx);
 	void (*close)(qg_store **s);
 } qg_store_ops;

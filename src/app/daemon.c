@@ -13,6 +13,7 @@
 #include "qkdgate/audit.h"
 #include "qkdgate/core.h"
 #include "qkdgate/directory.h"
+#include "qkdgate/etsi004_server.h"
 #include "qkdgate/etsi014.h"
 #include "qkdgate/etsi020.h"
 #include "qkdgate/kms.h"
@@ -37,7 +38,9 @@ typedef struct daemon_parts {
 	qg_core *core;
 	qg_source **source;
 	size_t n_sources;
+	qg_push_listener *push;
 	qg_etsi014 *etsi014;
+	qg_etsi004_server *etsi004;
 	char why[WHY_ROOM];
 } daemon_parts;
 
@@ -189,6 +192,12 @@ make_sources(daemon_parts *d)
 }
 
 static qg_err
+make_push_listener(daemon_parts *d)
+{
+	return qg_push_listen(d->cfg, d->source, d->n_sources, &d->push, d->why, sizeof d->why);
+}
+
+static qg_err
 make_etsi014(daemon_parts *d)
 {
 	qg_etsi014_parts parts = {.cfg = d->cfg,
@@ -196,6 +205,18 @@ make_etsi014(daemon_parts *d)
 				  .keystore = qg_core_keystore(d->core),
 				  .audit = d->audit};
 	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
+}
+
+static qg_err
+make_etsi004(daemon_parts *d)
+{
+	qg_etsi004_server_parts parts = {.cfg = d->cfg,
+					 .directory = d->directory,
+					 .streams = qg_core_app_streams(d->core),
+					 .audit = d->audit};
+	if (!d->cfg->app_listener.present)
+		return QG_OK;
+	return qg_etsi004_server_start(&parts, &d->etsi004, d->why, sizeof d->why);
 }
 
 typedef struct daemon_step {
@@ -217,7 +238,9 @@ static const daemon_step run_steps[] = {
 	{"kms_listener", make_kms_listener},
 	{"kxi_listener", make_kxi_listener},
 	{"sae_listener", make_etsi014},
-	{"streams", make_sources}, /* last: a start that fails leaves the epochs as they are */
+	{"app_listener", make_etsi004},
+	{"streams", make_sources}, /* late: a start that fails leaves the epochs as they are */
+	{"push_listener", make_push_listener},
 };
 
 static qg_err
@@ -241,10 +264,12 @@ static void
 unmake_all(daemon_parts *d)
 {
 	qg_etsi014_stop(&d->etsi014);
+	qg_etsi004_server_stop(d->etsi004);
 	if (d->etsi020 != NULL)
 		qg_etsi020_unlisten(d->etsi020);
 	if (d->core != NULL)
 		qg_core_wind_down(d->core);
+	qg_push_unlisten(&d->push);
 	for (size_t i = 0; i < d->n_sources; i++)
 		qg_source_stop(&d->source[i], SOURCE_GRACE_MS);
 	free(d->source);
@@ -253,6 +278,7 @@ unmake_all(daemon_parts *d)
 	qg_kms_free(&d->kms);
 	qg_etsi020_free(&d->etsi020);
 	qg_core_stop(&d->core);
+	qg_etsi004_server_free(&d->etsi004); /* its last answers came from the committer */
 	if (d->store != NULL)
 		d->store->ops->close(&d->store);
 	qg_audit_close(&d->audit);

@@ -106,6 +106,7 @@ qg_conductor_run(void *arg)
 		qg_status_step(core, now_ms);
 		qg_link_state_step(core, now_ms);
 		earlier(&due_ms, qg_multicast_step(core, now_ms), now_ms);
+		earlier(&due_ms, qg_app_streams_step(core, now_ms), now_ms);
 		earlier(&due_ms, qg_interop_step(core, now_ms), now_ms);
 		conduct_time(core, now_ms);
 		earlier(&due_ms, core->flush_at_ms, now_ms);

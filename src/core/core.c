@@ -84,6 +84,8 @@ core_new(const qg_core_parts *parts, qg_core **out)
 		err = qg_link_state_new(core);
 	if (err == QG_OK)
 		err = qg_multicast_new(core);
+	if (err == QG_OK)
+		err = qg_app_streams_new(core);
 	if (err != QG_OK) {
 		qg_core_stop(&core);
 		return err;
@@ -155,6 +157,12 @@ qg_core_keystore(qg_core *core)
 	return &core->keystore;
 }
 
+qg_app_streams *
+qg_core_app_streams(qg_core *core)
+{
+	return core->app_streams;
+}
+
 qg_peers *
 qg_core_peers(qg_core *core)
 {
@@ -214,6 +222,7 @@ void
 qg_core_wind_down(qg_core *core)
 {
 	qg_multicast_wind_down(core);
+	qg_app_streams_wind_down(core);
 	qg_interop_wind_down(core);
 	for (size_t i = 0; i < core->n_streams; i++)
 		stop_stream(&core->stream[i]);
@@ -298,6 +307,7 @@ qg_core_stop(qg_core **corep)
 	free(core->check);
 	qg_interop_close(core);
 	qg_multicast_free(core);
+	qg_app_streams_free(core);
 	qg_transfers_close(&core->transfers);
 	qg_anchor_close(&core->anchor);
 	qg_window_free(&core->pair_window);

@@ -218,6 +218,7 @@ struct qg_core {
 	struct qg_link_state *link_state; /* what is told of links (link_state.c) */
 	struct qg_relay *relay;    /* quotas, wrong answers, relaying for others */
 	struct qg_multicast *multicast; /* requests with targets at several nodes */
+	struct qg_app_streams *app_streams; /* key streams of applications */
 	/* requests that wait for the outcome of another for the same key */
 	pthread_mutex_t fetch_lock;
 	unsigned asking;           /* neighbours whose get_status answer is awaited */
@@ -395,6 +396,28 @@ void qg_status_receive(struct qg_core *core, const char *neighbour, qg_peer_answ
 void qg_closed_step(qg_stream *st, uint64_t now_ms);
 void qg_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
 		       qg_peer_answer *answer, void *ctx);
+/* app_stream*.c: key streams of applications. */
+qg_err qg_app_streams_new(struct qg_core *core) QG_CHECKED;
+void qg_app_streams_free(struct qg_core *core);
+/* Answers all calls; nothing new begins. */
+void qg_app_streams_wind_down(struct qg_core *core);
+/* The conductor's part; returns when there is more to do. */
+uint64_t qg_app_streams_step(struct qg_core *core, uint64_t now_ms);
+/* Loads all; with `drop` deletes them instead (the store is an old one). Before
+ * the committer starts. */
+qg_err qg_app_streams_load(struct qg_core *core, bool drop) QG_CHECKED;
+/* The oldest generation (seal.h) that a block is sealed under. */
+uint32_t qg_app_streams_oldest_generation(struct qg_core *core);
+/* Ends all: the store is an old one. */
+void qg_app_streams_end_all(struct qg_core *core);
+void qg_app_stream_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+			   qg_peer_answer *answer, void *ctx);
+void qg_app_keys_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+			 qg_peer_answer *answer, void *ctx);
+void qg_app_want_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+			 qg_peer_answer *answer, void *ctx);
+void qg_app_closed_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len,
+			   qg_peer_answer *answer, void *ctx);
 /* restore.c: everything from the store, compared with the anchor. */
 qg_err qg_restore_all(struct qg_core *core, bool reset, char *why, size_t why_room) QG_CHECKED;
 void qg_audit_epoch(struct qg_core *core, const qg_epoch *e, const char *what);

@@ -324,6 +324,8 @@ qg_flush_rotate(struct qg_core *core)
 	qg_err err = qg_sealer_rotate(core->part.sealer);
 	uint32_t now = qg_sealer_generation(core->part.sealer);
 	uint32_t needed = qg_transfers_oldest_generation(core->transfers);
+	const uint32_t app = qg_app_streams_oldest_generation(core);
+	needed = app < needed ? app : needed;
 	if (err == QG_OK && now != before)
 		err = qg_sealer_destroy_below(core->part.sealer, needed < before ? needed : before);
 	if (err != QG_OK)

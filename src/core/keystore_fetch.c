@@ -191,7 +191,9 @@ release_items(fetch_op *op)
 static qg_err
 reserve_all(fetch_op *op)
 {
-	const char *home = qg_directory_home(op->core->part.directory, op->req->master);
+	const char *home = op->req->kme != NULL
+				   ? op->req->kme
+				   : qg_directory_home(op->core->part.directory, op->req->master);
 	bool denied = false, missing = false, again = false, failed = false;
 	op->n_items = op->n_cache = 0;
 	for (size_t i = 0; i < op->req->n; i++) {

@@ -144,12 +144,14 @@ count_stock(const source_set *set, const qg_issue_request *req, uint64_t now_ms,
 static void
 pair_name(const qg_issue_request *req, char *out, size_t room)
 {
-	size_t n = strlen(req->master), m = strlen(req->slave);
+	const char *first = req->account != NULL ? req->account : req->master;
+	const char *second = req->account != NULL ? "" : req->slave;
+	size_t n = strlen(first), m = strlen(second);
 	n = n < room / 2 - 1 ? n : room / 2 - 1;
 	m = m < room / 2 - 1 ? m : room / 2 - 1;
-	memcpy(out, req->master, n);
+	memcpy(out, first, n);
 	out[n] = '\x1f';
-	memcpy(out + n + 1, req->slave, m);
+	memcpy(out + n + 1, second, m);
 	out[n + 1 + m] = '\0';
 }
 
@@ -404,7 +406,8 @@ issue_try(issue_op *op)
 	static _Thread_local qg_uuid ids[QG_KEYSTORE_KEYS_MAX];
 	static _Thread_local uint32_t hops[QG_KEYSTORE_KEYS_MAX];
 	const qg_issue_request *req = op->req;
-	const char *home = qg_directory_home(op->core->part.directory, req->slave);
+	const char *home =
+		req->kme != NULL ? req->kme : qg_directory_home(op->core->part.directory, req->slave);
 	source_set set;
 	uint32_t retry_after_s = 1;
 	QG_SECRET_AUTO *keys = NULL;

@@ -189,6 +189,7 @@ end_old_store(struct qg_core *core)
 	}
 	save_rollback_row(core);
 	(void)qg_transfers_expire(core->transfers, core->committer, UINT64_MAX);
+	qg_app_streams_end_all(core);
 }
 
 /* An epoch that we fill and the neighbour has no longer leads nowhere. */
@@ -381,6 +382,10 @@ qg_peers_receive(qg_peers *p, const char *neighbour, qg_kms_kind kind, const cha
 		[QG_KMS_POST_STATUS] = qg_report_receive,
 		[QG_KMS_MAKE_KEYS_EXTERNAL] = qg_make_receive,
 		[QG_KMS_DELETE_KEYS] = qg_delete_receive,
+		[QG_KMS_NEW_APP_STREAM] = qg_app_stream_receive,
+		[QG_KMS_NEW_APP_KEYS] = qg_app_keys_receive,
+		[QG_KMS_WANT_APP_KEYS] = qg_app_want_receive,
+		[QG_KMS_APP_STREAM_CLOSED] = qg_app_closed_receive,
 	};
 	receivers[kind](p->core, neighbour, body, len, answer, ctx);
 }

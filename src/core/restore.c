@@ -440,6 +440,8 @@ restore_loaded(struct qg_core *core, restore *r, bool found, const qg_anchor_sta
 	} else {
 		err = core->part.store->ops->load_segments(core->part.store, load_segment, r);
 	}
+	if (err == QG_OK)
+		err = qg_app_streams_load(core, core->rolled_back || r->reset);
 	if (err == QG_OK) {
 		anchor_fill(core);
 		err = qg_anchor_write(core->anchor, &core->anchored);

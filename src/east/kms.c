@@ -242,6 +242,10 @@ ON(forward_keys, QG_KMS_FORWARD_KEYS)
 ON(make_keys_external, QG_KMS_MAKE_KEYS_EXTERNAL)
 ON(delete_keys, QG_KMS_DELETE_KEYS)
 ON(post_status, QG_KMS_POST_STATUS)
+ON(new_app_stream, QG_KMS_NEW_APP_STREAM)
+ON(new_app_keys, QG_KMS_NEW_APP_KEYS)
+ON(want_app_keys, QG_KMS_WANT_APP_KEYS)
+ON(app_stream_closed, QG_KMS_APP_STREAM_CLOSED)
 
 /* Bytes of a body: of a few members; of a list of names; with masked key. */
 #define BODY_SMALL 4096
@@ -256,6 +260,10 @@ static const qg_http_route routes[] = {
 	{"POST", PATH "make_keys_external", on_make_keys_external, QG_KMS_MSG_MAX},
 	{"POST", PATH "delete_keys", on_delete_keys, BODY_LIST},
 	{"POST", PATH "post_status", on_post_status, BODY_LIST},
+	{"POST", PATH "new_app_stream", on_new_app_stream, BODY_SMALL},
+	{"POST", PATH "new_app_keys", on_new_app_keys, BODY_LIST},
+	{"POST", PATH "want_app_keys", on_want_app_keys, BODY_SMALL},
+	{"POST", PATH "app_stream_closed", on_app_stream_closed, BODY_SMALL},
 };
 
 static bool
@@ -405,7 +413,7 @@ static void
 log_counts(const qg_kms *k)
 {
 	unsigned long long sent[QG_KMS_KINDS], received[QG_KMS_KINDS];
-	char text[1024] = "";
+	char text[2048] = "";
 	size_t len = 0;
 
 	qg_kms_counts(k, sent, received);

@@ -66,6 +66,10 @@ check_all_tls(files *f, const qg_config *c)
 	cfg_node *const client = qg_cfg_find(f->root, "kms_client");
 	check_tls(f, qg_cfg_find(f->root, "sae_listener"), &c->sae.tls);
 	check_tls(f, qg_cfg_find(f->root, "kms_listener"), &c->kms.tls);
+	if (c->app_listener.present)
+		check_tls(f, qg_cfg_find(f->root, "app_listener"), &c->app_listener.at.tls);
+	if (c->has_push)
+		check_tls(f, qg_cfg_find(f->root, "push_listener"), &c->push.tls);
 	if (client != NULL)
 		check_tls(f, client, &c->kms_client);
 	if (c->kxi.address != NULL)

@@ -16,7 +16,7 @@
  *   config_env.c     ${VARIABLE} in values
  *   config_check.c   each value against the schema; defaults are put in
  *   config_value.c   the forms of single values
- *   config_rules.c   what holds between options
+ *   config_rules.c   what holds between options (also config_rules_*.c)
  *   config_yaml.c    complete tree -> struct qg_config (libcyaml)
  *
  * The tree in between lets every problem be reported in one go, with its line,
@@ -172,6 +172,10 @@ void qg_cfg_rule_peers(cfg_rules *r);
 
 /* What relaying asks of streams and topology (config_rules_relay.c). */
 void qg_cfg_rule_relay(cfg_rules *r);
+/* Of the interface for applications (config_rules_apps.c). */
+void qg_cfg_rule_apps(cfg_rules *r);
+/* Sources that push, and where (config_rules_push.c). */
+void qg_cfg_rule_push(cfg_rules *r);
 
 /* A network of nodes 0 .. nodes - 1 and links both ways, for the question how
  * many paths it has (config_graph.c). NULL without memory. */

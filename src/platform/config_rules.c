@@ -364,7 +364,7 @@ same_member(const cfg_node *a, const cfg_node *b, const char *option)
 static void
 rule_listeners(cfg_rules *r)
 {
-	static const char *const names[] = {"sae_listener", "kms_listener", "kxi_listener"};
+	static const char *const names[] = {"sae_listener", "kms_listener", "kxi_listener", "push_listener"};
 	for (size_t i = 1; i < sizeof names / sizeof names[0]; i++) {
 		const cfg_node *const b = qg_cfg_find(r->root, names[i]);
 		for (size_t j = 0; j < i; j++) {
@@ -409,7 +409,8 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 {
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
-		qg_cfg_rule_relay, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners, rule_files,
+		qg_cfg_rule_relay, qg_cfg_rule_push, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners,
+		qg_cfg_rule_apps, rule_files,
 	};
 	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)

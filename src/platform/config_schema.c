@@ -29,7 +29,10 @@ static const cfg_choice directions[] = {{"outbound", QG_DIRECTION_OUTBOUND},
 					{"inbound", QG_DIRECTION_INBOUND},
 					{"shared", QG_DIRECTION_SHARED},
 					{NULL, 0}};
-static const cfg_choice profiles[] = {{"bin-a", QG_PROFILE_BIN_A}, {"bin-b", QG_PROFILE_BIN_B}, {NULL, 0}};
+#define PROFILE_CHOICE(id, table, name) {name, QG_PROFILE_##id},
+static const cfg_choice profiles[] = {QG_ETSI004_PROFILES(PROFILE_CHOICE){NULL, 0}};
+#undef PROFILE_CHOICE
+static const cfg_choice source_modes[] = {{"pull", QG_MODE_PULL}, {"push", QG_MODE_PUSH}, {NULL, 0}};
 static const cfg_choice dialects[] = {
 	{"v1.1.1", QG_DIALECT_V1_1_1}, {"draft-url", QG_DIALECT_DRAFT_URL}, {NULL, 0}};
 static const cfg_choice modes[] = {
@@ -152,6 +155,9 @@ static const cfg_option sae[] = {
 	 .help = "SAE ID, as it stands in the paths of ETSI GS QKD 014."},
 	{.name = "certificate", .type = CFG_SECTION, .required = true, .one_of = true, .fields = sae_match,
 	 .help = "How its certificate names it: exactly one of the options below. No two SAEs share a name."},
+	{.name = "applications", .type = CFG_PATTERNS, LIST(qg_config_sae, applications, n_applications),
+	 .max = 1024, .note = "none",
+	 .help = "URIs, exact or patterns, that it may call itself in OPEN_CONNECT of ETSI GS QKD 004."},
 	END,
 };
 
@@ -166,6 +172,10 @@ static const cfg_option place[] = {
 	 .also = offsetof(qg_config_place, border), .min = 1, .max = KME_NAME_MAX,
 	 .note = "it lives in this network",
 	 .help = "Instead of `kme`, for an SAE of another network: the KME here of which that network is a peer."},
+	{.name = "applications", .type = CFG_PATTERNS, LIST(qg_config_place, applications, n_applications),
+	 .max = 1024, .note = "none",
+	 .help = "URIs, exact or patterns, that its applications have. A URI that none of the lists has is "
+		 "sought at the KME whose ID stands behind its last `@`."},
 	END,
 };
 
@@ -185,9 +195,20 @@ static const cfg_option neighbour[] = {
 	END,
 };
 
+static const cfg_option pusher_match[] = {MATCH_OPTIONS(qg_config_source, pusher), END};
+
 static const cfg_option source[] = {
 	{.name = "profile", .type = CFG_CHOICE, .required = true, AT(qg_config_source, profile),
-	 .choices = profiles, .help = "Dialect of ETSI GS QKD 004: `bin-a` is version 2.1.1, `bin-b` 1.0.1."},
+	 .choices = profiles, .help = "Encoding of ETSI GS QKD 004, see [etsi004.md](etsi004.md)."},
+	{.name = "mode", .type = CFG_CHOICE, AT(qg_config_source, mode), .choices = source_modes,
+	 .note = "`push` with `http-push`, else `pull`",
+	 .help = "Whether key is asked for chunk by chunk, or comes by itself once it was asked for: `push` is "
+		 "for `json`, `json-netxpto` and `http-push`."},
+	{.name = "pusher", .type = CFG_SECTION, .one_of = true, .marked = true, .fields = pusher_match,
+	 .also = offsetof(qg_config_source, has_pusher),
+	 .note = "required with `profile: http-push`, else not allowed",
+	 .help = "How the certificate names the module that pushes to `push_listener`: exactly one of the "
+		 "options below. One module may serve several streams."},
 	{.name = "address", .type = CFG_ENDPOINT, .required = true, AT(qg_config_source, host),
 	 .also = offsetof(qg_config_source, port), .help = "The QKD module or key manager below."},
 	{.name = "transport", .type = CFG_CHOICE, AT(qg_config_source, tls), .preset = "tls",
@@ -448,12 +469,71 @@ static const cfg_option limits[] = {
 	END,
 };
 
+static const cfg_option app_listener[] = {
+	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_app_listener, at.address),
+	 .also = offsetof(qg_config_app_listener, at.port), .help = "IP address and port to listen on."},
+	TLS_OPTIONS(qg_config_app_listener, at.tls, true, NULL, versions),
+	{.name = "plain_sae", .type = CFG_NAME, AT(qg_config_app_listener, plain_sae), .min = 1, .max = ID_MAX,
+	 .note = "TLS only",
+	 .help = "An `id` of `saes`. Plain TCP is let in, too, and acts for this SAE: whoever reaches the port "
+		 "is it, and its keys cross the cable in clear. Only inside one machine or cabinet."},
+	{.name = "threads", .type = CFG_UINT, AT(qg_config_app_listener, at.threads), .max = 256,
+	 .preset = "0", .help = "Threads that serve connections; 0: one per core."},
+	{.name = "max_connections", .type = CFG_UINT, AT(qg_config_app_listener, at.max_connections),
+	 .min = 1, .max = 1000000, .preset = "4096", .help = "Most connections at one time."},
+	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_app_listener, at.max_per_address),
+	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},
+	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_app_listener, at.idle_timeout_s), .min = 1,
+	 .max = 86400, .preset = "300", .unit = "s",
+	 .help = "A connection without a request is closed after this time. Its streams live on."},
+	END,
+};
+
+static const cfg_option app_streams[] = {
+	{.name = "opens_per_s", .type = CFG_UINT, AT(qg_config, app_streams.opens_per_s), .max = 1000000,
+	 .preset = "20",
+	 .help = "OPEN_CONNECT of one SAE in a second, ten times as many at once; 0: no limit."},
+	{.name = "per_sae", .type = CFG_UINT, AT(qg_config, app_streams.per_sae), .min = 1, .max = 1000000,
+	 .preset = "1024", .help = "Streams of one SAE at a time."},
+	{.name = "held_bytes", .type = CFG_UINT, AT(qg_config, app_streams.held_bytes), .min = 65536,
+	 .max = 1073741824, .preset = "16777216", .unit = "bytes",
+	 .help = "Key of one stream that is kept until its TTL has passed; no more is drawn then."},
+	{.name = "max_bps", .type = CFG_UINT, AT(qg_config, app_streams.max_bps), .min = 1, .max = UINT32_MAX,
+	 .preset = "100000000", .unit = "bit/s", .help = "QoS: highest rate that is granted, and the default."},
+	{.name = "promise_bps", .type = CFG_UINT, AT(qg_config, app_streams.promise_bps), .max = UINT32_MAX,
+	 .preset = "0", .unit = "bit/s",
+	 .help = "QoS: most that the lowest rates of all streams towards one KME add up to; 0: three quarters "
+		 "of the rate at which key was seen to come, or what the stock gives for a minute."},
+	{.name = "ttl_s", .type = CFG_UINT, AT(qg_config, app_streams.ttl_s), .min = 1, .max = 31536000,
+	 .preset = "3600", .unit = "s", .help = "QoS: how long a key is kept where the application leaves it open."},
+	{.name = "max_ttl_s", .type = CFG_UINT, AT(qg_config, app_streams.max_ttl_s), .min = 1,
+	 .max = 31536000, .preset = "86400", .unit = "s", .help = "QoS: longest that is granted."},
+	{.name = "timeout_ms", .type = CFG_UINT, AT(qg_config, app_streams.timeout_ms), .min = 1,
+	 .max = 3600000, .preset = "5000", .unit = "ms",
+	 .help = "QoS: time after which a call fails where the application leaves it open."},
+	{.name = "max_timeout_ms", .type = CFG_UINT, AT(qg_config, app_streams.max_timeout_ms), .min = 1,
+	 .max = 3600000, .preset = "600000", .unit = "ms", .help = "QoS: longest that is granted."},
+	{.name = "idle_s", .type = CFG_UINT, AT(qg_config, app_streams.idle_s), .min = 1, .max = 31536000,
+	 .preset = "604800", .unit = "s", .help = "A stream that nobody asked for key so long ends."},
+	END,
+};
+
 const cfg_option qg_cfg_schema[] = {
 	{.name = "kme", .type = CFG_SECTION, .required = true, .fields = kme, .help = "This gateway."},
 	{.name = "sae_listener", .type = CFG_SECTION, .required = true, .offset = offsetof(qg_config, sae),
 	 .fields = listener, .help = "Where SAEs ask for keys (ETSI GS QKD 014)."},
+	{.name = "app_listener", .type = CFG_SECTION, .marked = true,
+	 .offset = offsetof(qg_config, app_listener), .also = offsetof(qg_config, app_listener.present),
+	 .fields = app_listener, .note = "no such interface",
+	 .help = "Where applications ask for key streams (ETSI GS QKD 004)."},
+	{.name = "app_streams", .type = CFG_SECTION, .fields = app_streams,
+	 .help = "The key streams of applications."},
 	{.name = "kms_listener", .type = CFG_SECTION, .required = true, .offset = offsetof(qg_config, kms),
 	 .fields = listener, .help = "Where the neighbours call."},
+	{.name = "push_listener", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config, push),
+	 .also = offsetof(qg_config, has_push), .fields = listener,
+	 .note = "required where a stream has `profile: http-push`",
+	 .help = "Where QKD modules push key (profile `http-push` of ETSI GS QKD 004)."},
 	{.name = "kms_client", .type = CFG_SECTION, .fields = kms_client,
 	 .note = "the files of `kms_listener`", .help = "TLS towards the neighbours."},
 	{.name = "kxi_listener", .type = CFG_SECTION, .offset = offsetof(qg_config, kxi),

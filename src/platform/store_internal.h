@@ -46,6 +46,14 @@ typedef enum qg_sql {
 	QG_SQL_TELLING_LOAD,
 	QG_SQL_NUMBER_PUT,
 	QG_SQL_NUMBER_GET,
+	QG_SQL_APP_STREAM_PUT,
+	QG_SQL_APP_STREAM_UPDATE,
+	QG_SQL_APP_STREAM_DELETE,
+	QG_SQL_APP_STREAM_LOAD,
+	QG_SQL_APP_BLOCK_PUT,
+	QG_SQL_APP_BLOCK_HELD,
+	QG_SQL_APP_BLOCK_DELETE,
+	QG_SQL_APP_BLOCK_LOAD,
 	QG_SQL_COUNT
 } qg_sql;
 
@@ -158,5 +166,17 @@ qg_err qg_store_load_transfers(
 	qg_store *s, qg_err (*each)(const qg_transfer_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_number_put(qg_store *s, const char *name, int64_t value) QG_CHECKED;
 qg_err qg_store_number_get(qg_store *s, const char *name, int64_t *value) QG_CHECKED;
+
+/* store_apps.c */
+qg_err qg_store_app_stream_put(qg_store *s, qg_app_stream_rec *rec) QG_CHECKED;
+qg_err qg_store_app_stream_update(qg_store *s, const qg_app_stream_rec *rec) QG_CHECKED;
+qg_err qg_store_app_stream_delete(qg_store *s, int64_t row) QG_CHECKED;
+qg_err qg_store_app_block_put(qg_store *s, const qg_app_block_rec *rec) QG_CHECKED;
+qg_err qg_store_app_block_held(qg_store *s, int64_t stream_row, uint32_t first, uint64_t since_ms) QG_CHECKED;
+qg_err qg_store_app_block_delete(qg_store *s, int64_t stream_row, uint32_t first) QG_CHECKED;
+qg_err qg_store_load_app_streams(
+	qg_store *s, qg_err (*each)(const qg_app_stream_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+qg_err qg_store_load_app_blocks(
+	qg_store *s, qg_err (*each)(const qg_app_block_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 
 #endif

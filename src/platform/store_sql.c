@@ -69,4 +69,29 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 		"INSERT INTO number (name, value) VALUES (?1, ?2)"
 		" ON CONFLICT (name) DO UPDATE SET value = excluded.value",
 	[QG_SQL_NUMBER_GET] = "SELECT value FROM number WHERE name = ?1",
+
+	[QG_SQL_APP_STREAM_PUT] =
+		"INSERT OR REPLACE INTO app_stream (ksid, kme, owner, uri_0, uri_1, sae_0, sae_1, chunk_size, max_bps, min_bps,"
+		" jitter_bps, priority, timeout_ms, ttl_s, metadata, state_0, state_1, sequence_0, sequence_1,"
+		" next_index, serial, tell, used_ms)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,"
+		" ?20, ?21, ?22, ?23)",
+	[QG_SQL_APP_STREAM_UPDATE] =
+		"UPDATE app_stream SET state_0 = ?2, state_1 = ?3, sequence_0 = max(sequence_0, ?4),"
+		" sequence_1 = max(sequence_1, ?5), next_index = ?6, serial = max(serial, ?7),"
+		" tell = ?8, used_ms = ?9 WHERE row = ?1",
+	[QG_SQL_APP_STREAM_DELETE] = "DELETE FROM app_stream WHERE row = ?1",
+	[QG_SQL_APP_STREAM_LOAD] =
+		"SELECT row, ksid, kme, owner, uri_0, uri_1, sae_0, sae_1, chunk_size, max_bps, min_bps, jitter_bps,"
+		" priority, timeout_ms, ttl_s, metadata, state_0, state_1, sequence_0, sequence_1, next_index,"
+		" serial, tell, used_ms FROM app_stream ORDER BY row",
+	[QG_SQL_APP_BLOCK_PUT] =
+		"INSERT OR REPLACE INTO app_block (stream_row, first, count, serial, hops, held, since_ms, tag, message, sealed)"
+		" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+	[QG_SQL_APP_BLOCK_HELD] = "UPDATE app_block SET held = 1, since_ms = ?3, message = NULL"
+				  " WHERE stream_row = ?1 AND first = ?2",
+	[QG_SQL_APP_BLOCK_DELETE] = "DELETE FROM app_block WHERE stream_row = ?1 AND first = ?2",
+	[QG_SQL_APP_BLOCK_LOAD] =
+		"SELECT stream_row, first, count, serial, hops, held, since_ms, tag, message, sealed"
+		" FROM app_block ORDER BY stream_row, first",
 };

@@ -499,6 +499,13 @@ qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got)
 	return QG_TLS_DONE;
 }
 
+qg_err
+qg_tls_session_identify(qg_tls_session *s, qg_tls_identity *out)
+{
+	unsigned status = 0;
+	return check_client(s->gnutls, &status, out) ? QG_OK : QG_E_AUTH;
+}
+
 void
 qg_tls_session_free(qg_tls_session **s)
 {

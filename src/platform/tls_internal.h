@@ -132,6 +132,9 @@ qg_tls_step qg_tls_session_handshake(qg_tls_session *s) QG_CHECKED;
 /* After WANT_*, repeat with the same bytes. */
 qg_tls_step qg_tls_session_send(qg_tls_session *s, const void *p, size_t n, size_t *sent) QG_CHECKED;
 qg_tls_step qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got) QG_CHECKED;
+/* Who the client is, after the handshake of a server's session that verified
+ * it. QG_E_AUTH. */
+qg_err qg_tls_session_identify(qg_tls_session *s, qg_tls_identity *out) QG_CHECKED;
 /* Says close-notify without waiting, frees. */
 void qg_tls_session_free(qg_tls_session **s);
 

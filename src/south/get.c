@@ -125,8 +125,8 @@ metadata_room(const qg_source *s)
 /* Metadata is asked for only where the stream was opened with a type. Where a
  * request carries metadata itself, its size is also the room for the answer's:
  * after a status 8 it has zeroes behind what it says. */
-static qg_etsi004_request
-request_of(const qg_source *s, const qg_uuid *ksid, uint32_t index)
+qg_etsi004_request
+qg_order_get_request(const qg_source *s, const qg_uuid *ksid, uint32_t index)
 {
 	const char *mimetype = s->cfg->source.mimetype;
 	uint32_t room = metadata_room(s);
@@ -151,7 +151,7 @@ ask(qg_source *s, window *w, uint32_t n)
 			break; /* slots of early keys would collide */
 		if (early_have(s, i))
 			continue;
-		q[w->asked] = request_of(s, &w->ksid, i);
+		q[w->asked] = qg_order_get_request(s, &w->ksid, i);
 		w->index[w->asked++] = i;
 	}
 	qg_err err = qg_session_connect(s);
@@ -221,9 +221,8 @@ broken(qg_source *s, window *w, uint32_t index, qg_err err)
 	return GIVE_BACK;
 }
 
-/* No key or no peer yet: reported, and asked again soon over the same connection. */
-static verdict
-wait_for_key(qg_source *s, uint32_t index, uint32_t status)
+void
+qg_order_wait_for_key(qg_source *s, uint32_t index, uint32_t status)
 {
 	unsigned held = 0;
 	uint64_t now = qg_clock_elapsed_ms();
@@ -232,7 +231,6 @@ wait_for_key(qg_source *s, uint32_t index, uint32_t status)
 		       qg_log_safe(s->cfg->name), status, held);
 	s->not_before_ms = now + qg_backoff_take(&s->retry);
 	qg_intake_get_failed(s->in, index, qg_order_err_of_status(status), status);
-	return GIVE_BACK;
 }
 
 static verdict
@@ -242,7 +240,8 @@ by_status(qg_source *s, window *w)
 	case QG_ETSI004_NO_KEY:
 	case QG_ETSI004_NO_PEER:
 	case QG_ETSI004_TIMEOUT:
-		return wait_for_key(s, w->failed_index, w->status);
+		qg_order_wait_for_key(s, w->failed_index, w->status);
+		return GIVE_BACK;
 	case QG_ETSI004_METADATA_SIZE:
 		if (w->resized || w->needed > QG_ETSI004_METADATA_MAX || w->needed <= metadata_room(s))
 			break;
@@ -281,9 +280,8 @@ run(qg_source *s, window *w, uint32_t n)
 	return w->is_void ? GIVE_BACK : GO_ON;
 }
 
-/* How many may be asked for now by the stream's rate; waits a second at most. */
-static uint32_t
-allowed(qg_source *s, uint32_t want)
+uint32_t
+qg_order_allowed(qg_source *s, uint32_t want)
 {
 	unsigned wait_ms = 0;
 	uint32_t n = qg_rate_allow(&s->rate, qg_clock_elapsed_ms(), s->chunk_size, want, &wait_ms);
@@ -309,7 +307,7 @@ qg_order_get(qg_source *s, const qg_intake_order *o)
 		if (left == 0 || w.is_void)
 			return;
 		unsigned limit = in_flight(s);
-		uint32_t n = allowed(s, left < limit ? left : limit);
+		uint32_t n = qg_order_allowed(s, left < limit ? left : limit);
 		if (n == 0 || run(s, &w, n) != GO_ON)
 			return;
 	}

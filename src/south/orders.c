@@ -98,6 +98,11 @@ open_call(qg_source *s, const qg_uuid *ksid, const qg_etsi004_qos *qos, qg_etsi0
 	const qg_etsi004_request q = {.op = QG_ETSI004_OPEN_CONNECT, .ksid = *ksid, .source = c->source_uri,
 				      .destination = c->destination_uri, .qos = *qos};
 	qg_err err = qg_session_call(s, &q, a);
+	/* Where the profile's success may say nothing it is what was asked for. */
+	if (err == QG_OK && a->status <= QG_ETSI004_PEER_NOT_CONNECTED && !a->has_qos) {
+		a->ksid = *ksid;
+		a->qos = *qos;
+	}
 	if (err == QG_OK && a->status <= QG_ETSI004_PEER_NOT_CONNECTED &&
 	    (!ksid_fits(ksid, &a->ksid) || a->qos.chunk_size > QG_ETSI004_KEY_MAX)) {
 		s->fault = a->qos.chunk_size > QG_ETSI004_KEY_MAX ? "chunk_size" : "ksid";
@@ -180,6 +185,8 @@ opened(qg_source *s, const qg_uuid *ksid, uint32_t chunk_size)
 		qg_intake_open_failed(s->in, qg_order_failed(s, "open_failed", err, 0), 0);
 		return;
 	}
+	if (s->inbox != NULL)
+		qg_inbox_opened(s, ksid);
 	s->not_before_ms = 0; /* the backoff itself starts anew with the first chunk */
 	qg_uuid_format(ksid, text);
 	qg_log(QG_LOG_INFO, "source", "event=open stream=%s ksid=%s chunk_size=%u",

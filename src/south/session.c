@@ -15,7 +15,8 @@
 qg_err
 qg_session_fit(qg_source *s)
 {
-	size_t room = ANSWER_FIXED + s->chunk_size + (size_t)QG_ETSI004_METADATA_MAX;
+	/* A byte of key has four characters at most. */
+	size_t room = ANSWER_FIXED + 4 * (size_t)s->chunk_size + (size_t)QG_ETSI004_METADATA_MAX;
 	if (s->frames != NULL && s->frames->room >= room)
 		return QG_OK;
 	qg_secret *fresh = NULL;
@@ -81,6 +82,8 @@ qg_session_drop(qg_source *s)
 	qg_wipe(s->frames->data, s->frames->len);
 	s->frames->len = 0;
 	s->read = 0;
+	s->last = false;
+	s->pushing = false;
 }
 
 /* Whether a connection that was idle is still good: nothing to be read and not
@@ -90,8 +93,8 @@ still_good(qg_source *s)
 {
 	uint8_t byte;
 	size_t got = 0;
-	if (s->frames->len > s->read)
-		return false; /* an answer that nobody asked for */
+	if (s->last || s->frames->len > s->read)
+		return false; /* it ends, or has an answer that nobody asked for */
 	if (qg_clock_elapsed_ms() - s->used_ms < IDLE_MS)
 		return true;
 	return qg_conn_recv_some(s->conn, &byte, 1, 0, &got) == QG_E_TIMEOUT;
@@ -135,11 +138,29 @@ qg_session_send(qg_source *s, const qg_etsi004_request *q, size_t n)
 {
 	qg_writer w = qg_writer_of(s->requests, QG_SOUTH_REQUESTS_ROOM);
 	for (size_t i = 0; i < n; i++) {
-		qg_err err = s->profile->put_request(s->profile, &q[i], &w);
+		qg_etsi004_request request = q[i];
+		request.authority = s->authority;
+		qg_err err = s->profile->put_request(s->profile, &request, &w);
 		if (err != QG_OK)
 			return err;
 	}
 	return qg_conn_send(s->conn, s->requests, w.len, SEND_MS);
+}
+
+bool
+qg_session_waiting(qg_source *s)
+{
+	size_t got = 0;
+	qg_secret *f = s->frames;
+	if (s->conn == NULL)
+		return false;
+	if (f->len > s->read)
+		return true;
+	f->len = s->read = 0;
+	if (qg_conn_recv_some(s->conn, f->data, f->room, 0, &got) != QG_OK)
+		return false;
+	f->len = got;
+	return true;
 }
 
 static qg_err
@@ -182,7 +203,7 @@ compact(qg_source *s)
 
 /* The next whole frame as a view. */
 static qg_err
-next_frame(qg_source *s, uint64_t deadline_ms, const uint8_t **frame, size_t *n)
+next_frame(qg_source *s, uint64_t deadline_ms, uint8_t **frame, size_t *n)
 {
 	for (;;) {
 		qg_secret *f = s->frames;
@@ -208,23 +229,36 @@ next_frame(qg_source *s, uint64_t deadline_ms, const uint8_t **frame, size_t *n)
 	}
 }
 
-qg_err
-qg_session_answer(qg_source *s, qg_etsi004_op op, qg_etsi004_response *a)
+unsigned
+qg_session_patience_ms(const qg_source *s)
 {
-	const uint8_t *frame = NULL;
+	return s->cfg->source.timeout_ms + ANSWER_SLACK_MS;
+}
+
+qg_err
+qg_session_answer_within(qg_source *s, qg_etsi004_op op, unsigned ms, qg_etsi004_response *a)
+{
+	const qg_etsi004_due due = {.op = op, .chunk_size = s->chunk_size};
+	uint8_t *frame = NULL;
 	size_t n = 0;
-	uint64_t now = qg_clock_elapsed_ms();
-	qg_err err = next_frame(s, now + s->cfg->source.timeout_ms + ANSWER_SLACK_MS, &frame, &n);
+	qg_err err = next_frame(s, qg_clock_elapsed_ms() + ms, &frame, &n);
 	if (err != QG_OK)
 		return err;
-	if (s->profile->get_response(s->profile, frame, n, a) != QG_OK)
+	if (s->profile->get_response(s->profile, &due, frame, n, a) != QG_OK)
 		return faulty(s, "malformed");
 	if (a->op == QG_ETSI004_ERROR && a->status <= QG_ETSI004_PEER_NOT_CONNECTED)
 		return faulty(s, "error_without_status");
 	if (a->op != QG_ETSI004_ERROR && a->op != op)
 		return faulty(s, "other_call");
 	s->used_ms = qg_clock_elapsed_ms();
+	s->last = a->last;
 	return QG_OK;
+}
+
+qg_err
+qg_session_answer(qg_source *s, qg_etsi004_op op, qg_etsi004_response *a)
+{
+	return qg_session_answer_within(s, op, qg_session_patience_ms(s), a);
 }
 
 qg_err

@@ -1,29 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "south_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "qkdgate/log.h"
-
-/* A profile of the configuration is one line here. */
-static const struct {
-	qg_source_profile configured;
-	const qg_etsi004_profile *profile;
-} profiles[] = {
-	{QG_PROFILE_BIN_A, &qg_etsi004_bin_a},
-	{QG_PROFILE_BIN_B, &qg_etsi004_bin_b},
-};
-
-static const qg_etsi004_profile *
-profile_of(qg_source_profile configured)
-{
-	for (size_t i = 0; i < sizeof profiles / sizeof profiles[0]; i++)
-		if (profiles[i].configured == configured)
-			return profiles[i].profile;
-	return NULL;
-}
 
 static bool
 aborted(qg_source *s)
@@ -41,6 +24,22 @@ static const qg_source_kind session_kind = {
 	.end = qg_session_drop,
 };
 
+static const qg_source_kind push_kind = {
+	.order = {[QG_INTAKE_OPEN] = qg_push_open,
+		  [QG_INTAKE_GET] = qg_push_get,
+		  [QG_INTAKE_CLOSE] = qg_push_close,
+		  [QG_INTAKE_WAIT] = qg_push_wait},
+	.end = qg_session_drop,
+};
+
+static const qg_source_kind inbox_kind = {
+	.order = {[QG_INTAKE_OPEN] = qg_inbox_open,
+		  [QG_INTAKE_GET] = qg_inbox_get,
+		  [QG_INTAKE_CLOSE] = qg_inbox_close,
+		  [QG_INTAKE_WAIT] = qg_inbox_wait},
+	.end = qg_session_drop,
+};
+
 static const qg_source_kind draw_kind = {
 	.order = {[QG_INTAKE_OPEN] = qg_draw_open,
 		  [QG_INTAKE_GET] = qg_draw_get,
@@ -48,14 +47,24 @@ static const qg_source_kind draw_kind = {
 	.end = qg_draw_end,
 };
 
+static const qg_source_kind *
+kind_of(const qg_config_stream *cfg, const qg_etsi004_profile *profile)
+{
+	if (cfg->relayed)
+		return &draw_kind;
+	if (profile->push != NULL)
+		return &inbox_kind;
+	return cfg->source.mode == QG_MODE_PUSH ? &push_kind : &session_kind;
+}
+
 /* OPEN_CONNECT and GET_KEY do nothing while the session stops; what core orders
  * then, if all is well, is CLOSE and STOP. */
 static void
 do_order(qg_source *s, const qg_intake_order *o)
 {
-	if (o->what > QG_INTAKE_CLOSE)
+	if (o->what > QG_INTAKE_WAIT || s->kind->order[o->what] == NULL)
 		return;
-	if (o->what != QG_INTAKE_CLOSE && qg_session_stopping(s))
+	if (o->what < QG_INTAKE_CLOSE && qg_session_stopping(s))
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 	s->kind->order[o->what](s, o);
 }
@@ -84,6 +93,7 @@ source_free(qg_source *s)
 {
 	qg_order_forget(s);
 	qg_draw_free(s);
+	qg_inbox_free(s);
 	qg_secret_free(&s->frames);
 	free(s->requests);
 	free(s->ask);
@@ -113,14 +123,19 @@ init_session(qg_source *s)
 	qg_err err = s->requests == NULL || s->ask == NULL ? QG_E_NOMEM : qg_session_fit(s);
 	if (err == QG_OK && s->profile->ask_len > 0)
 		memcpy(s->ask, s->profile->ask, s->profile->ask_len);
-	return err;
+	bool v6 = strchr(s->cfg->source.host, ':') != NULL;
+	int n = snprintf(s->authority, sizeof s->authority, v6 ? "[%s]:%u" : "%s:%u", s->cfg->source.host,
+			 s->cfg->source.port);
+	if (err == QG_OK && (n < 0 || (size_t)n >= sizeof s->authority))
+		err = QG_E_RANGE;
+	return err == QG_OK && s->profile->push != NULL ? qg_inbox_new(s) : err;
 }
 
 qg_err
 qg_source_start(qg_intake *in, qg_source **out)
 {
 	const qg_config_stream *cfg = qg_intake_config(in);
-	const qg_etsi004_profile *profile = cfg->relayed ? NULL : profile_of(cfg->source.profile);
+	const qg_etsi004_profile *profile = cfg->relayed ? NULL : qg_etsi004_profile_at(cfg->source.profile);
 	if (profile == NULL && !cfg->relayed)
 		return QG_E_UNSUPPORTED;
 	if (cfg->chunk_size == 0 || cfg->chunk_size > QG_ETSI004_KEY_MAX)
@@ -133,7 +148,7 @@ qg_source_start(qg_intake *in, qg_source **out)
 	s->cfg = cfg;
 	s->profile = profile;
 	s->chunk_size = cfg->chunk_size;
-	s->kind = cfg->relayed ? &draw_kind : &session_kind;
+	s->kind = kind_of(cfg, profile);
 	s->reconnect = (qg_backoff){.first_ms = 200, .last_ms = 10000};
 	s->retry = (qg_backoff){.first_ms = 20, .last_ms = 1000};
 	qg_err err = cfg->relayed ? qg_draw_new(s) : init_session(s);

@@ -58,7 +58,8 @@ bool qg_reasons_due(qg_reasons *r, const char *what, qg_err err, uint32_t status
 
 /* What does a stream's orders: a 004 session, or for a virtual stream draw.c. */
 typedef struct qg_source_kind {
-	void (*order[QG_INTAKE_CLOSE + 1])(qg_source *s, const qg_intake_order *o); /* by qg_intake_what */
+	/* By qg_intake_what; NULL: nothing is to be done. */
+	void (*order[QG_INTAKE_WAIT + 1])(qg_source *s, const qg_intake_order *o);
 	void (*end)(qg_source *s); /* at the end of the thread */
 } qg_source_kind;
 
@@ -83,6 +84,8 @@ struct qg_source {
 	uint8_t *ask;           /* QG_ETSI004_METADATA_MAX bytes: profile->ask, zeroes */
 	uint64_t used_ms;       /* when the connection last worked */
 	const char *fault;      /* what was wrong with the last answer, or NULL */
+	bool last;              /* the server ends the connection after the last answer */
+	char authority[280];    /* HOST:PORT, for HTTP */
 
 	uint32_t chunk_size;    /* bytes, as agreed with the key manager */
 	uint32_t metadata_max;  /* bytes of metadata that answers may have */
@@ -100,7 +103,16 @@ struct qg_source {
 	bool early_has[QG_SOUTH_WINDOW];
 	uint32_t early_index[QG_SOUTH_WINDOW];
 
-	struct qg_draw *draw; /* of a virtual stream; then there is no session */
+	/* push.c, of the connection: GET_KEY was sent, and one above the last index
+	 * that came. */
+	bool pushing;
+	uint64_t pushed;
+	uint64_t skipped;       /* passed over, not told yet */
+	bool held;              /* it was said that the module is kept waiting */
+	uint64_t held_ms;       /* since when */
+
+	struct qg_inbox *inbox; /* pushed key, where it comes over connections of its own */
+	struct qg_draw *draw;   /* of a virtual stream; then there is no session */
 };
 
 #define QG_SOUTH_REQUESTS_ROOM ((size_t)QG_ETSI004_METADATA_MAX + 4096)
@@ -118,6 +130,16 @@ qg_err qg_session_send(qg_source *s, const qg_etsi004_request *q, size_t n) QG_C
 /* Receives the next answer, which has to be to `op`; its views live until the
  * next call. QG_E_PROTO sets s->fault; QG_E_CLOSED, QG_E_IO, QG_E_TIMEOUT. */
 qg_err qg_session_answer(qg_source *s, qg_etsi004_op op, qg_etsi004_response *a) QG_CHECKED;
+
+/* The same within a time of the caller's. QG_E_TIMEOUT leaves the connection as
+ * it is: what came of an answer is kept. */
+qg_err qg_session_answer_within(qg_source *s, qg_etsi004_op op, unsigned ms, qg_etsi004_response *a) QG_CHECKED;
+
+/* How long an answer may take. */
+unsigned qg_session_patience_ms(const qg_source *s);
+
+/* Whether bytes wait that nobody has read. */
+bool qg_session_waiting(qg_source *s);
 
 /* One request, one answer, over a connection of its own where the profile wants that. */
 qg_err qg_session_call(qg_source *s, const qg_etsi004_request *q, qg_etsi004_response *a) QG_CHECKED;
@@ -151,6 +173,42 @@ void qg_order_worked(qg_source *s);
 
 /* Forgets keys that came before their turn. */
 void qg_order_forget(qg_source *s);
+
+/* The GET_KEY for one index. */
+qg_etsi004_request qg_order_get_request(const qg_source *s, const qg_uuid *ksid, uint32_t index);
+/* How many chunks the stream's rate allows now; waits a second at most. */
+uint32_t qg_order_allowed(qg_source *s, uint32_t want);
+/* No key or no peer yet: reported, with a backoff; the connection stays. */
+void qg_order_wait_for_key(qg_source *s, uint32_t index, uint32_t status);
+
+/* --- push.c: key that comes unasked over the session's connection --------------- */
+
+void qg_push_open(qg_source *s, const qg_intake_order *o);
+void qg_push_get(qg_source *s, const qg_intake_order *o);
+void qg_push_close(qg_source *s, const qg_intake_order *o);
+void qg_push_wait(qg_source *s, const qg_intake_order *o);
+
+/* --- inbox.c: key that is pushed to the listener of push_http.c ------------------ */
+
+#define QG_INBOX_CHUNKS 512u /* that are held until the stream takes them */
+
+qg_err qg_inbox_new(qg_source *s) QG_CHECKED; /* sets s->inbox */
+void qg_inbox_free(qg_source *s);
+void qg_inbox_open(qg_source *s, const qg_intake_order *o);
+/* OPEN_CONNECT worked: from now on chunks are taken. */
+void qg_inbox_opened(qg_source *s, const qg_uuid *ksid);
+void qg_inbox_get(qg_source *s, const qg_intake_order *o);
+void qg_inbox_close(qg_source *s, const qg_intake_order *o);
+void qg_inbox_wait(qg_source *s, const qg_intake_order *o);
+
+/* Whether the source's stream is open under this KSID. Any thread. */
+bool qg_inbox_is(qg_source *s, const qg_uuid *ksid);
+
+/* A pushed chunk. Any thread, never blocks. QG_OK: taken, now or before;
+ * QG_E_FULL: no room until the stream takes some; QG_E_NOTFOUND: the stream is
+ * not open under this KSID; QG_E_RANGE: another size; QG_E_MISMATCH: another
+ * value than before; QG_E_EXPIRED: an index that has long passed. */
+qg_err qg_inbox_put(qg_source *s, const qg_uuid *ksid, uint32_t index, const uint8_t *key, size_t len) QG_CHECKED;
 
 /* --- draw.c: the same for virtual streams -------------------------------------- */
 

@@ -88,8 +88,8 @@ watch_signals(sim *s, const sigset_t *signals)
 	uint64_t start_ms = qg_clock_elapsed_ms();
 	bool by_hand = false;
 	set_outage(s, scheduled_outage(&s->opt, 0));
-	qg_log(QG_LOG_INFO, "sim", "event=ready listen=%s port=%u dialect=%s transport=%s generator=%s",
-	       qg_log_safe(s->opt.listen.host), s->opt.listen.port, s->opt.profile->name,
+	qg_log(QG_LOG_INFO, "sim", "event=ready listen=%s port=%u profile=%s transport=%s generator=%s",
+	       qg_log_safe(s->opt.listen.host), s->opt.listen.port, s->opt.profile != NULL ? s->opt.profile->name : "any",
 	       s->opt.tls ? "tls" : "tcp", s->opt.link_listens ? "yes" : "no");
 	for (;;) {
 		int sig = sigtimedwait(signals, NULL, &tick);

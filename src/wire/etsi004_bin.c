@@ -234,7 +234,7 @@ get_key_request(const bin_dialect *d, qg_reader *r, qg_etsi004_request *q)
 		qg_err err = get_counted(r, QG_ETSI004_METADATA_MAX, &q->metadata, &q->metadata_len);
 		if (err != QG_OK)
 			return err;
-		q->metadata_max = (uint32_t)q->metadata_len;
+		q->metadata_max = QG_ETSI004_METADATA_MAX; /* the length is never a limit */
 	} else {
 		q->metadata_max = qg_get_u32(r);
 	}
@@ -242,9 +242,8 @@ get_key_request(const bin_dialect *d, qg_reader *r, qg_etsi004_request *q)
 }
 
 static qg_err
-bin_get_request(const qg_etsi004_profile *p, const uint8_t *frame, size_t n, qg_etsi004_request *out)
+read_request(const bin_dialect *d, const uint8_t *frame, size_t n, qg_etsi004_request *out)
 {
-	const bin_dialect *d = dialect_of(p);
 	qg_etsi004_request q = {.source = "", .destination = "", .qos.mimetype = ""};
 	uint8_t service = 0;
 	qg_reader r;
@@ -272,6 +271,12 @@ bin_get_request(const qg_etsi004_profile *p, const uint8_t *frame, size_t n, qg_
 	if (err == QG_OK)
 		*out = q;
 	return err;
+}
+
+static qg_err
+bin_get_request(const qg_etsi004_profile *p, uint8_t *frame, size_t n, qg_etsi004_request *out)
+{
+	return read_request(dialect_of(p), frame, n, out);
 }
 
 /* --- answers --------------------------------------------------------------- */
@@ -368,8 +373,10 @@ get_key_answer(qg_reader *r, qg_etsi004_response *a)
 }
 
 static qg_err
-bin_get_response(const qg_etsi004_profile *p, const uint8_t *frame, size_t n, qg_etsi004_response *out)
+bin_get_response(const qg_etsi004_profile *p, const qg_etsi004_due *due, uint8_t *frame, size_t n,
+		 qg_etsi004_response *out)
 {
+	(void)due; /* an answer says what it is to */
 	qg_etsi004_response a = {.qos.mimetype = ""};
 	uint8_t service = 0;
 	qg_reader r;
@@ -410,7 +417,7 @@ static bool
 fits(const qg_etsi004_profile *p, const uint8_t *frame, size_t n)
 {
 	qg_etsi004_request q;
-	return bin_get_request(p, frame, n, &q) == QG_OK;
+	return read_request(dialect_of(p), frame, n, &q) == QG_OK;
 }
 
 qg_err
@@ -429,6 +436,13 @@ qg_etsi004_bin_detect(const uint8_t *frame, size_t n, const qg_etsi004_profile *
 	return QG_OK;
 }
 
+/* The first byte is the major version. */
+static bool
+bin_begins(uint8_t first)
+{
+	return first == 0x01 || first == 0x02;
+}
+
 /* --- the tables ------------------------------------------------------------ */
 
 static const qg_etsi004_status_row statuses_v211[] = {
@@ -443,7 +457,11 @@ static const bin_dialect dialect_b = {.version = {1, 0, 1}, .fixed_mimetype = tr
 /* {type, role} as the reference code's fork reads it: a symmetric key. */
 static const uint8_t ask_symmetric[] = {0x00, 0x10};
 
+static const qg_etsi004_family bin_family = {.begins = bin_begins, .detect = qg_etsi004_bin_detect};
+
 #define BIN_COMMON                                                                                 \
+	.family = &bin_family, .modes = QG_ETSI004_PULL,                                           \
+	.request_max = (size_t)QG_ETSI004_METADATA_MAX + 8192,                                     \
 	.statuses = statuses_v211, .n_statuses = sizeof statuses_v211 / sizeof statuses_v211[0],   \
 	.frame = bin_frame, .put_request = bin_put_request, .get_request = bin_get_request,        \
 	.put_response = bin_put_response, .get_response = bin_get_response

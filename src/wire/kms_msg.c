@@ -22,6 +22,10 @@ static const char *const kind_names[QG_KMS_KINDS] = {
 	[QG_KMS_MAKE_KEYS_EXTERNAL] = "make_keys_external",
 	[QG_KMS_DELETE_KEYS] = "delete_keys",
 	[QG_KMS_POST_STATUS] = "post_status",
+	[QG_KMS_NEW_APP_STREAM] = "new_app_stream",
+	[QG_KMS_NEW_APP_KEYS] = "new_app_keys",
+	[QG_KMS_WANT_APP_KEYS] = "want_app_keys",
+	[QG_KMS_APP_STREAM_CLOSED] = "app_stream_closed",
 };
 
 static const char *const owners[] = {"opener", "peer", "alternating"};

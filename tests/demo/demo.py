@@ -47,6 +47,10 @@ def write_env(network):
     lines = [f"CA={network.pki / 'ca.pem'}"]
     for node in network.topology.nodes:
         lines.append(f"{url_name(node)}={network.url(node.name)}")
+        host, port = network.endpoints[f"{node.name}/app"]
+        lines.append(f"{node.id.replace('-', '_')}_004={host}:{port}")
+        if node.saes:
+            lines.append(f"APP_{node.id.removeprefix('KME-')}_URI={node.saes[0].uri(node)}")
         for sae in node.saes:
             for kind, suffix in (("CERT", "pem"), ("KEY", "key")):
                 lines.append(f"{sae.name.upper()}_{kind}={network.pki / f'{sae.name}.{suffix}'}")

@@ -117,6 +117,10 @@ class Network:
             for sim in (link.sim_a, link.sim_b):
                 endpoints[sim] = sources[sim] if sim in sources else (LOOPBACK, ports.take())
             endpoints[f"{link.sim_a}/link"] = (LOOPBACK, ports.take())
+        for node in self.topology.nodes:
+            endpoints[f"{node.name}/app"] = (LOOPBACK, ports.take())
+            if self.topology.is_pushed_to(node.name):
+                endpoints[f"{node.name}/push"] = (LOOPBACK, ports.take())
         return endpoints
 
     def config_file(self, node_name):

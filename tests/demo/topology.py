@@ -25,6 +25,10 @@ class Sae:
     def certificate(self):
         return {"uri": f"urn:sae:{self.id}"}
 
+    def uri(self, node):
+        """What it calls itself over ETSI GS QKD 004, at its node."""
+        return f"qkd://{self.name}@{node.id}"
+
 
 @dataclass(frozen=True)
 class Node:
@@ -49,7 +53,9 @@ class Link:
     b: str
     sim_a: str = "sim-a"
     sim_b: str = "sim-b"
-    dialect: str = "b"
+    dialect: str = "b"  # of profile bin, or the name of another profile
+    push: bool = False  # where the profile can both
+    push_drop: bool = False  # http-push: the simulators drop what is refused
     tls: bool = True
     client_certificate: bool = True
     rate_bps: int = 20_000_000
@@ -67,6 +73,14 @@ class Link:
         """(name, owner, far end) of each stream of the link."""
         a, b = short(self.a), short(self.b)
         return ((f"{a}-to-{b}", self.a, self.b), (f"{b}-to-{a}", self.b, self.a))
+
+    @property
+    def profile(self):
+        return f"bin-{self.dialect}" if len(self.dialect) == 1 else self.dialect
+
+    @property
+    def pushes_apart(self):
+        return self.profile == "http-push"
 
     def sim(self, node):
         return self.sim_a if node == self.a else self.sim_b
@@ -175,6 +189,10 @@ class Topology:
     def relays_of(self, node_name):
         """The virtual streams that begin or end there."""
         return [relay for relay in self.relays if node_name in (relay.source, relay.target)]
+
+    def is_pushed_to(self, node_name):
+        """Whether modules push key to a listener of the node."""
+        return any(link.pushes_apart for link in self.links_of(node_name))
 
     def neighbours_of(self, node_name):
         """The nodes whose gateways it calls: at its links and at the far ends of its virtual streams."""
@@ -305,10 +323,14 @@ def _tls(name, **more):
 
 def _source(node, link, stream, endpoint):
     host, port = endpoint
-    source = {"profile": f"bin-{link.dialect}", "address": f"{host}:{port}",
+    source = {"profile": link.profile, "address": f"{host}:{port}",
               "transport": "tls" if link.tls else "tcp"}
     if link.tls:
         source.update(_tls(node.name), server_name=f"{link.sim(node.name)}.demo")
+    if link.push:
+        source["mode"] = "push"
+    if link.pushes_apart:
+        source["pusher"] = {"dns": f"{link.sim(node.name)}.demo"}
     source.update(
         source_uri=f"client://{node.name}/{stream}",
         destination_uri=f"server://{link.other(node.name)}",
@@ -370,10 +392,15 @@ def _links(topology):
             for link in topology.links]
 
 
+def _app_listener(node, endpoints):
+    """Where applications ask for key streams; plain TCP acts for the node's first SAE, on loopback."""
+    host, port = endpoints[f"{node.name}/app"]
+    plain = {"plain_sae": node.saes[0].id} if node.saes else {}
+    return {"app_listener": {"listen": f"{host}:{port}", **_tls(node.name, crl="pki/crl.pem"), **plain}}
 def _place(topology, node, sae, home):
     """Where an SAE of another node lives: there, or behind the border. None: told by `peers`."""
     if home.name in topology.network_of(node.name):
-        return {"sae": sae.id, "kme": home.id}
+        return {"sae": sae.id, "kme": home.id, "applications": [sae.uri(home)]}
     border = topology.border(node.name)
     return None if border == node.name else {"sae": sae.id, "border": topology.node(border).id}
 
@@ -434,13 +461,15 @@ def node_config(topology, node, endpoints):
         "kme": {"id": node.id},
         "sae_listener": {"listen": address(f"{node.name}/sae"),
                          **_tls(node.name, crl="pki/crl.pem"), "min_version": "1.3"},
+        **_app_listener(node, endpoints),
         "kms_listener": {"listen": address(f"{node.name}/kms"), **_tls(node.name)},
         "store": {"database": f"{node.name}/keys.db", "anchor": f"{node.name}-anchor/anchor",
                   "master_key": f"{node.name}.master", "key_ring": f"{node.name}-anchor/key-ring",
                   "flush_ms": 1000},
         "audit": {"file": f"{node.name}/audit.log"},
         "log": {"level": "info", "format": "text"},
-        "saes": [{"id": s.id, "certificate": s.certificate} for s in node.saes],
+        "saes": [{"id": s.id, "certificate": s.certificate, "applications": [s.uri(node)]}
+                 for s in node.saes],
         "directory": _directory(topology, node),
         "neighbours": [{"id": n.id, "url": f"https://{address(f'{n.name}/kms')}",
                         "certificate": {"dns": f"{n.name}.demo"}} for n in topology.neighbours_of(node.name)],
@@ -451,6 +480,8 @@ def node_config(topology, node, endpoints):
     if peers := _peers(topology, node, lambda name: f"https://{address(name)}"):
         config["kxi_listener"] = {"listen": address(f"{node.name}/kxi"), **_tls(node.name)}
         config["peers"] = peers
+    if topology.is_pushed_to(node.name):
+        config["push_listener"] = {"listen": address(f"{node.name}/push"), **_tls(node.name)}
     if topology.relays:
         config["topology"] = {"links": _links(topology)}
         config["relay"] = {"penalty_s": 1}
@@ -463,12 +494,17 @@ def sim_arguments(link, which, endpoints, pki):
     host, port = endpoints[name]
     far_host, far_port = endpoints[f"{link.sim_a}/link"]
     role = "--link-listen" if which == "a" else "--link-connect"
-    arguments = ["--listen", f"{host}:{port}", "--dialect", link.dialect,
+    arguments = ["--listen", f"{host}:{port}", "--profile", link.profile,
                  role, f"{far_host}:{far_port}", "--rate-bps", str(link.rate_bps)]
     if link.latency_ms:
         arguments += ["--latency-ms", str(link.latency_ms)]
     if link.store_chunks:
         arguments += ["--store-chunks", str(link.store_chunks)]
+    if link.push:
+        arguments.append("--push")
+    if link.pushes_apart:
+        push_host, push_port = endpoints[f"{link.a if which == 'a' else link.b}/push"]
+        arguments += ["--push-to", f"{push_host}:{push_port}", *(["--push-drop"] if link.push_drop else [])]
     if link.tls:
         arguments += ["--certificate", f"{pki}/{name}.pem", "--key", f"{pki}/{name}.key",
                       "--ca", f"{pki}/ca.pem"]

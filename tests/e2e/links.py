@@ -23,11 +23,11 @@ def over(source, make_network, tls=True, stock=1, start=True, segment_chunks=SEG
                         pool=pool or POOL)
 
 
-def exchange(net, number=20):
+def exchange(net, number=20, timeout_s=20):
     """Keys in both directions, the same at both ends; returns those that bob issued."""
     with net.client("alice") as alice, net.client("bob") as bob:
         for master, slave, names in ((alice, bob, ("alice", "bob")), (bob, alice, ("bob", "alice"))):
-            keys = issue(master, f"sae-{names[1]}", number)
+            keys = issue(master, f"sae-{names[1]}", number, timeout_s)
             assert slave.dec(f"sae-{names[0]}", *(i for i, _ in keys)).keys() == keys
     return keys
 

@@ -262,6 +262,7 @@ class SpacedNetwork(Network):
         for node in self.topology.nodes:
             endpoints[f"{node.name}/sae"] = (LOOPBACK, 8443)
             endpoints[f"{node.name}/kms"] = (self.space.address[node.name], 8444)
+            endpoints[f"{node.name}/app"] = (LOOPBACK, 8445)
         for k, link in enumerate(self.topology.links):
             endpoints[link.sim_a] = endpoints[link.sim_b] = (LOOPBACK, 9000 + k)
             endpoints[f"{link.sim_a}/link"] = (self.space.cables[k].addresses[0], 7000 + k)

@@ -226,7 +226,7 @@ client_answer(client *c, qg_etsi004_response *a)
 	for (;;) {
 		size_t total = 0, got = 0;
 		if (p->frame(p, c->frame + c->at, c->len - c->at, &total) == QG_OK && total <= c->len - c->at) {
-			assert_int_equal(p->get_response(p, c->frame + c->at, total, a), QG_OK);
+			assert_int_equal(p->get_response(p, &(qg_etsi004_due){.op = QG_ETSI004_GET_KEY}, c->frame + c->at, total, a), QG_OK);
 			c->at += total;
 			return QG_OK;
 		}

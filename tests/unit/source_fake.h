@@ -233,7 +233,7 @@ answer_well(fake *f, const qg_etsi004_request *q, qg_etsi004_response *a, uint8_
 		a->index = q->index;
 		a->key = key;
 		a->key_len = 32;
-		f->metadata_asked = q->metadata_max;
+		f->metadata_asked = q->metadata_len > 0 ? q->metadata_len : q->metadata_max;
 		atomic_fetch_add(&f->gets, 1);
 		if (q->index < KEYS_MAX)
 			atomic_fetch_add(&f->asked[q->index], 1);
@@ -245,7 +245,7 @@ answer_well(fake *f, const qg_etsi004_request *q, qg_etsi004_response *a, uint8_
 
 /* Whether the connection goes on. */
 static bool
-fake_answer(fake *f, qg_conn *c, const uint8_t *frame, size_t n, act *did)
+fake_answer(fake *f, qg_conn *c, uint8_t *frame, size_t n, act *did)
 {
 	static uint8_t out[1 << 18];
 	uint8_t key[32];

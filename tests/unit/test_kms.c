@@ -226,6 +226,8 @@ test_sizes(void **state)
 		{"/api/v1/kms/key_stream_closed", 4096}, {"/api/v1/kms/get_status", 4096},
 		{"/api/v1/kms/forward_keys", QG_KMS_MSG_MAX}, {"/api/v1/kms/make_keys_external", QG_KMS_MSG_MAX},
 		{"/api/v1/kms/delete_keys", 32768},  {"/api/v1/kms/post_status", 32768},
+		{"/api/v1/kms/new_app_stream", 4096}, {"/api/v1/kms/new_app_keys", 32768},
+		{"/api/v1/kms/want_app_keys", 4096}, {"/api/v1/kms/app_stream_closed", 4096},
 	};
 	pair *p = pair_new("kme-b");
 	char *body = malloc(QG_KMS_MSG_MAX + 1);

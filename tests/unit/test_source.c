@@ -149,11 +149,18 @@ every_status_of_get_key(void **state)
 	}
 }
 
+/* The room that a request gives to metadata, or, in A, that its own has. */
+static uint32_t
+room_of(const qg_etsi004_request *q)
+{
+	return q->metadata_len > 0 ? (uint32_t)q->metadata_len : q->metadata_max;
+}
+
 /* Metadata needs f->state bytes. */
 static act
 needs_room(fake *f, const qg_etsi004_request *q, qg_etsi004_response *a)
 {
-	if (q->op == QG_ETSI004_GET_KEY && q->metadata_max < f->state)
+	if (q->op == QG_ETSI004_GET_KEY && room_of(q) < f->state)
 		*a = (qg_etsi004_response){.op = q->op, .status = QG_ETSI004_METADATA_SIZE, .index = q->index,
 					   .qos.mimetype = "", .metadata_needed = f->state};
 	return ANSWER;
@@ -162,7 +169,7 @@ needs_room(fake *f, const qg_etsi004_request *q, qg_etsi004_response *a)
 static act
 needs_ever_more(fake *f, const qg_etsi004_request *q, qg_etsi004_response *a)
 {
-	f->state = q->metadata_max + 1;
+	f->state = room_of(q) + 1;
 	return needs_room(f, q, a);
 }
 

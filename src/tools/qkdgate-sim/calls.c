@@ -32,6 +32,10 @@ negotiate(const sim *s, qg_etsi004_qos *q)
 		q->max_bps = (uint32_t)s->opt.rate_bps;
 		met = false;
 	}
+	if (q->oblivious) {
+		q->oblivious = false;
+		met = false;
+	}
 	if (q->mimetype[0] != '\0' && strcmp(q->mimetype, "application/json") != 0) {
 		q->mimetype = "application/json";
 		met = false;
@@ -71,17 +75,17 @@ open_here(sim *s, sim_stream *st)
 
 /* Dialect A has one answer for "again" and "new"; B says that it is in use. */
 static void
-open_again(sim *s, const sim_stream *st, const qg_etsi004_request *q, qg_etsi004_response *a)
+open_again(const sim_stream *st, const qg_etsi004_profile *p, const qg_etsi004_request *q, qg_etsi004_response *a)
 {
 	bool same = strcmp(st->source, q->source) == 0 && strcmp(st->destination, q->destination) == 0;
-	bool fine = same && s->opt.profile == &qg_etsi004_bin_a;
+	bool fine = same && p == &qg_etsi004_bin_a;
 	answer_with(a, fine ? QG_ETSI004_SUCCESS : QG_ETSI004_IN_USE, &st->ksid, &st->qos);
 }
 
 /* OPEN_CONNECT with a KSID waits for the peer (table 1). Who understands status
  * 1 gets it when none came; for the others the call has failed. */
 static void
-open_wait_for_peer(sim *s, const qg_uuid *ksid, qg_etsi004_response *a)
+open_wait_for_peer(sim *s, const qg_etsi004_profile *p, const qg_uuid *ksid, qg_etsi004_response *a)
 {
 	sim_stream *st = sim_stream_find(s, ksid);
 	uint64_t until_ms = qg_clock_elapsed_ms() + st->qos.timeout_ms;
@@ -91,7 +95,7 @@ open_wait_for_peer(sim *s, const qg_uuid *ksid, qg_etsi004_response *a)
 	}
 	if (st == NULL || !st->here) {
 		a->status = QG_ETSI004_NO_CONNECTION; /* closed meanwhile */
-	} else if (!st->there && s->opt.profile == &qg_etsi004_bin_a) {
+	} else if (!st->there && p == &qg_etsi004_bin_a) {
 		a->status = QG_ETSI004_PEER_NOT_CONNECTED;
 	} else if (!st->there) {
 		a->status = QG_ETSI004_TIMEOUT;
@@ -100,14 +104,14 @@ open_wait_for_peer(sim *s, const qg_uuid *ksid, qg_etsi004_response *a)
 }
 
 static void
-open_new(sim *s, const qg_etsi004_request *q, qg_etsi004_response *a)
+open_new(sim *s, const qg_etsi004_profile *p, const qg_etsi004_request *q, qg_etsi004_response *a)
 {
 	qg_etsi004_qos qos = q->qos;
 	bool met = negotiate(s, &qos);
 	qg_uuid ksid = q->ksid;
 	bool predefined = !qg_uuid_is_null(&ksid);
 	/* A counter-proposal opens nothing in dialect A and the stream in B. */
-	if (!met && s->opt.profile == &qg_etsi004_bin_a) {
+	if (!met && p == &qg_etsi004_bin_a) {
 		answer_with(a, QG_ETSI004_QOS, &ksid, &qos);
 		return;
 	}
@@ -122,18 +126,18 @@ open_new(sim *s, const qg_etsi004_request *q, qg_etsi004_response *a)
 	answer_with(a, met ? QG_ETSI004_SUCCESS : QG_ETSI004_QOS, &ksid, &st->qos);
 	log_open(st, a->status);
 	if (predefined && met)
-		open_wait_for_peer(s, &ksid, a);
+		open_wait_for_peer(s, p, &ksid, a);
 }
 
 void
-sim_open(sim *s, const qg_etsi004_request *q, qg_etsi004_response *a)
+sim_open(sim *s, const qg_etsi004_profile *p, const qg_etsi004_request *q, qg_etsi004_response *a)
 {
 	pthread_mutex_lock(&s->lock);
 	sim_stream *st = qg_uuid_is_null(&q->ksid) ? NULL : sim_stream_find(s, &q->ksid);
 	if (st == NULL || (!st->here && !st->there)) {
-		open_new(s, q, a);
+		open_new(s, p, q, a);
 	} else if (st->here) {
-		open_again(s, st, q, a);
+		open_again(st, p, q, a);
 	} else { /* the peer is there already: its QoS counts (clause 6.1) */
 		open_here(s, st);
 		answer_with(a, QG_ETSI004_SUCCESS, &st->ksid, &st->qos);

@@ -8,22 +8,28 @@
 #include <string.h>
 
 static const char usage[] =
-	"usage: qkdgate-sim --listen ADDRESS:PORT --dialect a|b\n"
+	"usage: qkdgate-sim --listen ADDRESS:PORT (--profile PROFILE|any | --dialect a|b)\n"
 	"           (--link-listen ADDRESS:PORT | --link-connect ADDRESS:PORT)\n"
 	"           [--certificate FILE --key FILE --ca FILE [--require-client-certificate]]\n"
+	"           [--push | --push-to HOST:PORT [--push-drop]]\n"
 	"           [--rate-bps N] [--latency-ms N] [--outage-every-s N --outage-for-s N]\n"
 	"           [--mismatch-every N] [--store-chunks N]\n"
 	"       qkdgate-sim --help\n"
 	"One end of a simulated QKD link. Not for production: see qkdgate-sim(1).\n";
 
 enum {
-	LISTEN = 256, DIALECT, LINK_LISTEN, LINK_CONNECT, CERTIFICATE, KEY, CA, REQUIRE, RATE, LATENCY,
+	LISTEN = 256, PROFILE, DIALECT, PUSH, PUSH_TO, PUSH_DROP, LINK_LISTEN, LINK_CONNECT, CERTIFICATE, KEY,
+	CA, REQUIRE, RATE, LATENCY,
 	OUTAGE_EVERY, OUTAGE_FOR, MISMATCH, STORE, HELP
 };
 
 static const struct option long_options[] = {
 	{"listen", required_argument, NULL, LISTEN},
+	{"profile", required_argument, NULL, PROFILE},
 	{"dialect", required_argument, NULL, DIALECT},
+	{"push", no_argument, NULL, PUSH},
+	{"push-to", required_argument, NULL, PUSH_TO},
+	{"push-drop", no_argument, NULL, PUSH_DROP},
 	{"link-listen", required_argument, NULL, LINK_LISTEN},
 	{"link-connect", required_argument, NULL, LINK_CONNECT},
 	{"certificate", required_argument, NULL, CERTIFICATE},
@@ -83,16 +89,21 @@ address(const char *text, sim_address *out)
 	return true;
 }
 
+/* A profile by its name, or any; the dialects of `bin` also by their letter. */
 static bool
-dialect(const char *text, const qg_etsi004_profile **out)
+profile(sim_options *o, const char *text, bool letter)
 {
-	if (strcmp(text, "a") == 0)
-		*out = &qg_etsi004_bin_a;
-	else if (strcmp(text, "b") == 0)
-		*out = &qg_etsi004_bin_b;
-	else
+	static const char *const dialects[] = {"a", "bin-a", "b", "bin-b"};
+	if (o->profile_given)
 		return false;
-	return true;
+	o->profile_given = true;
+	for (size_t i = 0; letter && i < 4; i += 2)
+		if (strcmp(text, dialects[i]) == 0)
+			return (o->profile = qg_etsi004_profile_named(dialects[i + 1])) != NULL;
+	if (!letter && strcmp(text, "any") == 0)
+		return true;
+	o->profile = letter ? NULL : qg_etsi004_profile_named(text);
+	return o->profile != NULL;
 }
 
 static bool
@@ -116,7 +127,11 @@ option(sim_options *o, int which)
 {
 	switch (which) {
 	case LISTEN: return address(optarg, &o->listen);
-	case DIALECT: return dialect(optarg, &o->profile);
+	case PROFILE: return profile(o, optarg, false);
+	case DIALECT: return profile(o, optarg, true);
+	case PUSH: o->push = true; return true;
+	case PUSH_TO: return address(optarg, &o->push_to);
+	case PUSH_DROP: o->push_drop = true; return true;
 	case LINK_LISTEN: return link_address(o, true, optarg);
 	case LINK_CONNECT: return link_address(o, false, optarg);
 	case CERTIFICATE: return file(&o->files.certificate);
@@ -133,6 +148,20 @@ option(sim_options *o, int which)
 	}
 }
 
+/* What does not go together with pushing. */
+static const char *
+wrong_push(const sim_options *o)
+{
+	bool apart = o->profile != NULL && o->profile->push != NULL;
+	if (o->push && (o->profile == NULL || (o->profile->modes & QG_ETSI004_PUSH) == 0 || apart))
+		return "--push is for --profile json and json-netxpto";
+	if (apart && (o->push_to.port == 0 || !o->tls))
+		return "--profile http-push needs --push-to HOST:PORT, --certificate, --key and --ca";
+	if (!apart && (o->push_to.port != 0 || o->push_drop))
+		return "--push-to and --push-drop are for --profile http-push";
+	return NULL;
+}
+
 /* What does not go together, as a text; NULL when all is well. */
 static const char *
 wrong(sim_options *o)
@@ -141,8 +170,8 @@ wrong(sim_options *o)
 	o->tls = files == 3;
 	if (o->listen.port == 0)
 		return "--listen ADDRESS:PORT is needed";
-	if (o->profile == NULL)
-		return "--dialect a or --dialect b is needed";
+	if (!o->profile_given)
+		return "--profile is needed: bin-a, bin-b, json, json-netxpto, http-push or any";
 	if (o->link.port == 0)
 		return "--link-listen or --link-connect ADDRESS:PORT is needed";
 	if (files != 0 && files != 3)
@@ -153,7 +182,7 @@ wrong(sim_options *o)
 		return "--outage-every-s and --outage-for-s go together, the first the larger";
 	if (o->store_chunks == 0 || o->store_chunks > 1u << 24)
 		return "--store-chunks is from 1 to 16777216";
-	return NULL;
+	return wrong_push(o);
 }
 
 int

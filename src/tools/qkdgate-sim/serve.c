@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The 004 server: a thread per connection. Requests that wait in the socket
- * are all answered before anything is sent, in one write. */
+ * are all answered before anything is sent, in one write. A connection that
+ * pushes sends chunk after chunk until a request comes. */
 #include "sim_internal.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@
 #define HANDSHAKE_MS 5000
 #define SEND_MS 10000
 #define TURN_MS 1000
+#define PUSH_MS (24u * 3600 * 1000) /* an application may keep a push waiting */
 #define FIRST_REQUEST_MS 30000 /* where a connection has only one */
 
 typedef struct connection {
@@ -27,6 +29,11 @@ typedef struct connection {
 	pthread_t thread;
 	bool used, ended; /* with the server's lock */
 	int fd;
+	const qg_etsi004_profile *profile; /* NULL until the first request */
+	bool last;        /* the application wants no more of the connection */
+	bool pushing;
+	qg_uuid push_ksid;
+	uint32_t push_index;
 	qg_conn *conn;    /* with the server's lock; used by its thread */
 	uint8_t *in;
 	size_t in_len;
@@ -40,31 +47,38 @@ struct sim_server {
 	pthread_t thread;
 	pthread_mutex_t lock;
 	bool stopping;
+	sim_pushers *pushers;
 	connection connections[SIM_CONNECTIONS_MAX];
 };
 
 /* --- one connection ----------------------------------------------------------- */
 
 static qg_err
-flush(connection *c)
+flush_within(connection *c, unsigned ms)
 {
 	qg_err err = QG_OK;
 	if (c->answers.len > 0)
-		err = qg_conn_send(c->conn, c->out->data, c->answers.len, SEND_MS);
+		err = qg_conn_send(c->conn, c->out->data, c->answers.len, ms);
 	qg_wipe(c->out->data, c->answers.len);
 	c->answers = qg_writer_of(c->out->data, c->out->room);
 	return err;
 }
 
+static qg_err
+flush(connection *c)
+{
+	return flush_within(c, SEND_MS);
+}
+
 /* Dialect A's metadata ends in NUL and its request has no room for an answer's. */
 static void
-add_metadata(const sim *s, const qg_etsi004_request *q, uint32_t age_ms, char *text, size_t room,
+add_metadata(const qg_etsi004_profile *p, const qg_etsi004_request *q, uint32_t age_ms, char *text, size_t room,
 	     qg_etsi004_response *a)
 {
 	int n = snprintf(text, room, "{\"age\":%u,\"hops\":0}", age_ms);
 	if (n < 0 || (size_t)n >= room)
 		return;
-	bool is_a = s->opt.profile == &qg_etsi004_bin_a;
+	bool is_a = p == &qg_etsi004_bin_a;
 	size_t len = (size_t)n + (is_a ? 1 : 0);
 	if (!is_a && q->metadata_max == 0)
 		return;
@@ -78,9 +92,10 @@ add_metadata(const sim *s, const qg_etsi004_request *q, uint32_t age_ms, char *t
 	a->metadata_len = len;
 }
 
-/* What is answered already goes out before this one waits for key. */
+/* The chunk of an index as an answer behind the others. What is answered already
+ * goes out before this one waits for key. */
 static qg_err
-answer_get(connection *c, const qg_etsi004_request *q, uint64_t received_ms)
+put_chunk(connection *c, const qg_etsi004_request *q, uint64_t received_ms, uint32_t *status)
 {
 	sim *s = c->server->s;
 	qg_etsi004_response a;
@@ -93,62 +108,103 @@ answer_get(connection *c, const qg_etsi004_request *q, uint64_t received_ms)
 		err = flush(c);
 		sim_get(s, q, received_ms, true, c->key, &age_ms, &metadata, &a);
 	}
+	*status = a.status;
+	/* A push has nothing to say while there is no key. */
+	if (c->pushing && (a.status == QG_ETSI004_NO_KEY || a.status == QG_ETSI004_NO_PEER ||
+			   a.status == QG_ETSI004_TIMEOUT))
+		return err;
 	if (a.status == QG_ETSI004_SUCCESS && metadata)
-		add_metadata(s, q, age_ms, text, sizeof text, &a);
-	qg_err put = s->opt.profile->put_response(s->opt.profile, &a, &c->answers);
+		add_metadata(c->profile, q, age_ms, text, sizeof text, &a);
+	qg_err put = c->profile->put_response(c->profile, &a, &c->answers);
 	return err != QG_OK ? err : put;
 }
 
 static qg_err
-answer(connection *c, const uint8_t *frame, size_t n, uint64_t received_ms)
+answer_get(connection *c, const qg_etsi004_request *q, uint64_t received_ms)
+{
+	const qg_etsi004_profile *p = c->profile;
+	uint32_t status = 0;
+	if (p->push != NULL) {
+		const qg_etsi004_response a = {
+			.op = QG_ETSI004_GET_KEY, .qos.mimetype = "",
+			.status = sim_push_from(c->server->pushers, p, &q->ksid, q->index)};
+		return p->put_response(p, &a, &c->answers);
+	}
+	c->pushing = c->server->s->opt.push && (p->modes & QG_ETSI004_PUSH) != 0;
+	c->push_ksid = q->ksid;
+	c->push_index = q->index;
+	return c->pushing ? QG_OK : put_chunk(c, q, received_ms, &status);
+}
+
+/* One more chunk of a connection that pushes. */
+static qg_err
+push_one(connection *c)
+{
+	const qg_etsi004_request q = {.op = QG_ETSI004_GET_KEY, .ksid = c->push_ksid, .index = c->push_index,
+				      .metadata_max = QG_ETSI004_METADATA_MAX};
+	uint32_t status = 0;
+	qg_err err = put_chunk(c, &q, qg_clock_elapsed_ms(), &status);
+	if (status == QG_ETSI004_SUCCESS)
+		c->push_index++;
+	else if (status == QG_ETSI004_NO_KEY || status == QG_ETSI004_NO_PEER)
+		poll(NULL, 0, 10);
+	else if (status != QG_ETSI004_TIMEOUT)
+		c->pushing = false;
+	return err == QG_OK ? flush_within(c, PUSH_MS) : err;
+}
+
+static qg_err
+malformed(connection *c, const uint8_t *frame, size_t n, qg_err err)
+{
+	const qg_etsi004_profile *seen = NULL;
+	bool other = qg_etsi004_bin_detect(frame, n, &seen) == QG_OK && seen != c->profile;
+	qg_log(QG_LOG_WARN, "sim", "event=malformed_request error=\"%s\" other_dialect=%s", qg_err_text(err),
+	       other ? "yes" : "no");
+	if (c->profile != NULL && qg_etsi004_put_error(c->profile, &c->answers) == QG_OK &&
+	    flush(c) != QG_OK)
+		return QG_E_IO;
+	return err;
+}
+
+static qg_err
+answer(connection *c, const qg_etsi004_request *q, uint64_t received_ms)
 {
 	sim *s = c->server->s;
-	qg_etsi004_request q;
 	qg_etsi004_response a;
-	qg_err err = s->opt.profile->get_request(s->opt.profile, frame, n, &q);
-	if (err != QG_OK) {
-		const qg_etsi004_profile *seen = NULL;
-		bool other = qg_etsi004_bin_detect(frame, n, &seen) == QG_OK && seen != s->opt.profile;
-		qg_log(QG_LOG_WARN, "sim", "event=malformed_request error=\"%s\" other_dialect=%s",
-		       qg_err_text(err), other ? "yes" : "no");
-		return err;
-	}
+	qg_err err;
 	if (c->answers.room - c->answers.len < ANSWER_MAX && (err = flush(c)) != QG_OK)
 		return err;
-	if (q.op == QG_ETSI004_GET_KEY)
-		return answer_get(c, &q, received_ms);
-	if (q.op == QG_ETSI004_OPEN_CONNECT) {
+	c->last = q->last || !c->profile->persistent;
+	if (q->op == QG_ETSI004_GET_KEY)
+		return answer_get(c, q, received_ms);
+	c->pushing = false;
+	if (q->op == QG_ETSI004_OPEN_CONNECT) {
 		if ((err = flush(c)) != QG_OK)
 			return err;
-		sim_open(s, &q, &a);
+		sim_open(s, c->profile, q, &a);
 	} else {
-		sim_close(s, &q, &a);
+		sim_close(s, q, &a);
 	}
-	return s->opt.profile->put_response(s->opt.profile, &a, &c->answers);
+	a.last = q->last;
+	return c->profile->put_response(c->profile, &a, &c->answers);
 }
 
 /* Answers every whole request that is there. */
 static qg_err
-answer_all(connection *c, size_t *answered)
+answer_all(connection *c)
 {
-	const qg_etsi004_profile *p = c->server->s->opt.profile;
 	uint64_t received_ms = qg_clock_elapsed_ms();
 	size_t at = 0;
-	for (;;) {
-		size_t total = 0;
-		qg_err err = p->frame(p, c->in + at, c->in_len - at, &total);
-		if (err == QG_OK && total > IN_ROOM)
-			return QG_E_RANGE;
-		if (err == QG_E_AGAIN || (err == QG_OK && total > c->in_len - at))
+	while (!c->last) {
+		size_t used = 0;
+		qg_etsi004_request q;
+		qg_err err = qg_etsi004_next_request(&c->profile, c->in + at, c->in_len - at, &q, &used);
+		if (err == QG_E_AGAIN)
 			break;
-		if (err == QG_OK)
-			err = answer(c, c->in + at, total, received_ms);
+		err = err == QG_OK ? answer(c, &q, received_ms) : malformed(c, c->in + at, c->in_len - at, err);
 		if (err != QG_OK)
 			return err;
-		at += total;
-		(*answered)++;
-		if (!p->persistent)
-			break;
+		at += used;
 	}
 	memmove(c->in, c->in + at, c->in_len - at);
 	c->in_len -= at;
@@ -164,21 +220,34 @@ server_stopping(sim_server *server)
 	return is;
 }
 
+/* Until the first request a connection of one request has only so long. */
+static bool
+may_wait(const connection *c, uint64_t start_ms)
+{
+	bool persistent = c->profile != NULL && c->profile->persistent;
+	return persistent || qg_clock_elapsed_ms() - start_ms < FIRST_REQUEST_MS;
+}
+
 static void
 serve(connection *c)
 {
-	bool persistent = c->server->s->opt.profile->persistent;
 	uint64_t start_ms = qg_clock_elapsed_ms();
-	size_t answered = 0;
-	while (!server_stopping(c->server) && (persistent || answered == 0)) {
+	c->profile = c->server->s->opt.profile;
+	while (!server_stopping(c->server) && !c->last) {
 		size_t got = 0;
-		qg_err err = qg_conn_recv_some(c->conn, c->in + c->in_len, IN_ROOM - c->in_len, TURN_MS, &got);
-		if (err == QG_E_TIMEOUT && (persistent || qg_clock_elapsed_ms() - start_ms < FIRST_REQUEST_MS))
+		qg_err err = qg_conn_recv_some(c->conn, c->in + c->in_len, IN_ROOM - c->in_len,
+					       c->pushing ? 0 : TURN_MS, &got);
+		if (err == QG_E_TIMEOUT && c->pushing) {
+			if (push_one(c) != QG_OK)
+				return;
+			continue;
+		}
+		if (err == QG_E_TIMEOUT && may_wait(c, start_ms))
 			continue;
 		if (err != QG_OK)
 			return;
 		c->in_len += got;
-		if (answer_all(c, &answered) != QG_OK)
+		if (answer_all(c) != QG_OK)
 			return;
 	}
 }
@@ -290,10 +359,16 @@ sim_server_start(sim *s, sim_server **out)
 		return QG_E_NOMEM;
 	server->s = s;
 	pthread_mutex_init(&server->lock, NULL);
+	if (sim_pushers_new(s, &server->pushers) != QG_OK) {
+		pthread_mutex_destroy(&server->lock);
+		free(server);
+		return QG_E_NOMEM;
+	}
 	server->listener = sim_socket_listen(&s->opt.listen);
 	if (server->listener < 0 || pthread_create(&server->thread, NULL, server_main, server) != 0) {
 		if (server->listener >= 0)
 			close(server->listener);
+		sim_pushers_free(&server->pushers);
 		pthread_mutex_destroy(&server->lock);
 		free(server);
 		return QG_E_IO;
@@ -317,6 +392,7 @@ sim_server_stop(sim_server **server)
 	for (size_t i = 0; i < SIM_CONNECTIONS_MAX; i++)
 		if (gone->connections[i].used)
 			pthread_join(gone->connections[i].thread, NULL);
+	sim_pushers_free(&gone->pushers);
 	close(gone->listener);
 	pthread_mutex_destroy(&gone->lock);
 	free(gone);

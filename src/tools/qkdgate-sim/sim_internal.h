@@ -32,7 +32,11 @@ typedef struct sim_address {
 typedef struct sim_options {
 	sim_address listen, link;
 	bool link_listens;      /* this end generates */
-	const qg_etsi004_profile *profile;
+	const qg_etsi004_profile *profile; /* NULL: each connection its own */
+	bool profile_given;
+	bool push;              /* over the application's connection, where the profile can */
+	sim_address push_to;    /* where the profile pushes over connections of its own */
+	bool push_drop;         /* what is refused there is dropped, else pushed again */
 	bool tls, require_client_certificate;
 	qg_tls_files files;
 	uint64_t rate_bps;      /* 0: as fast as possible */
@@ -128,7 +132,8 @@ void sim_stream_trim(sim_stream *st, uint64_t now_ms);
 
 #define SIM_WOULD_WAIT 0xffffffffu
 
-void sim_open(sim *s, const qg_etsi004_request *q, qg_etsi004_response *a);
+/* In the way of the profile, where profiles differ. */
+void sim_open(sim *s, const qg_etsi004_profile *p, const qg_etsi004_request *q, qg_etsi004_response *a);
 /* The chunk goes into key (room SIM_CHUNK_MAX). May answer SIM_WOULD_WAIT as
  * status unless may_wait. */
 void sim_get(sim *s, const qg_etsi004_request *q, uint64_t received_ms, bool may_wait, qg_secret *key,
@@ -159,6 +164,17 @@ size_t sim_message_length(const uint8_t *p, size_t n);
 /* Makes new key for all streams that may have some (lock held). Returns
  * whether any may, so that it pays to come back soon. */
 bool sim_produce(sim *s, uint64_t now_ms);
+
+/* --- push.c: key to a listener of the application's ------------------------------- */
+
+#define SIM_PUSHERS_MAX 64
+
+typedef struct sim_pushers sim_pushers;
+qg_err sim_pushers_new(sim *s, sim_pushers **out) QG_CHECKED;
+/* Stops and frees all. */
+void sim_pushers_free(sim_pushers **p);
+/* From now on the stream's chunks are pushed from this index on. A status. */
+uint32_t sim_push_from(sim_pushers *p, const qg_etsi004_profile *profile, const qg_uuid *ksid, uint32_t index);
 
 /* --- serve.c: the 004 server ------------------------------------------------------ */
 

@@ -62,6 +62,16 @@ PASS0(segment_delete)
 PASS1(transfer_put, qg_transfer_rec *)
 PASS0(transfer_unseal)
 PASS0(transfer_delete)
+PASS1(app_stream_put, qg_app_stream_rec *)
+PASS1(app_stream_update, const qg_app_stream_rec *)
+PASS0(app_stream_delete)
+PASS1(app_block_put, const qg_app_block_rec *)
+PASS_ROW(app_block_delete, uint32_t)
+
+static qg_err f_app_block_held(qg_store *s, int64_t row, uint32_t first, uint64_t since_ms)
+{
+	return inner(s)->ops->app_block_held(inner(s), row, first, since_ms);
+}
 PASS_ROW(transfer_owe, const char *)
 PASS1(telling_put, qg_telling_rec *)
 PASS0(telling_delete)
@@ -117,6 +127,16 @@ static qg_err f_load_segments(qg_store *s, qg_err (*each)(const qg_segment_rec *
 	return inner(s)->ops->load_segments(inner(s), each, ctx);
 }
 
+static qg_err f_load_app_streams(qg_store *s, qg_err (*each)(const qg_app_stream_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_app_streams(inner(s), each, ctx);
+}
+
+static qg_err f_load_app_blocks(qg_store *s, qg_err (*each)(const qg_app_block_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_app_blocks(inner(s), each, ctx);
+}
+
 static qg_err f_load_transfers(qg_store *s, qg_err (*each)(const qg_transfer_rec *, void *), void *ctx)
 {
 	return inner(s)->ops->load_transfers(inner(s), each, ctx);
@@ -135,7 +155,10 @@ static const qg_store_ops fault_ops = {
 	.segment_delete = f_segment_delete, .transfer_put = f_transfer_put, .transfer_state = f_transfer_state,
 	.target_state = f_target_state, .transfer_unseal = f_transfer_unseal, .transfer_delete = f_transfer_delete,
 	.number_put = f_number_put, .number_get = f_number_get, .load_epochs = f_load_epochs,
-	.load_segments = f_load_segments, .load_transfers = f_load_transfers,
+	.load_segments = f_load_segments, .load_transfers = f_load_transfers, .app_stream_put = f_app_stream_put,
+	.app_stream_update = f_app_stream_update, .app_stream_delete = f_app_stream_delete,
+	.app_block_put = f_app_block_put, .app_block_held = f_app_block_held, .app_block_delete = f_app_block_delete,
+	.load_app_streams = f_load_app_streams, .load_app_blocks = f_load_app_blocks,
 	.transfer_owe = f_transfer_owe, .telling_put = f_telling_put, .telling_delete = f_telling_delete,
 	.load_tellings = f_load_tellings,
 };

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An application of ETSI GS QKD 004, profile bin in both dialects, over TLS or plain TCP."""
+
+import contextlib
+import socket
+import ssl
+import struct
+import uuid
+from dataclasses import dataclass, field
+
+OPEN, GET, CLOSE = 2, 4, 8
+NULL = bytes(16)
+VERSION = {"a": b"\2\1\1", "b": b"\1\0\1"}
+QOS = {"chunk_size": 32, "max_bps": 0, "min_bps": 0, "jitter_bps": 0, "priority": 0, "timeout_ms": 20000,
+       "ttl_s": 600}
+
+
+class Closed(Exception):
+    """The gateway closed the connection."""
+
+
+@dataclass
+class Answer:
+    status: int
+    ksid: bytes = NULL
+    qos: dict = field(default_factory=dict)
+    mimetype: str = ""
+    index: int = 0
+    key: bytes = b""
+    metadata: bytes = b""
+    needed: int = 0
+
+
+class App:
+    """One application; in dialect A every call has a connection of its own."""
+
+    def __init__(self, endpoint, pki=None, name=None, dialect="b", timeout=120):
+        self.endpoint = endpoint
+        self.dialect = dialect
+        self.timeout = timeout
+        self._tls = None
+        self._sock = None
+        if pki:
+            self._tls = ssl.create_default_context(cafile=str(pki / "ca.pem"))
+            self._tls.check_hostname = False
+            if name:
+                self._tls.load_cert_chain(str(pki / f"{name}.pem"), str(pki / f"{name}.key"))
+
+    # --- bytes ---------------------------------------------------------------------------------
+
+    def connect(self):
+        raw = socket.create_connection(self.endpoint, self.timeout)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sock = self._tls.wrap_socket(raw) if self._tls else raw
+        return self._sock
+
+    def close_connection(self):
+        if self._sock is not None:
+            with contextlib.suppress(OSError):
+                self._sock.close()
+            self._sock = None
+
+    def send(self, data):
+        try:
+            (self._sock or self.connect()).sendall(data)
+        except (ConnectionError, ssl.SSLError) as error:
+            raise Closed from error
+
+    def receive(self, n):
+        data = b""
+        while len(data) < n:
+            try:
+                more = self._sock.recv(n - len(data))
+            except (ConnectionError, ssl.SSLError) as error:
+                raise Closed from error
+            if not more:
+                raise Closed
+            data += more
+        return data
+
+    def message(self):
+        header = self.receive(8)
+        return header, self.receive(struct.unpack(">I", header[4:])[0])
+
+    def ask(self, service, payload):
+        self.send(VERSION[self.dialect] + bytes([service]) + struct.pack(">I", len(payload)) + payload)
+        header, answer = self.message()
+        assert header[:4] == VERSION[self.dialect] + bytes([service + 1]), header
+        if self.dialect == "a":
+            self.close_connection()
+        return answer
+
+    # --- calls ----------------------------------------------------------------------------------
+
+    def open(self, source, destination, ksid=None, mimetype="application/json", **qos):
+        q = {**QOS, **qos}
+        mime = mimetype.encode() + b"\0" if self.dialect == "a" else mimetype.encode().ljust(256, b"\0")
+        payload = source.encode() + b"\0" + destination.encode() + b"\0" + struct.pack(
+            ">7I", *(q[k] for k in QOS)) + mime + (ksid or NULL)
+        a = self.ask(OPEN, payload)
+        answer = Answer(struct.unpack(">I", a[:4])[0])
+        if len(a) > 4:
+            answer.qos = dict(zip(QOS, struct.unpack(">7I", a[4:32])))
+            answer.mimetype = a[32:-16].split(b"\0")[0].decode()
+            answer.ksid = a[-16:]
+        return answer
+
+    def get(self, ksid, index, metadata=1024):
+        a = self.ask(GET, ksid + struct.pack(">II", index, metadata if self.dialect == "b" else 0))
+        answer = Answer(struct.unpack(">I", a[:4])[0], index=index)
+        if len(a) == 8:
+            answer.needed = struct.unpack(">I", a[4:])[0]
+        elif len(a) > 8:
+            answer.index, size = struct.unpack(">II", a[4:12])
+            answer.key = a[12:12 + size]
+            answer.metadata = a[16 + size:]
+        return answer
+
+    def close(self, ksid):
+        return struct.unpack(">I", self.ask(CLOSE, ksid))[0]
+
+
+def new_ksid():
+    return uuid.uuid4().bytes
