@@ -64,7 +64,7 @@ def test_schemas(validate):
 
 def test_the_validator_finds_mistakes(validate):
     good = documents()["StatefulSet", "qkdgate"]
-    for mistake in ({"replicas": "one"}, {"replica": 1}, {"selector": None}):
+    for mistake in ({"replicas": "one"}, {"replica": 1}, {"selector": "qkdgate"}):
         bad = copy.deepcopy(good)
         bad["spec"].update(mistake)
         assert "ValidationError" in validate(bad), mistake
