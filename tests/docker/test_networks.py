@@ -2,6 +2,8 @@
 """The example networks: keys end to end, what containers may do, and what happens when they stop."""
 
 import json
+import os
+import signal as signals
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +151,23 @@ print(json.dumps(secrets))
     shown = "".join(docker("inspect", name).stdout for name in names)
     shown += "".join(network.log(s) for s in network.services())
     assert [s for s in secrets if s in shown] == []
+
+
+def test_health(network):
+    """A gateway is healthy; one that does not come round any more is not."""
+    gateways = [s for s in running(network) if s.startswith("kme-")]
+    for service in gateways:
+        wait_for(f"{service} to be healthy", lambda: network.inspect(service)["State"]["Health"]["Status"] == "healthy")
+    container = network.container("kme-a")
+    assert docker("exec", container, "/usr/bin/qkdgatectl", "health", "--ready", check=False).returncode == 0
+    pid = network.inspect("kme-a")["State"]["Pid"]
+    os.kill(pid, signals.SIGSTOP)
+    try:
+        asked = docker("exec", container, "/usr/bin/qkdgatectl", "health", check=False)
+    finally:
+        os.kill(pid, signals.SIGCONT)
+    assert asked.returncode not in (0, 126, 127), asked.stdout + asked.stderr
+    assert docker("exec", container, "/usr/bin/qkdgatectl", "health", check=False).returncode == 0
 
 
 def test_an_orderly_stop_as_process_1(network):
