@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the gateway is, against the ceiling of its libraries: run.py [--quick] [--rounds N].
+"""How fast the gateway is, against the ceiling of its libraries: run.py [--quick] [--rounds N]
+[--only profiles].
 
 Brings up a simulated link and two gateways as the demo does (policy, audit, sealing, full sync),
 and the ceiling server. In each round both are measured in turn; what is printed are medians over
@@ -30,6 +31,7 @@ from network import LOOPBACK, Network, Ports, build_folder, complain, make_pki  
 from processes import Process, ProcessFailed, wait_for  # noqa: E402
 from topology import pair  # noqa: E402
 
+import profiles  # noqa: E402
 import relay  # noqa: E402
 
 BUILD = build_folder()
@@ -46,6 +48,7 @@ QUICK = {
     "get": (20000, 64), "pair_1": (15000, 64), "pair_128": (400, 16), "connect": (250, 8),
     "connections": (1, 16, 64), "apart_requests": {1: 4000, 16: 15000, 64: 15000},
     "idle": 500, "half_load": False, "relay": relay.QUICK,
+    "profiles": profiles.QUICK,
 }
 FULL = {
     "rounds": 9,
@@ -53,6 +56,7 @@ FULL = {
     "connections": (1, 16, 64, 256, 1000),
     "apart_requests": {1: 8000, 16: 30000, 64: 30000, 256: 30000, 1000: 30000},
     "idle": 1000, "half_load": True, "relay": relay.FULL,
+    "profiles": profiles.FULL,
 }
 
 
@@ -80,6 +84,7 @@ class Bench:
         self.plan = plan
         self.results = {}  # name: [row of each round]
         self.relay = []    # row of each line of gateways
+        self.profiles = {}  # profile: [row of each round]
         self.folder = FOLDER
         stock = keys_per_round(plan) * 5 // 4
         self.stock_needed = keys_per_round(plan) * 9 // 8
@@ -299,8 +304,9 @@ class Bench:
         }
         ratios.update(relay.ratios(self.relay))
         figures.update(relay.figures(self.relay))
+        figures.update(profiles.figures(self.profiles))
         return {"ratios": rounded(ratios), "figures": rounded(figures), "rounds": self.plan["rounds"],
-                "cores": len(CORES), "results": self.results, "relay": self.relay}
+                "cores": len(CORES), "results": self.results, "relay": self.relay, "profiles": self.profiles}
 
     def print_table(self, summary):
         columns = ("per_s", "p50_us", "p99_us", "p999_us", "server_cpu_us")
@@ -309,6 +315,7 @@ class Bench:
             if "per_s" in rows[0]:
                 print(f"{name:22}" + "".join(f"{self.median(name, c):14.1f}" for c in columns))
         relay.print_table(self.relay)
+        profiles.print_table(self.profiles)
         for part in ("ratios", "figures"):
             print(f"\n{part}")
             for name, value in summary[part].items():
@@ -319,10 +326,19 @@ def rounded(values):
     return {k: float(f"{v:.4g}") if v < 1000 else round(v) for k, v in values.items()}
 
 
+def only_profiles(bench):
+    rows = profiles.run(bench, bench.plan["profiles"])
+    profiles.print_table(rows)
+    summary = {"figures": rounded(profiles.figures(rows)), "cores": len(CORES), "profiles": rows}
+    (FOLDER / "profiles.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description="The gateway's speed against the ceiling of its libraries.")
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--only", choices=("profiles",), help="this part alone; its results go to profiles.json")
     options = parser.parse_args()
     plan = dict(QUICK if options.quick else FULL)
     if options.rounds:
@@ -330,11 +346,14 @@ def main():
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench = Bench(plan)
+    if options.only:
+        return only_profiles(bench)
     try:
         bench.run()
     finally:
         bench.stop()
     bench.relay = relay.run(bench, plan["relay"])
+    bench.profiles = profiles.run(bench, plan["profiles"])
     summary = bench.summary()
     bench.print_table(summary)
     out = FOLDER / ("quick.json" if options.quick else "full.json")
