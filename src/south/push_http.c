@@ -193,6 +193,12 @@ qg_push_listen(const qg_config *cfg, qg_source *const *sources, size_t n, qg_pus
 	return err;
 }
 
+qg_err
+qg_push_reload_tls(qg_push_listener *l, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return l != NULL && l->server != NULL ? qg_http_server_reload_tls(l->server, f, why, why_room) : QG_OK;
+}
+
 void
 qg_push_unlisten(qg_push_listener **l)
 {

@@ -82,10 +82,11 @@ class Ports:
 class Network:
     """`tweak(node name, configuration)` may change each configuration before it is written;
     `sources` gives the (host, port) of links that are not simulated, by simulator name;
+    `admin` gives every gateway an admin interface;
     `neighbour_urls` {(node, neighbour's KME ID): URL} puts something between two gateways."""
 
     def __init__(self, topology, folder, pki=None, first_port=None, tweak=None, sources=None,
-                 neighbour_urls=None):
+                 neighbour_urls=None, admin=False):
         self.topology = topology
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,7 @@ class Network:
             shutil.copytree(pki, self.pki)
         self._tweak = tweak
         self._neighbour_urls = neighbour_urls or {}
+        self._admin = admin
         self.endpoints = self._place(Ports(first_port), sources or {})
         self.gateways = {n.name: self._gateway(n.name) for n in topology.nodes}
         self.sims = {name: process for link in topology.links if link.simulated
@@ -121,7 +123,17 @@ class Network:
             endpoints[f"{node.name}/app"] = (LOOPBACK, ports.take())
             if self.topology.is_pushed_to(node.name):
                 endpoints[f"{node.name}/push"] = (LOOPBACK, ports.take())
+        for node in self.topology.nodes if self._admin else ():
+            endpoints[f"{node.name}/admin"] = (LOOPBACK, ports.take())
+            endpoints[f"{node.name}/scrape"] = (LOOPBACK, ports.take())
         return endpoints
+
+    def admin_socket(self, node_name):
+        return self.folder / node_name / "admin.sock"
+
+    def admin_url(self, node_name, listener="admin"):
+        host, port = self.endpoints[f"{node_name}/{listener}"]
+        return f"{'https' if listener == 'admin' else 'http'}://{host}:{port}"
 
     def config_file(self, node_name):
         return self.folder / f"{node_name}.yaml"
