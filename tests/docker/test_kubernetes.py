@@ -137,7 +137,7 @@ def test_the_example_is_complete(tmp_path):
     assert example["secretGenerator"][0]["name"] == "qkdgate-secrets"
     assert example["configMapGenerator"] == [{"name": "qkdgate-config", "files": ["qkdgate.yaml"]}]
     script = "demo-pki kme-a; cp -r /secrets/kme-a/. /out/; " \
-             f"chown 0:{USER} /out/*; chmod 0440 /out/*"
+             f"chmod 0755 /out; chown 0:{USER} /out/*; chmod 0440 /out/*"
     docker("run", "--rm", "--network", "none", "--user", "0:0", "--entrypoint", "sh", "-v", f"{tmp_path}:/out",
            f"qkdgate-sim:{TAG}", "-euc", script)
     done = docker("run", "--rm", "--network", "none", "--cap-drop", "ALL", "-v", f"{tmp_path}:/run/secrets:ro",
