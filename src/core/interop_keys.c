@@ -147,13 +147,13 @@ copy(keys_in *in, const qg_interop_keys *m)
 		len += m->key[i].size_bytes;
 	}
 	in->m = *m;
-	in->text = malloc(text);
-	in->key = calloc(m->n_keys, sizeof *in->key);
-	in->targets = calloc(m->saes.n_targets, sizeof *in->targets);
-	in->to = calloc(m->saes.n_targets, sizeof *in->to);
-	in->ids = calloc(m->n_keys, sizeof *in->ids);
-	in->fresh = calloc(m->n_keys, sizeof *in->fresh);
-	in->x = calloc(m->n_keys, sizeof(qg_transfer *));
+	in->text = malloc(text + 1);
+	in->key = calloc(m->n_keys + 1, sizeof *in->key);
+	in->targets = calloc(m->saes.n_targets + 1, sizeof *in->targets);
+	in->to = calloc(m->saes.n_targets + 1, sizeof *in->to);
+	in->ids = calloc(m->n_keys + 1, sizeof *in->ids);
+	in->fresh = calloc(m->n_keys + 1, sizeof *in->fresh);
+	in->x = calloc(m->n_keys + 1, sizeof(qg_transfer *));
 	if (in->text == NULL || in->key == NULL || in->targets == NULL || in->to == NULL || in->ids == NULL ||
 	    in->fresh == NULL || in->x == NULL)
 		return QG_E_NOMEM;

@@ -42,7 +42,7 @@ struct MHD_Response;
 struct qg_http_request {
 	struct qg_http_worker *worker;
 	struct qg_http_link *link;  /* its connection, the worker's */
-	struct MHD_Connection *mhd; /* the same to libmicrohttpd; the worker's once deferred */
+	struct MHD_Connection *mhd; /* the same to libmicrohttpd; NULL: the client left */
 	atomic_uint refs;
 	const void *peer;
 	uint64_t begun_ns;
@@ -56,6 +56,10 @@ struct qg_http_request {
 	size_t swallowed;
 	bool handled;
 	bool deferred; /* set before anybody else knows of the request */
+	/* the worker's, of a deferred one: */
+	bool slow;      /* has seen a sweep */
+	bool suspended;
+	bool back;      /* answered, or given up */
 	_Atomic qg_http_late late;
 	qg_http_field *fields; /* of the answer */
 	struct MHD_Response *response;
@@ -119,6 +123,7 @@ struct qg_http_link {
 	bool counted; /* in the census, under key */
 	qg_census_key key;
 	qg_tls_trust *trust; /* of its session */
+	qg_tls_out out;
 	bool identified;     /* peer holds what identify said under this trust */
 	const void *peer;
 	uint64_t generation; /* of the server when it did */
@@ -163,6 +168,8 @@ void qg_http_count_answer(qg_http_counts *c, const qg_http_options *o, const qg_
 void qg_http_count_handshake(qg_http_counts *c, bool done);
 
 /* --- the server and its workers (http_workers.c) --------------------------- */
+typedef struct qg_census qg_census; /* how many connections there are, below */
+
 
 /* One thread per core with a daemon of libmicrohttpd. */
 struct qg_http_worker {
@@ -181,12 +188,12 @@ struct qg_http_worker {
 	qg_http_link *parked;  /* in the handshake and waiting: suspended */
 	qg_http_link *settled; /* the others */
 	qg_http_request *deferred;
-	pthread_mutex_t lock;  /* for late */
+	size_t asked;          /* of these, those that are not suspended */
+	pthread_mutex_t lock;  /* of the next two */
 	qg_http_request *late;
+	size_t owed;           /* wakes that threads which gather answers owe */
 	qg_http_counts counts;
 };
-
-typedef struct qg_census qg_census; /* how many connections there are, below */
 
 struct qg_http_server {
 	qg_http_options o;
@@ -205,11 +212,26 @@ struct qg_http_server {
 
 /* http_server.c, for the threads of http_workers.c: makes the daemon on the
  * worker's listening socket, which is its from then on, and sets daemon and
- * daemon_fd; and: the thread. Waking it: any thread. */
+ * daemon_fd; and: the thread. */
 qg_err qg_http_daemon_start(struct qg_http_worker *w) QG_CHECKED;
 void qg_http_daemon_stop(struct qg_http_worker *w);
 void *qg_http_worker_main(void *worker);
-void qg_http_worker_wake(struct qg_http_worker *w);
+
+/* --- late answers (http_server_late.c) -------------------------------------- */
+
+/* The deferred request has its response and status. Any thread. */
+void qg_late_answer(qg_http_request *req);
+/* Has the worker look at its queue and at what it is to do. Any thread. */
+void qg_late_wake(struct qg_http_worker *w);
+
+/* On the worker's thread: requests whose answer has come are asked again. */
+void qg_late_take(struct qg_http_worker *w);
+/* Suspends those whose answer was not there at the last sweep either. */
+void qg_late_suspend_slow(struct qg_http_worker *w);
+/* Gives up those whose answer has not come. */
+void qg_late_abandon(struct qg_http_worker *w);
+/* At the end: nobody will touch the worker any more after it. */
+void qg_late_wait_owed(struct qg_http_worker *w);
 
 /* --- listening and counting (http_listen.c) ------------------------------- */
 

@@ -88,7 +88,7 @@ static void
 worker_end(worker *w)
 {
 	if (w->running) {
-		qg_http_worker_wake(w);
+		qg_late_wake(w);
 		pthread_join(w->thread, NULL);
 	}
 	qg_http_daemon_stop(w);
@@ -214,7 +214,7 @@ qg_http_server_stop(qg_http_server **s)
 		(void)unlink(old->o.address);
 	for (unsigned i = 0; i < old->n_workers; i++)
 		if (old->workers[i].running)
-			qg_http_worker_wake(&old->workers[i]);
+			qg_late_wake(&old->workers[i]);
 	for (unsigned i = 0; i < old->n_workers; i++)
 		worker_end(&old->workers[i]);
 	free(old->workers);
