@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """How fast the gateway is, against the ceiling of its libraries: run.py [--quick] [--rounds N]
-[--only profiles].
+[--only profiles|apps].
 
 Brings up a simulated link and two gateways as the demo does (policy, audit, sealing, full sync),
 and the ceiling server. In each round both are measured in turn; what is printed are medians over
@@ -31,6 +31,7 @@ from network import LOOPBACK, Network, Ports, build_folder, complain, make_pki  
 from processes import Process, ProcessFailed, wait_for  # noqa: E402
 from topology import pair  # noqa: E402
 
+import apps  # noqa: E402
 import profiles  # noqa: E402
 import relay  # noqa: E402
 
@@ -48,7 +49,7 @@ QUICK = {
     "get": (20000, 64), "pair_1": (15000, 64), "pair_128": (400, 16), "connect": (250, 8),
     "connections": (1, 16, 64), "apart_requests": {1: 4000, 16: 15000, 64: 15000},
     "idle": 500, "half_load": False, "relay": relay.QUICK,
-    "profiles": profiles.QUICK,
+    "profiles": profiles.QUICK, "apps": apps.QUICK,
 }
 FULL = {
     "rounds": 9,
@@ -56,7 +57,7 @@ FULL = {
     "connections": (1, 16, 64, 256, 1000),
     "apart_requests": {1: 8000, 16: 30000, 64: 30000, 256: 30000, 1000: 30000},
     "idle": 1000, "half_load": True, "relay": relay.FULL,
-    "profiles": profiles.FULL,
+    "profiles": profiles.FULL, "apps": apps.FULL,
 }
 
 
@@ -85,6 +86,7 @@ class Bench:
         self.results = {}  # name: [row of each round]
         self.relay = []    # row of each line of gateways
         self.profiles = {}  # profile: [row of each round]
+        self.apps = {}      # likewise
         self.folder = FOLDER
         stock = keys_per_round(plan) * 5 // 4
         self.stock_needed = keys_per_round(plan) * 9 // 8
@@ -305,8 +307,10 @@ class Bench:
         ratios.update(relay.ratios(self.relay))
         figures.update(relay.figures(self.relay))
         figures.update(profiles.figures(self.profiles))
+        figures.update(apps.figures(self.apps))
         return {"ratios": rounded(ratios), "figures": rounded(figures), "rounds": self.plan["rounds"],
-                "cores": len(CORES), "results": self.results, "relay": self.relay, "profiles": self.profiles}
+                "cores": len(CORES), "results": self.results, "relay": self.relay, "profiles": self.profiles,
+                "apps": self.apps}
 
     def print_table(self, summary):
         columns = ("per_s", "p50_us", "p99_us", "p999_us", "server_cpu_us")
@@ -316,6 +320,7 @@ class Bench:
                 print(f"{name:22}" + "".join(f"{self.median(name, c):14.1f}" for c in columns))
         relay.print_table(self.relay)
         profiles.print_table(self.profiles)
+        apps.print_table(self.apps)
         for part in ("ratios", "figures"):
             print(f"\n{part}")
             for name, value in summary[part].items():
@@ -326,11 +331,12 @@ def rounded(values):
     return {k: float(f"{v:.4g}") if v < 1000 else round(v) for k, v in values.items()}
 
 
-def only_profiles(bench):
-    rows = profiles.run(bench, bench.plan["profiles"])
-    profiles.print_table(rows)
-    summary = {"figures": rounded(profiles.figures(rows)), "cores": len(CORES), "profiles": rows}
-    (FOLDER / "profiles.json").write_text(json.dumps(summary, indent=1) + "\n")
+def only(bench, name):
+    part = {"profiles": profiles, "apps": apps}[name]
+    rows = part.run(bench, bench.plan[name])
+    part.print_table(rows)
+    summary = {"figures": rounded(part.figures(rows)), "cores": len(CORES), name: rows}
+    (FOLDER / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
     return 0
 
 
@@ -338,7 +344,7 @@ def main():
     parser = argparse.ArgumentParser(description="The gateway's speed against the ceiling of its libraries.")
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--rounds", type=int, help="how often everything is measured")
-    parser.add_argument("--only", choices=("profiles",), help="this part alone; its results go to profiles.json")
+    parser.add_argument("--only", choices=("profiles", "apps"), help="this part alone; its results go to PART.json")
     options = parser.parse_args()
     plan = dict(QUICK if options.quick else FULL)
     if options.rounds:
@@ -347,13 +353,14 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench = Bench(plan)
     if options.only:
-        return only_profiles(bench)
+        return only(bench, options.only)
     try:
         bench.run()
     finally:
         bench.stop()
     bench.relay = relay.run(bench, plan["relay"])
     bench.profiles = profiles.run(bench, plan["profiles"])
+    bench.apps = apps.run(bench, plan["apps"])
     summary = bench.summary()
     bench.print_table(summary)
     out = FOLDER / ("quick.json" if options.quick else "full.json")
