@@ -236,12 +236,11 @@ qg_byte_conn_run(qg_byte_conn *c)
 			wish = shake_hands(c);
 		} else {
 			const qg_err err = take_request(c);
-			/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the worker has a share of its own */
 			if (err == QG_E_AGAIN)
 				wish = read_some(c);
 			else if (err != QG_OK)
 				wish = QG_BYTE_END;
-			else if (c->busy)
+			else if (c->busy) /* NOLINT(clang-analyzer-unix.Malloc): the worker has a share, too */
 				wish = QG_BYTE_WAIT;
 		}
 	}
