@@ -11,8 +11,16 @@
 
 #include "qkdgate/kms_app_msg.h"
 
-static char text[QG_KMS_MSG_MAX];
-static size_t len;
+static char text[QG_KMS_MSG_MAX], again[QG_KMS_MSG_MAX];
+static size_t len, again_len;
+
+/* What was decoded says the same: gaps in a struct may differ. */
+#define SAME_AGAIN(encode, back)                                                      \
+	do {                                                                          \
+		assert_int_equal(encode(back, again, sizeof again, &again_len), QG_OK); \
+		assert_int_equal(again_len, len);                                     \
+		assert_memory_equal(again, text, len);                                \
+	} while (0)
 
 static const qg_uuid ksid = {{0x46, 0xc8, 0xa6, 0x8c, 0x21, 0x21, 0x4f, 0x92, 0xa7, 0xc9, 0x27, 0xef, 0x9f, 0xb6, 0xf9,
 			      0xf6}};
@@ -51,7 +59,7 @@ static void test_new_app_stream(void **state)
 	assert_int_equal(len, sizeof want - 1);
 	assert_memory_equal(text, want, len);
 	assert_int_equal(qg_kms_app_stream_decode(text, len, &back), QG_OK);
-	assert_memory_equal(&back, &m, sizeof m);
+	SAME_AGAIN(qg_kms_app_stream_encode, &back);
 	qg_kms_app_stream bad = m;
 	memset(&bad.ksid, 0, sizeof bad.ksid);
 	assert_int_equal(qg_kms_app_stream_encode(&bad, text, sizeof text, &len), QG_E_INVAL);
@@ -77,7 +85,7 @@ static void test_new_app_stream_answer(void **state)
 		}
 		assert_int_equal(qg_kms_app_stream_answer_encode(&a, text, sizeof text, &len), QG_OK);
 		assert_int_equal(qg_kms_app_stream_answer_decode(text, len, &back), QG_OK);
-		assert_memory_equal(&back, &a, sizeof a);
+		SAME_AGAIN(qg_kms_app_stream_answer_encode, &back);
 		/* What goes with another result is one member too many, or too few. */
 		assert_int_equal(strstr(text, "ksid") != NULL && strstr(text, "ksid") < text + len,
 				 r == QG_KMS_APP_STREAM_OTHER);
@@ -98,7 +106,7 @@ static void test_new_app_keys(void **state)
 	static qg_kms_app_keys back;
 	assert_int_equal(qg_kms_app_keys_encode(&m, text, sizeof text, &len), QG_OK);
 	assert_int_equal(qg_kms_app_keys_decode(text, len, &back), QG_OK);
-	assert_memory_equal(&back, &m, sizeof m);
+	SAME_AGAIN(qg_kms_app_keys_encode, &back);
 	for (unsigned what = 0; what < 8; what++) {
 		qg_kms_app_keys bad = m;
 		if (what == 0)
@@ -122,7 +130,7 @@ static void test_new_app_keys(void **state)
 	qg_kms_app_keys_answer a = {.result = QG_KMS_APP_KEYS_HELD, .mac = {1, 2, 3}}, b;
 	assert_int_equal(qg_kms_app_keys_answer_encode(&a, text, sizeof text, &len), QG_OK);
 	assert_int_equal(qg_kms_app_keys_answer_decode(text, len, &b), QG_OK);
-	assert_memory_equal(&a, &b, sizeof a);
+	SAME_AGAIN(qg_kms_app_keys_answer_encode, &b);
 	static const char no_mac[] = "{\"version\":1,\"result\":\"held\"}";
 	assert_int_equal(qg_kms_app_keys_answer_decode(no_mac, sizeof no_mac - 1, &b), QG_E_PARSE);
 	static const char mac[] = "{\"version\":1,\"result\":\"gone\",\"mac\":\"00112233445566778899aabbccddeeff\"}";
@@ -175,7 +183,7 @@ static void test_the_small_ones(void **state)
 	qg_kms_app_want want_back;
 	assert_int_equal(qg_kms_app_want_encode(&want, text, sizeof text, &len), QG_OK);
 	assert_int_equal(qg_kms_app_want_decode(text, len, &want_back), QG_OK);
-	assert_memory_equal(&want, &want_back, sizeof want);
+	SAME_AGAIN(qg_kms_app_want_encode, &want_back);
 	const qg_kms_app_closed closed = {.ksid = ksid, .whole = true};
 	qg_kms_app_closed closed_back;
 	memset(&closed_back, 0, sizeof closed_back);
