@@ -2,6 +2,7 @@
 #ifndef QKDGATE_COMMITTER_H
 #define QKDGATE_COMMITTER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "qkdgate/error.h"
@@ -29,11 +30,14 @@ typedef struct qg_committer qg_committer;
 /* Called on the committer's thread inside the transaction after the jobs of a
  * group ran, so that many small changes become one write; and `after` once its
  * outcome is known, before the jobs' done: once for each transaction that was
- * begun, whatever failed in it. Either may be NULL. */
+ * begun, whatever failed in it. `telling` with true before the done of a group of
+ * jobs and with false behind the last, so that who is told by many of them can
+ * be woken once. Any may be NULL. */
 typedef struct qg_committer_hooks {
 	qg_err (*before_commit)(qg_store *store, void *ctx);
 	void (*after)(qg_err err, void *ctx);
 	void *ctx;
+	void (*telling)(bool begins);
 } qg_committer_hooks;
 
 /* Starts the thread; the store is used by it alone from now on. */
@@ -44,12 +48,26 @@ qg_err qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_c
  * committer's thread as ever. Not after qg_committer_stop returned. */
 void qg_committer_submit(qg_committer *c, qg_job *job);
 
+/* Between true and false on one thread, which does not wait in between: the jobs
+ * that it submits wake the committer once, at the end, and so become one group. */
+void qg_committer_gather(qg_committer *c, bool on);
+
 /* Queues a job and waits for it; err is what done would get. Not from the
  * committer's thread. job->done is set by the call. */
 qg_err qg_committer_run(qg_committer *c, qg_job *job) QG_CHECKED;
 
 /* Groups committed and jobs in them. */
 void qg_committer_stats(const qg_committer *c, uint64_t *groups, uint64_t *jobs);
+
+/* How long transactions took, from their begin to their outcome. */
+#define QG_COMMIT_BUCKETS 10
+extern const uint32_t qg_commit_bucket_us[QG_COMMIT_BUCKETS]; /* upper bounds; one more bucket is above */
+typedef struct qg_committer_times {
+	uint64_t groups, jobs, failures;
+	uint64_t sum_ns, bucket[QG_COMMIT_BUCKETS + 1];
+	bool works; /* the last one did not fail */
+} qg_committer_times;
+void qg_committer_times_get(const qg_committer *c, qg_committer_times *out);
 
 /* Runs what is queued, then ends the thread. Clears *c. The store stays open. */
 void qg_committer_stop(qg_committer **c);

@@ -105,6 +105,17 @@ wanted(qg_as_stream *st, uint64_t now_ms)
 	return (uint32_t)n;
 }
 
+/* While the pool is empty, streams of a higher priority come first. */
+static bool
+yields(const qg_as_stream *st)
+{
+	for (size_t i = 0; i < QG_AS_BUCKETS; i++)
+		for (const qg_as_stream *x = st->all->bucket[i]; x != NULL; x = x->next)
+			if (x->dry && x->qos.priority > st->qos.priority && strcmp(x->kme, st->kme) == 0)
+				return true;
+	return false;
+}
+
 static bool
 may_fill(const qg_as_stream *st, uint64_t now_ms)
 {
@@ -309,7 +320,7 @@ draw_here(draw *d)
 	qg_err err = b == NULL ? QG_E_NOMEM : qg_secret_new(bytes, &chunks);
 	if (err == QG_OK) {
 		qg_random(chunks->data, bytes);
-		*b = (qg_as_block){.first = d->m.first, .count = d->m.count, .serial = d->m.serial};
+		*b = (qg_as_block){.first = d->m.first, .count = d->count, .serial = d->m.serial};
 		b->since_ms = qg_as_now_ms(st);
 		err = qg_as_seal(st, b, nothing, chunks->data);
 	}
@@ -326,7 +337,11 @@ draw_here(draw *d)
 static draw *
 draw_new(qg_as_stream *st, uint64_t now_ms)
 {
-	const uint32_t count = may_fill(st, now_ms) ? wanted(st, now_ms) : 0;
+	uint32_t count = may_fill(st, now_ms) ? wanted(st, now_ms) : 0;
+	if (count > 0 && yields(st)) {
+		st->fill_at_ms = now_ms + BACKOFF_MIN_MS;
+		count = 0;
+	}
 	draw *d = count > 0 ? calloc(1, sizeof *d) : NULL;
 	if (d == NULL)
 		return NULL;

@@ -85,6 +85,7 @@ void
 qg_as_announce(qg_as_stream *st)
 {
 	st->announcing = true;
+	st->heard = false;
 	st->announce_at_ms = qg_clock_elapsed_ms();
 }
 
@@ -148,8 +149,11 @@ take_answer(qg_as_stream *st, const qg_kms_app_stream_answer *a, qg_as_done *don
 		st->owner = a->owner == 0;
 	st->qos = a->qos;
 	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, a->sae);
+	/* Its own word counts, also where it forgot the stream in a crash. */
 	if (a->result == QG_KMS_APP_STREAM_JOINED && st->end[1].state == QG_AS_NONE)
 		st->end[1].state = QG_AS_OPEN;
+	else if (a->result == QG_KMS_APP_STREAM_WAITING && st->end[1].state == QG_AS_OPEN && !st->heard)
+		st->end[1].state = QG_AS_NONE;
 	qg_as_settle(st, done);
 }
 
@@ -208,12 +212,16 @@ void
 qg_as_announce_send(qg_as_stream *st)
 {
 	struct qg_app_streams *all = st->all;
-	qg_kms_app_stream m = {.ksid = st->ksid, .fresh = st->fresh && st->creating, .qos = st->qos};
+	qg_kms_app_stream m = {.ksid = st->ksid};
 	char text[TEXT_MAX];
 	size_t len = 0;
+	pthread_mutex_lock(&all->lock);
+	m.fresh = st->fresh && st->creating;
+	m.qos = st->qos;
 	qg_as_name(m.source, sizeof m.source, st->end[0].uri);
 	qg_as_name(m.destination, sizeof m.destination, st->end[1].uri);
 	qg_as_name(m.sae, sizeof m.sae, st->end[0].sae);
+	pthread_mutex_unlock(&all->lock);
 	qg_channel *ch = all->core->part.channel;
 	qg_err err = qg_kms_app_stream_encode(&m, text, sizeof text, &len);
 	if (err == QG_OK) {
@@ -340,6 +348,7 @@ hear_known(qg_as_stream *st, const char *neighbour, const qg_kms_app_stream *m)
 	/* One that the other KME forgot in a crash before any key was drawn. */
 	if (!st->owner && st->next_index == 0 && st->end[1].state == QG_AS_OPEN && !st->announcing)
 		st->qos = m->qos;
+	st->heard = true;
 	st->end[1].state = QG_AS_OPEN;
 	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, m->sae);
 	return QG_KMS_APP_STREAM_WAITING;

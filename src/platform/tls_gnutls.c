@@ -38,7 +38,8 @@ struct qg_tls_context {
 struct qg_tls_session {
 	gnutls_session_t gnutls;
 	const char *peer_name;
-	bool up; /* the handshake is done */
+	qg_tls_trust *trust; /* the files that it lives under */
+	bool up;             /* the handshake is done */
 };
 
 /* --- verifying a peer ----------------------------------------------------- */
@@ -325,8 +326,14 @@ put_under(gnutls_session_t session, qg_tls_trust *t)
 	return QG_OK;
 }
 
+static ssize_t
+push_out(gnutls_transport_ptr_t out, const giovec_t *piece, int n)
+{
+	return qg_tls_out_push(out, piece, (size_t)n);
+}
+
 qg_err
-qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held)
+qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust **held)
 {
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
@@ -334,6 +341,8 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held)
 	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
 	    !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
+	gnutls_transport_set_ptr2(session, (gnutls_transport_ptr_t)(intptr_t)out->fd, out);
+	gnutls_transport_set_vec_push_function(session, push_out);
 	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
 	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
 					   on_certificate_message);
@@ -383,7 +392,7 @@ qg_tls_no_certificate(void)
 }
 
 static bool
-session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify_client)
+session_set_up(qg_tls_session *s, qg_tls_context *ctx, int fd, bool verify_client)
 {
 	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS;
 	flags |= ctx->role == QG_TLS_SERVER ? GNUTLS_SERVER : GNUTLS_CLIENT;
@@ -392,9 +401,8 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 	gnutls_session_set_ptr(s->gnutls, s);
 	gnutls_transport_set_int(s->gnutls, fd);
 	gnutls_handshake_set_timeout(s->gnutls, GNUTLS_INDEFINITE_TIMEOUT); /* the caller's deadline rules */
-	/* No reload reaches these: their connection has the context to itself. */
-	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 ||
-	    put_under(s->gnutls, atomic_load(&ctx->trust)) != QG_OK)
+	s->trust = trust_get(ctx);
+	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 || put_under(s->gnutls, s->trust) != QG_OK)
 		return false;
 	if (ctx->role == QG_TLS_SERVER)
 		gnutls_certificate_server_set_request(s->gnutls, verify_client ? GNUTLS_CERT_REQUIRE
@@ -403,7 +411,7 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 }
 
 qg_err
-qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
+qg_tls_session_new(qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
 		   qg_tls_session **out)
 {
 	if (ctx->role == QG_TLS_CLIENT && (peer_name == NULL || peer_name[0] == '\0'))
@@ -518,5 +526,6 @@ qg_tls_session_free(qg_tls_session **s)
 			(void)gnutls_bye(old->gnutls, GNUTLS_SHUT_WR);
 		gnutls_deinit(old->gnutls);
 	}
+	qg_tls_trust_put(&old->trust);
 	free(old);
 }

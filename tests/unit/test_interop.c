@@ -2,6 +2,56 @@
 /* Keys between two networks (ETSI GS QKD 020; SOUNDNESS 14, 18). */
 #include "interop_net.h"
 
+static void start_all(void)
+{
+	for (unsigned i = 0; i < n->plan.nodes; i++)
+		node_start(&n->node[i]);
+}
+
+static void wait_pads(void)
+{
+	for (size_t i = 0; i < n->plan.n_links; i++) {
+		const net_link *l = &n->plan.link[i];
+		assert_true(net_wait(n, pads_open, net_stream(n, l->a, l->b, l->a)));
+		assert_true(net_wait(n, pads_open, net_stream(n, l->b, l->a, l->b)));
+	}
+}
+
+static net_way_fault *way_fault(unsigned from, unsigned to, net_post_kind kind)
+{
+	return &n->way_fault[from][to][kind];
+}
+
+/* The IDs that crossed between the borders, from the hook. */
+typedef struct seen_ids {
+	pthread_mutex_t lock;
+	size_t n;
+	qg_uuid id[256];
+	uint8_t value[256][32];
+} seen_ids;
+
+static seen_ids seen = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void see_keys(void *ctx, unsigned from, unsigned to, net_post_kind kind, const void *m)
+{
+	const qg_interop_keys *keys = m;
+	(void)ctx, (void)from, (void)to;
+	if (kind != NET_POST_KEYS)
+		return;
+	pthread_mutex_lock(&seen.lock);
+	for (size_t i = 0; i < keys->n_keys && seen.n < COUNT(seen.id); i++) {
+		memcpy(seen.value[seen.n], keys->key[i].value, 32);
+		seen.id[seen.n++] = keys->key[i].id;
+	}
+	pthread_mutex_unlock(&seen.lock);
+}
+
+static void watch(void)
+{
+	seen.n = 0;
+	n->post_hook = see_keys;
+}
+
 static void expect_once(unsigned at, const char *master, const char *slave, uint32_t number)
 {
 	assert_int_equal(fetch_at(at, master, slave, k->id, number), QG_OK);
@@ -87,6 +137,95 @@ static void test_a_link_with_key_of_its_own_masks_the_values(void **state)
 	assert_int_equal(issue_at(C, &back), QG_OK);
 	expect_once(B, "sae-c", "sae-b", 2);
 	assert_true(net_wait(n, all_settled, NULL));
+}
+
+/* A request as it crossed between the borders, kept by the hook. */
+static struct {
+	qg_interop_mask mask;
+	qg_interop_key key;
+	uint8_t value[32];
+	bool spoil;
+} caught;
+
+static void catch_keys(void *ctx, unsigned from, unsigned to, net_post_kind kind, const void *m)
+{
+	const qg_interop_keys *keys = m;
+	see_keys(ctx, from, to, kind, m);
+	if (kind != NET_POST_KEYS || keys->mask == NULL)
+		return;
+	caught.mask = *keys->mask;
+	caught.key = keys->key[0];
+	memcpy(caught.value, keys->key[0].value, sizeof caught.value);
+	/* the post is the test's own copy */
+	union {
+		const uint8_t *is;
+		uint8_t *may;
+	} v = { .is = keys->key[0].value };
+	if (caught.spoil)
+		v.may[0] ^= 1;
+}
+
+typedef struct verdict_told {
+	sem_t came;
+	qg_interop_result result;
+} verdict_told;
+
+static void on_reply(void *ctx, const qg_interop_reply *r)
+{
+	verdict_told *t = ctx;
+	t->result = r->result;
+	sem_post(&t->came);
+}
+
+static qg_interop_result as_peer_b(const qg_interop_mask *mask, const qg_uuid *id)
+{
+	static const char *const to_d[] = { "sae-d" };
+	qg_interop_key key = { .id = *id, .value = caught.value, .size_bytes = 32 };
+	const qg_interop_keys m = { .saes = { .initiator = "sae-a", .targets = to_d, .n_targets = 1 },
+				    .key = &key, .n_keys = 1, .mask = mask };
+	verdict_told t = { .result = QG_INTEROP_FULL };
+	sem_init(&t.came, 0, 0);
+	qg_interop_receive_keys(qg_core_interop(n->node[C].core), n->node[B].id, &m, on_reply, &t);
+	while (sem_wait(&t.came) != 0)
+		;
+	sem_destroy(&t.came);
+	return t.result;
+}
+
+static void test_rule_16_masks_that_are_missing_forged_or_used_before(void **state)
+{
+	(void)state;
+	start(true);
+	seen.n = 0;
+	n->post_hook = catch_keys;
+	qg_issue_request req = request("sae-a", "sae-d", 1);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	assert_true(net_wait(n, all_settled, NULL));
+	const size_t before = qg_transfers_count(n->node[C].core->transfers);
+	qg_uuid other;
+	qg_uuid_random(&other);
+	assert_int_equal(as_peer_b(NULL, &other), QG_INTEROP_DENIED);
+	assert_int_equal(as_peer_b(&caught.mask, &caught.key.id), QG_INTEROP_DENIED); /* once is enough */
+	assert_int_equal(as_peer_b(&caught.mask, &other), QG_INTEROP_DENIED);
+	qg_interop_mask m = caught.mask;
+	m.pad[0].segment += 1000;
+	assert_int_equal(as_peer_b(&m, &other), QG_INTEROP_NO_KEY);
+	m = caught.mask;
+	memcpy(m.link, "c-to-b", sizeof "c-to-b"); /* not the sender's to use */
+	assert_int_equal(as_peer_b(&m, &other), QG_INTEROP_NO_KEY);
+	m = caught.mask;
+	m.n_pads = QG_KMS_PADS_MAX + 1;
+	assert_int_equal(as_peer_b(&m, &other), QG_INTEROP_DENIED);
+	assert_int_equal(qg_transfers_count(n->node[C].core->transfers), before);
+	expect_once(D, "sae-a", "sae-d", 1);
+	/* changed on its way: refused, and void at home */
+	caught.spoil = true;
+	assert_int_equal(issue_at(A, &req), QG_E_EMPTY);
+	caught.spoil = false;
+	assert_true(net_wait(n, all_settled, NULL));
+	assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[seen.n - 1], 1), QG_OK);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	expect_once(D, "sae-a", "sae-d", 1);
 }
 
 /* --- it fails ------------------------------------------------------------------------- */
@@ -196,6 +335,39 @@ static void count_posts(void *ctx, unsigned from, unsigned to, net_post_kind kin
 		sem_post(&crash_now);
 }
 
+/* Given the key or not, at most once. */
+static void expect_at_most_once(void)
+{
+	for (size_t i = 0; i < seen.n; i++)
+		if (fetch_at(D, "sae-a", "sae-d", &seen.id[i], 1) == QG_OK)
+			assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[i], 1), QG_OK);
+}
+
+/* What the master of a node that crashed was told after the crash is nothing. */
+static void check_outcome(qg_err err, bool told)
+{
+	assert_true(err == QG_OK || err == QG_E_EMPTY || err == QG_E_IO);
+	assert_true(net_wait(n, all_settled, NULL));
+	if (err == QG_OK && !told) {
+		expect_at_most_once();
+	} else if (err == QG_OK) {
+		expect_once(D, "sae-a", "sae-d", 2);
+	} else {
+		for (size_t i = 0; i < seen.n; i++)
+			assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[i], 1), QG_OK);
+	}
+}
+
+static bool crash(core_node *e)
+{
+	int answers = 0;
+	sem_getvalue(&k->told, &answers);
+	const bool told = e->index != A || answers > 0;
+	node_crash(e);
+	node_start(e);
+	return told;
+}
+
 static void crash_at(unsigned node, int post)
 {
 	seen.n = 0;
@@ -207,20 +379,10 @@ static void crash_at(unsigned node, int post)
 	struct timespec ts;
 	clock_gettime(CLOCK_REALTIME, &ts);
 	ts.tv_sec += 20;
-	if (sem_timedwait(&crash_now, &ts) == 0) {
-		node_crash(&n->node[node]);
-		node_start(&n->node[node]);
-	}
+	const bool told = sem_timedwait(&crash_now, &ts) != 0 || crash(&n->node[node]);
 	const qg_err err = keys_wait(k);
 	n->post_hook = see_keys;
-	assert_true(err == QG_OK || err == QG_E_EMPTY || err == QG_E_IO);
-	assert_true(net_wait(n, all_settled, NULL));
-	if (err == QG_OK) {
-		expect_once(D, "sae-a", "sae-d", 2);
-	} else {
-		for (size_t i = 0; i < seen.n; i++)
-			assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[i], 1), QG_OK);
-	}
+	check_outcome(err, told);
 	wait_pads();
 }
 
@@ -254,20 +416,12 @@ static void test_rule_18_under_losses_and_crashes(void **state)
 		}
 		qg_issue_request req = request("sae-a", "sae-d", 2);
 		keys_issue_begin(n->node[A].core, &req, k);
+		bool told = true;
 		if (random() % 2 == 0) {
-			core_node *e = &n->node[random() % 4];
 			pair_nap((unsigned)(random() % 40));
-			node_crash(e);
-			node_start(e);
+			told = crash(&n->node[random() % 4]);
 		}
-		const qg_err err = keys_wait(k);
-		assert_true(err == QG_OK || err == QG_E_EMPTY || err == QG_E_IO);
-		assert_true(net_wait(n, all_settled, NULL));
-		if (err == QG_OK)
-			expect_once(D, "sae-a", "sae-d", 2);
-		else
-			for (size_t j = 0; j < seen.n; j++)
-				assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[j], 1), QG_OK);
+		check_outcome(keys_wait(k), told);
 		wait_pads();
 	}
 	assert_true(net_all_fresh(n, NULL));
@@ -280,6 +434,7 @@ int main(void)
 		TEST(test_back_and_between_the_borders),
 		TEST(test_several_slaves_in_both_networks),
 		TEST(test_a_link_with_key_of_its_own_masks_the_values),
+		TEST(test_rule_16_masks_that_are_missing_forged_or_used_before),
 		TEST(test_rule_18_lost_and_repeated_messages_deliver_once),
 		TEST(test_rule_18_a_peer_that_is_down_voids_all),
 		TEST(test_rule_18_acks_that_never_come_void_all),
