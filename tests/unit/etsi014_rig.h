@@ -226,6 +226,12 @@ qg_keystore_fetch(qg_keystore *ks, const qg_fetch_request *req, qg_fetch_done *d
 }
 
 void
+qg_keystore_gather(qg_keystore *ks, bool on)
+{
+	(void)ks, (void)on;
+}
+
+void
 qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
 {
 	(void)ks;
