@@ -244,11 +244,17 @@ bench-instructions: bench-programs
 
 # --- installing --------------------------------------------------------------
 
-MAN := $(wildcard docs/man/*.[158])
-install: $(BUILD)/bin/qkdgate $(BUILD)/bin/qkdgatectl
-	for p in $^; do install -D -m 755 $$p $(DESTDIR)$(PREFIX)/bin/$${p##*/} || exit 1; done
+MAN := $(wildcard docs/man/*.[1358])
+install: $(BUILD)/bin/qkdgate $(BUILD)/bin/qkdgatectl $(BUILD)/bin/qkdgate-get $(BUILD)/lib/$(SO)
+	for p in $(filter $(BUILD)/bin/%,$^); do install -D -m 755 $$p $(DESTDIR)$(PREFIX)/bin/$${p##*/} || exit 1; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(BUILD)/bin/qkdgatectl completion > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/qkdgatectl
+	install -D -m 644 $(BUILD)/lib/$(SO) $(DESTDIR)$(PREFIX)/lib/$(SO)
+	ln -sf $(SO) $(DESTDIR)$(PREFIX)/lib/libqkdgate.so
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/qkdgate
+	install -m 644 include/qkdgate/client.h include/qkdgate/error.h $(DESTDIR)$(PREFIX)/include/qkdgate
+	sed 's|@PREFIX@|$(PREFIX)|g; s|@VERSION@|$(shell sed -n 's/.*QG_VERSION "\(.*\)"/\1/p' include/qkdgate/version.h)|' \
+		src/client/libqkdgate.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libqkdgate.pc
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' docs/systemd/qkdgate.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/qkdgate.service
 	install -D -m 644 docs/systemd/qkdgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/qkdgate.conf
