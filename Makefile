@@ -26,7 +26,7 @@ CPPFLAGS += -Iinclude -D_GNU_SOURCE
 CFLAGS   += -std=c17 $(OPT) $(WARN) $(HARD) $(EXTRA) -pthread -MMD -MP \
 	$(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LDFLAGS  += $(LINK) $(EXTRA) -pthread
-LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null)
+LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 
 # --- what is built from what -------------------------------------------------
 
@@ -119,8 +119,12 @@ unit: $(UNIT)
 e2e:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory all
+ifeq ($(E2E),)
+	@QKDGATE_BUILD=$(BUILD) tests/run-e2e $(BUILD)/e2e-logs $(wildcard tests/e2e/test_*.py)
+else
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider \
 		$(if $(filter tests/%,$(E2E)),,tests/e2e) $(E2E)
+endif
 
 # Longer runs of what the tests do for some seconds.
 MINUTES ?= 10
@@ -225,8 +229,10 @@ bench-instructions: bench-programs
 # --- installing --------------------------------------------------------------
 
 MAN := $(wildcard docs/man/*.[158])
-install: $(BUILD)/bin/qkdgate
-	install -D -m 755 $< $(DESTDIR)$(PREFIX)/bin/qkdgate
+install: $(BUILD)/bin/qkdgate $(BUILD)/bin/qkdgatectl
+	for p in $^; do install -D -m 755 $$p $(DESTDIR)$(PREFIX)/bin/$${p##*/} || exit 1; done
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	$(BUILD)/bin/qkdgatectl completion > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/qkdgatectl
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' docs/systemd/qkdgate.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/qkdgate.service
 	install -D -m 644 docs/systemd/qkdgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/qkdgate.conf

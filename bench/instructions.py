@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Instructions of the gateway by request, counted by callgrind on fixed scripts of requests:
-instructions.py [--save] [--keep]. The noise-free figure: other users of the machine do not change it.
+instructions.py [--save] [--keep]. Other users of the machine change it little.
 
 Each script is run with two numbers of requests; what it takes by request is the difference by the
 difference, so that start, handshakes and timers drop out as far as they do not grow. Compared with
@@ -21,7 +21,7 @@ from network import complain, make_pki  # noqa: E402
 from processes import ProcessFailed  # noqa: E402
 
 BASELINE = run.Path(__file__).with_suffix(".json")
-TOLERANCE = 0.10  # above the baseline
+TOLERANCE = 0.25  # above the baseline: what goes by the clock is in it, 15 % on a busy machine
 WAIT_S = 120      # callgrind is some fifty times slower
 
 # Requests of the short and of the long script, connections, keys by request.

@@ -70,6 +70,8 @@ class Line:
         cpu, stock, begin_s = self.cpu(), self.stock(), time.monotonic()
         self.wait_stock(full, "the refill")
         keys, seconds = self.stock() - stock, time.monotonic() - begin_s
+        if keys < SEGMENT:  # it came back before it was looked at
+            return self.refill()
         cpu = {name: (after - cpu[name]) / keys * 1e6 for name, after in self.cpu().items()}
         return {"keys": keys, "keys_per_s": keys / seconds, "source_us": cpu[self.first],
                 "target_us": cpu[self.last], "hop_us": [cpu[name] for name in self.between]}

@@ -227,7 +227,7 @@ policy_allows(const keys_in *in, const char *sae)
 {
 	qg_policy_terms terms;
 	if (!matches(in->peer->reach, in->peer->n_reach, sae) ||
-	    qg_policy_pair(in->core->part.cfg, in->m.saes.initiator, sae, &terms) != QG_OK)
+	    qg_policy_pair(qg_directory_config(in->core->part.directory), in->m.saes.initiator, sae, &terms) != QG_OK)
 		return false;
 	for (size_t i = 0; i < in->m.n_keys; i++)
 		if (in->key[i].size_bytes * 8 < terms.min_key_bits ||
