@@ -23,6 +23,7 @@ from topology import node_config, sim_arguments, to_yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
+SOCKET_NAME_MAX = 107
 
 
 def build_folder():
@@ -142,10 +143,18 @@ class Network:
         for node in self.topology.nodes if self._admin else ():
             endpoints[f"{node.name}/admin"] = (LOOPBACK, ports.take())
             endpoints[f"{node.name}/scrape"] = (LOOPBACK, ports.take())
+            endpoints[f"{node.name}/admin.sock"] = str(self._socket(node.name))
         return endpoints
 
+    def _socket(self, node_name):
+        """In the node's folder, but for those of tests with long names: a Unix socket's name is short."""
+        path = self.folder / node_name / "admin.sock"
+        if len(str(path)) > SOCKET_NAME_MAX:
+            path = Path(tempfile.mkdtemp(prefix="qg-")) / f"{node_name}.sock"
+        return path
+
     def admin_socket(self, node_name):
-        return self.folder / node_name / "admin.sock"
+        return Path(self.endpoints[f"{node_name}/admin.sock"])
 
     def admin_url(self, node_name, listener="admin"):
         host, port = self.endpoints[f"{node_name}/{listener}"]

@@ -392,8 +392,8 @@ def _links(topology):
             for link in topology.links]
 
 
-def _admin(node, address):
-    return {"socket": f"{node.name}/admin.sock",
+def _admin(node, address, socket):
+    return {"socket": socket,
             "listener": {"listen": address(f"{node.name}/admin"), **_tls(node.name, crl="pki/crl.pem")},
             "admins": [{"name": "admin", "certificate": {"uri": "urn:qkdgate:admin"}},
                        {"name": "viewer", "certificate": {"uri": "urn:qkdgate:admin-viewer"}, "read_only": True}],
@@ -459,7 +459,7 @@ def node_config(topology, node, endpoints):
     """The configuration of one gateway as nested dicts and lists, paths relative to its folder.
 
     `endpoints` maps a process or listener name to (host, port): NODE/sae, NODE/kms, NODE/kxi,
-    SIM, and the guest of a peering; NODE/admin and NODE/scrape where there is an admin interface.
+    SIM, and the guest of a peering; NODE/admin, NODE/scrape and (a path) NODE/admin.sock where there is an admin interface.
     """
     def address(name):
         host, port = endpoints[name]
@@ -486,7 +486,7 @@ def node_config(topology, node, endpoints):
         "pool": {"ready_chunks": topology.ready_chunks, "inbound_chunks": 16 * topology.ready_chunks},
     }
     if f"{node.name}/admin" in endpoints:
-        config["admin"] = _admin(node, address)
+        config["admin"] = _admin(node, address, endpoints[f"{node.name}/admin.sock"])
     if peers := _peers(topology, node, lambda name: f"https://{address(name)}"):
         config["kxi_listener"] = {"listen": address(f"{node.name}/kxi"), **_tls(node.name)}
         config["peers"] = peers
