@@ -43,7 +43,7 @@ UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all programs unit e2e chaos soak check fuzz fuzz-targets models bench bench-quick demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e chaos soak check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
 
@@ -213,8 +213,18 @@ $(BUILD)/bench/%: bench/%.c bench/link.c bench/measure.c
 	$(if $(V),,@echo "  LD    $@")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -o $@ $^ $(LDFLAGS) $(LDLIBS) -lm
 
-bench bench-quick: all $(BUILD)/bench/load $(BUILD)/bench/ceiling
-	@QKDGATE_BUILD=$(BUILD) $(PYTHON) bench/run.py $(if $(filter %-quick,$@),--quick)
+bench-programs: all $(BUILD)/bench/load $(BUILD)/bench/ceiling
+
+bench: bench-programs
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) bench/run.py
+
+# With the limits of bench/gate.json.
+bench-quick: bench-programs
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) bench/gate.py
+
+bench-instructions: bench-programs
+	@tests/deps/install build analysis
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) bench/instructions.py
 
 # --- installing --------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 #ifndef QKDGATE_COMMITTER_H
 #define QKDGATE_COMMITTER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "qkdgate/error.h"
@@ -29,11 +30,14 @@ typedef struct qg_committer qg_committer;
 /* Called on the committer's thread inside the transaction after the jobs of a
  * group ran, so that many small changes become one write; and `after` once its
  * outcome is known, before the jobs' done: once for each transaction that was
- * begun, whatever failed in it. Either may be NULL. */
+ * begun, whatever failed in it. `telling` with true before the done of a group of
+ * jobs and with false behind the last, so that who is told by many of them can
+ * be woken once. Any may be NULL. */
 typedef struct qg_committer_hooks {
 	qg_err (*before_commit)(qg_store *store, void *ctx);
 	void (*after)(qg_err err, void *ctx);
 	void *ctx;
+	void (*telling)(bool begins);
 } qg_committer_hooks;
 
 /* Starts the thread; the store is used by it alone from now on. */
@@ -43,6 +47,10 @@ qg_err qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_c
  * from done. After qg_committer_stop began: done is called with QG_E_CLOSED, on the
  * committer's thread as ever. Not after qg_committer_stop returned. */
 void qg_committer_submit(qg_committer *c, qg_job *job);
+
+/* Between true and false on one thread, which does not wait in between: the jobs
+ * that it submits wake the committer once, at the end, and so become one group. */
+void qg_committer_gather(qg_committer *c, bool on);
 
 /* Queues a job and waits for it; err is what done would get. Not from the
  * committer's thread. job->done is set by the call. */

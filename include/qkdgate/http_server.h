@@ -62,6 +62,9 @@ typedef struct qg_http_options {
 	 * returns is qg_http_peer of every request on it, and outlives the server.
 	 * NULL: requests are answered 401 with no body, before any handler. */
 	const void *(*identify)(const qg_tls_identity *id, void *ctx);
+	/* Before and after a run over all that came in, with true and false, on the
+	 * thread of the handlers that are called in between; may be NULL. */
+	void (*running)(bool begins, void *ctx);
 	/* An unknown or failing request, for the audit; may be NULL. */
 	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
 	/* In place of error_body and on_refused; NULL: those. Writes the body as
@@ -120,5 +123,9 @@ void qg_http_answer_secret(qg_http_request *req, int status, const char *type, q
  * request stays valid until then. Without it a handler that returns without
  * an answer makes the server answer 500. */
 void qg_http_defer(qg_http_request *req);
+
+/* Between true and false on one thread: who waits for the late answers that it
+ * gives is woken once, at the end, and not with each. */
+void qg_http_gather(bool on);
 
 #endif

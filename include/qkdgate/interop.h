@@ -160,6 +160,8 @@ typedef struct qg_interop_sent {
 	const char *why;           /* problem type and detail, or why no answer came: for log and audit,
 				      made safe for them by east; never NULL */
 	bool absent;               /* REFUSED acks: key-not-present */
+	bool no_key;               /* UNKNOWN keys: insufficient-key-material, as QG_INTEROP_NO_KEY is
+				      answered: the mask names node key that the peer has not (any more) */
 	const qg_interop_ack *ack; /* with OUT_ACKS, valid inside */
 	size_t n_acks;
 } qg_interop_sent;

@@ -25,7 +25,7 @@ typedef struct qg_key_id_binding {
 } qg_key_id_binding;
 
 /* The keys of one direction of one epoch, in a secret of its own. Immutable
- * once made; any thread. */
+ * once made but for the pairs it knows; any thread. */
 typedef struct qg_key_id_keys qg_key_id_keys;
 
 /* Derives by keyed BLAKE2b with one context per purpose. root_len at least
@@ -41,6 +41,10 @@ typedef struct qg_key_id_pair {
 	uint8_t key[16];
 } qg_key_id_pair;
 void qg_key_id_pair_of(const qg_key_id_keys *k, const char *master, const char *slave, qg_key_id_pair *out);
+
+/* The same out of the last 256 pairs or so that were asked for, which are kept in
+ * secret memory and die with the keys. Not by two threads at a time. */
+void qg_key_id_pair_find(qg_key_id_keys *k, const char *master, const char *slave, qg_key_id_pair *out);
 
 typedef struct qg_key_id_position {
 	uint32_t index;      /* of the first chunk in the stream */

@@ -77,6 +77,10 @@ typedef void qg_fetch_done(void *ctx, qg_fetch_result *result);
  * pointers must live until then. Any thread. */
 void qg_keystore_fetch(qg_keystore *ks, const qg_fetch_request *req, qg_fetch_done *done, void *ctx);
 
+/* Between true and false on one thread, which does not wait in between: what it
+ * asks for is committed together, from the end on. */
+void qg_keystore_gather(qg_keystore *ks, bool on);
+
 typedef struct qg_keystore_level {
 	uint64_t stored_bytes;   /* ready to issue towards that KME */
 	uint64_t max_bytes;      /* the pools' limit */

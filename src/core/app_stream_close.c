@@ -118,21 +118,30 @@ qg_as_tell_send(qg_as_stream *st)
 static void
 whole_told(void *ctx, qg_err err, int http_status, const char *body, size_t len)
 {
-	(void)ctx, (void)err, (void)http_status, (void)body, (void)len;
+	qg_as_done *done = ctx;
+	(void)err, (void)http_status, (void)body, (void)len;
+	qg_as_done_run(done);
+	free(done);
 }
 
 /* Should it be lost, the other KME's next message about it is answered that it
- * is unknown. */
+ * is unknown. The calls are answered after it, so that an application that
+ * takes the KSID again is not overtaken by it. */
 void
-qg_as_tell_whole(struct qg_app_streams *all, const char *kme, const qg_uuid *ksid)
+qg_as_tell_whole(struct qg_app_streams *all, const char *kme, const qg_uuid *ksid, qg_as_done *calls)
 {
 	qg_channel *ch = all->core->part.channel;
 	const qg_kms_app_closed m = {.ksid = *ksid, .whole = true};
 	char text[TEXT_MAX];
 	size_t len = 0;
-	if (qg_kms_app_closed_encode(&m, text, sizeof text, &len) != QG_OK ||
-	    ch->ops->send(ch, kme, QG_KMS_APP_STREAM_CLOSED, text, len, 0, whole_told, NULL) != QG_OK)
-		qg_log(QG_LOG_DEBUG, "app", "event=app_stream_end_not_told kme=%s", kme);
+	qg_as_done *done = malloc(sizeof *done);
+	if (done != NULL)
+		*done = *calls;
+	if (done != NULL && qg_kms_app_closed_encode(&m, text, sizeof text, &len) == QG_OK &&
+	    ch->ops->send(ch, kme, QG_KMS_APP_STREAM_CLOSED, text, len, 0, whole_told, done) == QG_OK)
+		return;
+	free(done);
+	qg_as_done_run(calls);
 }
 
 /* --- hearing ------------------------------------------------------------------------------ */

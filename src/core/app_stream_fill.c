@@ -309,7 +309,7 @@ draw_here(draw *d)
 	qg_err err = b == NULL ? QG_E_NOMEM : qg_secret_new(bytes, &chunks);
 	if (err == QG_OK) {
 		qg_random(chunks->data, bytes);
-		*b = (qg_as_block){.first = d->m.first, .count = d->m.count, .serial = d->m.serial};
+		*b = (qg_as_block){.first = d->m.first, .count = d->count, .serial = d->m.serial};
 		b->since_ms = qg_as_now_ms(st);
 		err = qg_as_seal(st, b, nothing, chunks->data);
 	}

@@ -61,6 +61,7 @@ struct qg_as_stream {
 	bool announcing;   /* new_app_stream is to be answered yet */
 	bool announce_sent; /* ... and under way */
 	bool creating;     /* ... the one that makes it there */
+	bool heard;        /* ... and the other KME's own came meanwhile */
 	bool fresh;        /* its KSID was drawn here */
 	uint64_t announce_at_ms;
 	bool tell, telling; /* app_stream_closed is due, under way */
@@ -264,8 +265,9 @@ void qg_as_answer_mac(const uint8_t request_mac[QG_MAC_BYTES], const uint8_t *ke
 
 /* Outside the lock; telling is set, st pinned for it. */
 void qg_as_tell_send(qg_as_stream *st);
-/* Tells the other KME that the whole stream is over, once. Outside the lock. */
-void qg_as_tell_whole(struct qg_app_streams *all, const char *kme, const qg_uuid *ksid);
+/* Tells the other KME that the whole stream is over, once, and answers these
+ * calls after that. Outside the lock. */
+void qg_as_tell_whole(struct qg_app_streams *all, const char *kme, const qg_uuid *ksid, qg_as_done *calls);
 
 /* --- app_stream_step.c ---------------------------------------------------------------------- */
 

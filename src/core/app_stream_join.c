@@ -85,6 +85,7 @@ void
 qg_as_announce(qg_as_stream *st)
 {
 	st->announcing = true;
+	st->heard = false;
 	st->announce_at_ms = qg_clock_elapsed_ms();
 }
 
@@ -148,8 +149,11 @@ take_answer(qg_as_stream *st, const qg_kms_app_stream_answer *a, qg_as_done *don
 		st->owner = a->owner == 0;
 	st->qos = a->qos;
 	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, a->sae);
+	/* Its own word counts, also where it forgot the stream in a crash. */
 	if (a->result == QG_KMS_APP_STREAM_JOINED && st->end[1].state == QG_AS_NONE)
 		st->end[1].state = QG_AS_OPEN;
+	else if (a->result == QG_KMS_APP_STREAM_WAITING && st->end[1].state == QG_AS_OPEN && !st->heard)
+		st->end[1].state = QG_AS_NONE;
 	qg_as_settle(st, done);
 }
 
@@ -340,6 +344,7 @@ hear_known(qg_as_stream *st, const char *neighbour, const qg_kms_app_stream *m)
 	/* One that the other KME forgot in a crash before any key was drawn. */
 	if (!st->owner && st->next_index == 0 && st->end[1].state == QG_AS_OPEN && !st->announcing)
 		st->qos = m->qos;
+	st->heard = true;
 	st->end[1].state = QG_AS_OPEN;
 	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, m->sae);
 	return QG_KMS_APP_STREAM_WAITING;

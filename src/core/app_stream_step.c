@@ -95,7 +95,7 @@ is_abandoned(const qg_as_stream *st)
 	const uint64_t idle_ms = (uint64_t)st->all->core->part.cfg->app_streams.idle_s * 1000;
 	const uint64_t ttl_ms = (uint64_t)st->qos.ttl_s * 1000, now_ms = qg_as_now_ms(st);
 	const bool half = st->end[0].state == QG_AS_CLOSED || st->end[1].state == QG_AS_CLOSED;
-	if (st->pins > 0 || st->calls != NULL || st->tell)
+	if (st->pins > 1 || st->calls != NULL || st->tell) /* the sweep has a pin */
 		return false;
 	if (half && st->n_block == 0 && now_ms >= st->used_ms + ttl_ms)
 		return true;
@@ -152,25 +152,16 @@ static void
 see_to(qg_as_stream *st, uint64_t now_ms, uint64_t *due_ms)
 {
 	struct qg_app_streams *all = st->all;
-	qg_as_done done = {0};
-	pthread_mutex_lock(&all->lock);
-	st->pins--; /* for is_abandoned: the lock is held */
-	const bool tell = !st->ended && sweep(st, now_ms, &done);
+	qg_as_done done = {0}, later = {0};
 	char kme[QG_KMS_NAME_MAX + 1];
+	pthread_mutex_lock(&all->lock);
 	const qg_uuid ksid = st->ksid;
+	const bool tell = !st->ended && sweep(st, now_ms, &done);
 	qg_as_name(kme, sizeof kme, st->kme);
-	if (st->ended && st->pins == 0) {
-		st->pins++;
-		qg_as_unpin(st);
-		pthread_mutex_unlock(&all->lock);
-		qg_as_done_run(&done);
-	} else {
-		st->pins++;
-		earlier(due_ms, next_of(st));
-		qg_as_leave(st, &done);
-	}
+	earlier(due_ms, next_of(st));
+	qg_as_leave(st, tell ? &later : &done);
 	if (tell)
-		qg_as_tell_whole(all, kme, &ksid);
+		qg_as_tell_whole(all, kme, &ksid, &done);
 }
 
 uint64_t

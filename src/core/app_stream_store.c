@@ -408,7 +408,7 @@ load_block(const qg_app_block_rec *r, void *ctx)
 	b->count = r->count;
 	b->serial = r->serial;
 	b->hops = r->hops;
-	b->held = r->held;
+	b->held = r->held || qg_as_local(st); /* here there is nobody else to hold it */
 	b->since_ms = r->since_ms;
 	if (r->tag != NULL)
 		memcpy(b->tag, r->tag, sizeof b->tag);

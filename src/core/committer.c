@@ -52,13 +52,17 @@ list_take(job_list *l, size_t most)
 }
 
 static void
-group_done(qg_job *job)
+group_done(const qg_committer *c, qg_job *job)
 {
+	if (c->hooks.telling != NULL)
+		c->hooks.telling(true);
 	while (job != NULL) {
 		qg_job *next = job->next; /* done may free the job */
 		job->done(job, job->result);
 		job = next;
 	}
+	if (c->hooks.telling != NULL)
+		c->hooks.telling(false);
 }
 
 static void
@@ -127,7 +131,7 @@ commit_group(qg_committer *c, qg_job *group)
 	bool settled;
 	transaction(c, group, group->next == NULL, &settled);
 	if (settled) {
-		group_done(group);
+		group_done(c, group);
 		return;
 	}
 	while (group != NULL) {
@@ -135,7 +139,7 @@ commit_group(qg_committer *c, qg_job *group)
 		group = group->next;
 		job->next = NULL;
 		transaction(c, job, true, &settled);
-		group_done(job);
+		group_done(c, job);
 	}
 }
 
@@ -155,7 +159,7 @@ committer_main(void *arg)
 		pthread_mutex_unlock(&c->lock);
 		if (late) {
 			group_result(group, QG_E_CLOSED);
-			group_done(group);
+			group_done(c, group);
 		} else {
 			commit_group(c, group);
 		}
@@ -208,6 +212,25 @@ qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committe
 	return QG_OK;
 }
 
+/* The committer that this thread gathers jobs for, and whether to wake it then. */
+static _Thread_local struct {
+	const qg_committer *of;
+	bool owed;
+} gathered;
+
+void
+qg_committer_gather(qg_committer *c, bool on)
+{
+	const bool owed = gathered.owed;
+	gathered.of = on ? c : NULL;
+	gathered.owed = false;
+	if (!owed)
+		return;
+	pthread_mutex_lock(&c->lock);
+	pthread_cond_signal(&c->work);
+	pthread_mutex_unlock(&c->lock);
+}
+
 void
 qg_committer_submit(qg_committer *c, qg_job *job)
 {
@@ -217,7 +240,9 @@ qg_committer_submit(qg_committer *c, qg_job *job)
 	/* The thread looks at the queue again before it waits, so only the
 	 * first job needs to wake it. Signalled under the lock: after it the
 	 * committer may be gone. */
-	if (was_empty)
+	if (was_empty && gathered.of == c)
+		gathered.owed = true;
+	else if (was_empty)
 		pthread_cond_signal(&c->work);
 	pthread_mutex_unlock(&c->lock);
 }

@@ -9,6 +9,7 @@
 #include "records_internal.h"
 #include "relay_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/http_server.h"
 #include "qkdgate/log.h"
 
 #define UNKNOWN_PER_S 1000 /* searches over all epochs for the status only */
@@ -97,7 +98,8 @@ core_new(const qg_core_parts *parts, qg_core **out)
 static qg_err
 core_run(qg_core *core)
 {
-	qg_committer_hooks hooks = {.before_commit = qg_commit_before, .after = qg_commit_after, .ctx = core};
+	qg_committer_hooks hooks = {.before_commit = qg_commit_before, .after = qg_commit_after, .ctx = core,
+				    .telling = qg_http_gather};
 	qg_err err = qg_transfers_open(core->part.store, core->part.sealer, &core->transfers);
 	if (err == QG_OK)
 		err = qg_committer_start(core->part.store, &hooks, &core->committer);

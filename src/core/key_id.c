@@ -31,8 +31,20 @@ static_assert(SIP_KEY_BYTES == crypto_shorthash_siphash24_KEYBYTES, "SipHash-2-4
 static_assert(DERIVED_BYTES == crypto_generichash_blake2b_BYTES, "keys are derived by BLAKE2b-256");
 static_assert(sizeof(((qg_key_id_pair *)0)->key) == SIP_KEY_BYTES, "the pair's key is a SipHash key");
 
+/* Pairs by a keyed hash of 128 bits, which stands for their names: nobody can
+ * choose names that meet. One that falls on another's place takes it. */
+#define PAIRS 256u
+#define PAIR_NAMES_MAX 512u /* bytes of both names that are looked for */
+
+typedef struct known_pair {
+	uint8_t tag[crypto_shorthash_siphashx24_BYTES]; /* zeroes: none */
+	qg_key_id_pair pair;
+} known_pair;
+
 struct qg_key_id_keys {
 	qg_secret *secret;
+	qg_secret *pairs; /* PAIRS of them, or NULL: none yet */
+	uint8_t tag_key[crypto_shorthash_siphashx24_KEYBYTES];
 };
 
 static const struct {
@@ -142,6 +154,7 @@ qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_binding
 		derive(key, purposes[i].context, b, secret->data + purposes[i].at, purposes[i].len);
 	qg_wipe(key, sizeof key);
 	secret->len = KEYS_BYTES;
+	qg_random(k->tag_key, sizeof k->tag_key);
 	k->secret = secret;
 	secret = NULL;
 	*out = k;
@@ -154,6 +167,7 @@ qg_key_id_keys_free(qg_key_id_keys **k)
 	if (!k || !*k)
 		return;
 	qg_secret_free(&(*k)->secret);
+	qg_secret_free(&(*k)->pairs);
 	free(*k);
 	*k = NULL;
 }
@@ -167,6 +181,43 @@ qg_key_id_pair_of(const qg_key_id_keys *k, const char *master, const char *slave
 	hash_string(&st, master);
 	hash_string(&st, slave);
 	hash_end(&st, out->key, sizeof out->key);
+}
+
+/* The place of the pair, with its tag; NULL: it is not looked for. */
+static known_pair *
+place_of(qg_key_id_keys *k, const char *master, const char *slave, uint8_t tag[crypto_shorthash_siphashx24_BYTES])
+{
+	uint8_t names[4 + PAIR_NAMES_MAX];
+	size_t n = strlen(master), m = strlen(slave);
+	uint32_t at;
+
+	if (n > PAIR_NAMES_MAX || m > PAIR_NAMES_MAX - n)
+		return NULL;
+	if (k->pairs == NULL && qg_secret_new(PAIRS * sizeof(known_pair), &k->pairs) != QG_OK)
+		return NULL;
+	put_be(names, n, 4);
+	memcpy(names + 4, master, n);
+	memcpy(names + 4 + n, slave, m);
+	(void)crypto_shorthash_siphashx24(tag, names, 4 + n + m, k->tag_key);
+	memcpy(&at, tag, sizeof at);
+	return (known_pair *)(void *)k->pairs->data + at % PAIRS;
+}
+
+void
+qg_key_id_pair_find(qg_key_id_keys *k, const char *master, const char *slave, qg_key_id_pair *out)
+{
+	uint8_t tag[crypto_shorthash_siphashx24_BYTES];
+	known_pair *place = place_of(k, master, slave, tag);
+
+	if (place != NULL && memcmp(place->tag, tag, sizeof tag) == 0) {
+		*out = place->pair;
+		return;
+	}
+	qg_key_id_pair_of(k, master, slave, out);
+	if (place != NULL) {
+		memcpy(place->tag, tag, sizeof tag);
+		place->pair = *out;
+	}
 }
 
 /* The low bits of the 64-bit number that SipHash-2-4 gives; libsodium writes

@@ -55,3 +55,9 @@ qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
 	}
 	*out = l;
 }
+
+void
+qg_keystore_gather(qg_keystore *ks, bool on)
+{
+	qg_committer_gather(ks->core->committer, on);
+}

@@ -42,14 +42,14 @@ static void fetch_start(fetch_op *op);
 /* --- finding --------------------------------------------------------------------- */
 
 static const qg_key_id_pair *
-pair_of(fetch_op *op, const qg_key_id_keys *keys)
+pair_of(fetch_op *op, qg_key_id_keys *keys)
 {
 	for (size_t i = 0; i < op->n_cache; i++)
 		if (op->cache[i].keys == keys)
 			return &op->cache[i].pair;
 	size_t slot = op->n_cache < QG_LIVE_EPOCHS ? op->n_cache++ : QG_LIVE_EPOCHS - 1;
 	op->cache[slot].keys = keys;
-	qg_key_id_pair_of(keys, op->req->master, op->req->slave, &op->cache[slot].pair);
+	qg_key_id_pair_find(keys, op->req->master, op->req->slave, &op->cache[slot].pair);
 	return &op->cache[slot].pair;
 }
 

@@ -223,7 +223,7 @@ take_from_epoch(qg_epoch *e, const qg_issue_request *req, uint64_t now_ms, issue
 {
 	qg_key_id_pair pair;
 	uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
-	qg_key_id_pair_of(e->keys_out, req->master, req->slave, &pair);
+	qg_key_id_pair_find(e->keys_out, req->master, req->slave, &pair);
 	for (uint32_t i = from; i < e->n_seg && got->n < req->number; i++) {
 		qg_segment *s = e->seg[i];
 		if (segment_issuable(s, req, now_ms))

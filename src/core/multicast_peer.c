@@ -26,11 +26,12 @@ typedef struct sending {
 	qg_interop_key key[];
 } sending;
 
+/* disown: the peer has not the node key that masked it (after a crash there). */
 static void
-sending_free(sending *s)
+sending_free(sending *s, bool disown)
 {
 	if (s->link != NULL)
-		qg_masked_settle(s->link, &s->use, false);
+		qg_masked_settle(s->link, &s->use, disown);
 	qg_secret_free(&s->values);
 	free(s);
 }
@@ -80,7 +81,7 @@ told(void *ctx, const qg_interop_sent *sent)
 	sending *s = ctx;
 	qg_mc_part *p = s->p;
 	const uint32_t first = s->first, n = s->n;
-	sending_free(s);
+	sending_free(s, sent->no_key);
 	switch (sent->outcome) {
 	case QG_INTEROP_OUT_ACCEPTED:
 		p->taken = first + n;
@@ -162,7 +163,7 @@ sending_new(qg_mc_part *p, sending **out)
 		s->link = err == QG_OK ? link : NULL;
 	}
 	if (err != QG_OK) {
-		sending_free(s);
+		sending_free(s, false);
 		return err;
 	}
 	*out = s;
@@ -185,7 +186,7 @@ qg_mc_peer_send(qg_mc_part *p)
 	if (err == QG_OK)
 		return; /* it may have been answered by now */
 	if (s != NULL)
-		sending_free(s);
+		sending_free(s, false);
 	if (err == QG_E_EMPTY || err == QG_E_NOMEM)
 		qg_mc_part_rest(p, qg_clock_elapsed_ms() + POLL_MS);
 	else

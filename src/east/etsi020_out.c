@@ -99,6 +99,7 @@ tell_problem(outgoing *o, int status, const char *body, size_t len)
 			.outcome = status == 400 || status == 401 ? QG_INTEROP_OUT_REFUSED : QG_INTEROP_OUT_UNKNOWN,
 			.why = n > 0 ? text : "",
 			.absent = o->kind == SEND_ACKS && strcmp(seen.type, "key-not-present") == 0,
+			.no_key = o->kind == SEND_KEYS && strcmp(seen.type, "insufficient-key-material") == 0,
 		});
 }
 

@@ -216,6 +216,14 @@ identify(const qg_tls_identity *id, void *ctx)
 	return qg_directory_identify(s->parts.directory, id);
 }
 
+/* Fetches that come in together are committed together. */
+static void
+running(bool begins, void *ctx)
+{
+	const qg_etsi014 *s = ctx;
+	qg_keystore_gather(s->parts.keystore, begins);
+}
+
 /* Every request that policy allows must fit an idle SAE's bucket. */
 static uint32_t
 keys_burst(const qg_config *cfg)
@@ -270,6 +278,7 @@ listen_on(qg_etsi014 *s, char *why, size_t why_room)
 		.error_type = "application/json",
 		.ctx = s,
 		.identify = identify,
+		.running = running,
 		.on_refused = on_refused,
 	};
 	return qg_http_server_start(&o, &s->http, why, why_room);

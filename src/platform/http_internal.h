@@ -2,6 +2,7 @@
 #ifndef QKDGATE_HTTP_INTERNAL_H
 #define QKDGATE_HTTP_INTERNAL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,6 +34,7 @@ typedef struct qg_http_field {
 struct qg_http_worker;
 struct qg_http_link;
 struct MHD_Connection;
+struct MHD_Daemon;
 struct MHD_Response;
 
 /* Two owners: the worker until libmicrohttpd has completed it and, once
@@ -40,7 +42,7 @@ struct MHD_Response;
 struct qg_http_request {
 	struct qg_http_worker *worker;
 	struct qg_http_link *link;  /* its connection, the worker's */
-	struct MHD_Connection *mhd; /* the same to libmicrohttpd; the worker's once deferred */
+	struct MHD_Connection *mhd; /* the same to libmicrohttpd; NULL: the client left */
 	atomic_uint refs;
 	const void *peer;
 	char method[QG_HTTP_METHOD_MAX];
@@ -53,6 +55,10 @@ struct qg_http_request {
 	size_t swallowed;
 	bool handled;
 	bool deferred; /* set before anybody else knows of the request */
+	/* the worker's, of a deferred one: */
+	bool slow;      /* has seen a sweep */
+	bool suspended;
+	bool back;      /* answered, or given up */
 	_Atomic qg_http_late late;
 	qg_http_field *fields; /* of the answer */
 	struct MHD_Response *response;
@@ -116,6 +122,7 @@ struct qg_http_link {
 	bool counted; /* in the census, under key */
 	qg_census_key key;
 	qg_tls_trust *trust; /* of its session */
+	qg_tls_out out;
 	bool identified;     /* peer holds what identify said under this trust */
 	const void *peer;
 	bool waiting;      /* for a late answer: no time limit of ours */
@@ -140,6 +147,62 @@ bool qg_link_watch(qg_http_link *l, int epoll_fd);
 /* The next one that has something, or NULL. Does not wait. */
 qg_http_link *qg_link_next(int epoll_fd);
 
+/* --- the server and its workers -------------------------------------------- */
+
+typedef struct qg_census qg_census; /* how many connections there are, below */
+
+/* One thread per core with a daemon of libmicrohttpd. */
+struct qg_http_worker {
+	qg_http_server *server;
+	struct MHD_Daemon *daemon;
+	int daemon_fd; /* libmicrohttpd's epoll descriptor */
+	int listen_fd;
+	int wake_fd;
+	pthread_t thread;
+	bool running;
+	bool draining;
+	uint64_t next_sweep_ms;
+	size_t active; /* requests that libmicrohttpd holds */
+	int park_fd;   /* epoll descriptor of the parked */
+	qg_http_link *young;   /* in the TLS handshake, or just out of it */
+	qg_http_link *parked;  /* in the handshake and waiting: suspended */
+	qg_http_link *settled; /* the others */
+	qg_http_request *deferred;
+	size_t asked; /* of these, those that are not suspended */
+	pthread_mutex_t lock; /* of the next two */
+	qg_http_request *late;
+	size_t owed;          /* wakes that threads which gather answers owe */
+};
+
+struct qg_http_server {
+	qg_http_options o;
+	qg_router *router;
+	qg_tls_context *tls;
+	qg_census *census;
+	unsigned port;
+	atomic_bool stopping;
+	char trouble[QG_HTTP_TEXT_MAX]; /* what libmicrohttpd said while starting */
+	bool started;
+	unsigned n_workers;
+	struct qg_http_worker *workers;
+};
+
+/* --- late answers (http_server_late.c) -------------------------------------- */
+
+/* The deferred request has its response and status. Any thread. */
+void qg_late_answer(qg_http_request *req);
+/* Has the worker look at its queue and at what it is to do. Any thread. */
+void qg_late_wake(struct qg_http_worker *w);
+
+/* On the worker's thread: requests whose answer has come are asked again. */
+void qg_late_take(struct qg_http_worker *w);
+/* Suspends those whose answer was not there at the last sweep either. */
+void qg_late_suspend_slow(struct qg_http_worker *w);
+/* Gives up those whose answer has not come. */
+void qg_late_abandon(struct qg_http_worker *w);
+/* At the end: nobody will touch the worker any more after it. */
+void qg_late_wait_owed(struct qg_http_worker *w);
+
 /* --- listening and counting (http_listen.c) ------------------------------- */
 
 /* Opens a listening socket on an IP address; *port 0: any, and is set. The
@@ -152,7 +215,6 @@ qg_err qg_listen_open(const char *address, unsigned *port, bool first, int *fd) 
 unsigned qg_listen_threads(unsigned wanted);
 
 /* How many connections there are, in all and per address. Any thread. */
-typedef struct qg_census qg_census;
 
 /* most_each 0: no limit per address. QG_E_NOMEM. */
 qg_err qg_census_new(unsigned most, unsigned most_each, qg_census **out) QG_CHECKED;

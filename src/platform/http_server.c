@@ -3,11 +3,12 @@
  *
  * One worker thread per core with a daemon of its own, in epoll mode without
  * its internal thread: that one spins at 100 % of a core as soon as a client
- * sends a ClientHello and stops (see park). A deferred request is a suspended connection;
- * its late answer goes to the worker's queue, and the worker resumes the whole
- * queue at once. libmicrohttpd never touches a suspended connection, so what a
- * request points to stays valid until then, whether its client is still there
- * or not. */
+ * sends a ClientHello and stops (see park). A deferred request is asked for its
+ * answer with every run, which for a moment costs less than to suspend its
+ * connection; one that takes longer is suspended. Its late answer goes to the
+ * worker's queue, and the worker takes the whole queue at once. The request is
+ * also the answerer's, so it stays valid until then, whether its client is still
+ * there or not. */
 #include <assert.h>
 #include <errno.h>
 #include <microhttpd.h>
@@ -21,6 +22,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "http_internal.h"
@@ -43,39 +45,6 @@
 typedef struct qg_http_worker worker;
 
 typedef qg_http_link conn;
-
-struct qg_http_worker {
-	qg_http_server *server;
-	struct MHD_Daemon *daemon;
-	int daemon_fd; /* libmicrohttpd's epoll descriptor */
-	int listen_fd;
-	int wake_fd;
-	pthread_t thread;
-	bool running;
-	bool draining;
-	uint64_t next_sweep_ms;
-	size_t active; /* requests that libmicrohttpd holds */
-	int park_fd;   /* epoll descriptor of the parked */
-	conn *young;   /* in the TLS handshake, or just out of it */
-	conn *parked;  /* in the handshake and waiting: suspended */
-	conn *settled; /* the others */
-	qg_http_request *deferred;
-	pthread_mutex_t lock; /* for late */
-	qg_http_request *late;
-};
-
-struct qg_http_server {
-	qg_http_options o;
-	qg_router *router;
-	qg_tls_context *tls;
-	qg_census *census;
-	unsigned port;
-	atomic_bool stopping;
-	char trouble[QG_HTTP_TEXT_MAX]; /* what libmicrohttpd said while starting */
-	bool started;
-	unsigned n_workers;
-	worker *workers;
-};
 
 /* --- answers -------------------------------------------------------------- */
 
@@ -109,6 +78,7 @@ queue(qg_http_request *req, int status, struct MHD_Response *r)
 	if (req->worker->draining)
 		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
 	req->link->since_ms = qg_clock_elapsed_ms();
+	qg_tls_out_hold(&req->link->out);
 	enum MHD_Result rc = MHD_queue_response(req->mhd, (unsigned)status, r);
 	MHD_destroy_response(r);
 	return rc;
@@ -140,37 +110,6 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 }
 
 static void
-wake(worker *w)
-{
-	uint64_t one = 1;
-	ssize_t n;
-	do
-		n = write(w->wake_fd, &one, sizeof one);
-	while (n < 0 && errno == EINTR);
-}
-
-/* Once it is in the queue the request belongs to the worker. The lock spans
- * the waking: the worker may end as soon as its last answer is there. */
-static void
-answer_late(qg_http_request *req)
-{
-	qg_http_late open = QG_HTTP_OPEN;
-	if (!atomic_compare_exchange_strong(&req->late, &open, QG_HTTP_ANSWERED)) {
-		if (req->response != NULL) /* the server stopped meanwhile */
-			MHD_destroy_response(req->response);
-		qg_http_request_put(req);
-		return;
-	}
-	worker *w = req->worker;
-	pthread_mutex_lock(&w->lock);
-	req->late_next = w->late;
-	w->late = req;
-	if (req->late_next == NULL)
-		wake(w);
-	pthread_mutex_unlock(&w->lock);
-}
-
-static void
 answer(qg_http_request *req, int status, const char *type, struct MHD_Response *r)
 {
 	assert(req->response == NULL && req->status == 0);
@@ -182,7 +121,7 @@ answer(qg_http_request *req, int status, const char *type, struct MHD_Response *
 	req->response = r;
 	req->status = status;
 	if (req->deferred)
-		answer_late(req);
+		qg_late_answer(req);
 }
 
 void
@@ -216,7 +155,7 @@ qg_http_defer(qg_http_request *req)
 	req->link->waiting = true;
 	atomic_fetch_add(&req->refs, 1);
 	qg_http_request_join(req, &req->worker->deferred);
-	MHD_suspend_connection(req->mhd);
+	req->worker->asked++;
 }
 
 const char *
@@ -327,14 +266,11 @@ static enum MHD_Result
 finish(qg_http_request *req)
 {
 	if (req->deferred) {
-		switch (atomic_load(&req->late)) {
-		case QG_HTTP_OPEN:
+		if (!req->back)
 			return MHD_YES;
-		case QG_HTTP_ANSWERED:
+		if (atomic_load(&req->late) == QG_HTTP_ANSWERED)
 			return send_answer(req);
-		case QG_HTTP_ABANDONED:
-			return queue_refusal(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
-		}
+		return queue_refusal(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
 	}
 	if (req->worker->draining)
 		qg_http_refuse(req, MHD_HTTP_SERVICE_UNAVAILABLE, "the server is stopping");
@@ -375,8 +311,17 @@ on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_Req
 	*con_cls = NULL;
 	w->active--;
 	req->link->since_ms = qg_clock_elapsed_ms();
-	if (atomic_load(&req->late) != QG_HTTP_ABANDONED && req->response != NULL)
+	/* No body followed, and a client that reads nothing is not waited for. */
+	if (!qg_tls_out_flush(&req->link->out))
+		(void)shutdown(req->link->fd, SHUT_RDWR);
+	if (req->deferred && !req->back) { /* the client left; the answer still comes */
+		w->asked--;
+		req->mhd = NULL;
+		req->link->waiting = false;
+	} else if (atomic_load(&req->late) != QG_HTTP_ABANDONED && req->response != NULL) {
 		MHD_destroy_response(req->response);
+	}
+	req->link = NULL;
 	qg_http_request_put(req);
 }
 
@@ -399,7 +344,7 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 	if (from == NULL || session == NULL)
 		return false;
 	c->counted = qg_census_enter(w->server->census, from->client_addr, &c->key);
-	return c->counted && qg_tls_adopt(w->server->tls, session, &c->trust) == QG_OK;
+	return c->counted && qg_tls_adopt(w->server->tls, session, &c->out, &c->trust) == QG_OK;
 }
 
 static void
@@ -411,6 +356,7 @@ conn_open(worker *w, struct MHD_Connection *mhd, void **context)
 	if (c != NULL) {
 		c->mhd = mhd;
 		c->fd = fd;
+		qg_tls_out_init(&c->out, fd);
 		c->since_ms = qg_clock_elapsed_ms();
 		qg_link_join(c, &w->young);
 		*context = c;
@@ -440,22 +386,6 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_Co
 		conn_close(w, *context);
 		*context = NULL;
 	}
-}
-
-/* libmicrohttpd's timeout starts anew with every byte, and does not see the
- * parked. Here a handshake must be done within the idle timeout, a request be
- * complete and an answer taken within twice that. */
-static void
-sweep(worker *w)
-{
-	uint64_t now = qg_clock_elapsed_ms();
-	uint64_t idle_ms = (uint64_t)w->server->o.idle_timeout_s * 1000;
-	if (now < w->next_sweep_ms || idle_ms == 0)
-		return;
-	w->next_sweep_ms = now + SWEEP_MS;
-	qg_links_cut(w->parked, now, idle_ms);
-	qg_links_cut(w->young, now, 2 * idle_ms);
-	qg_links_cut(w->settled, now, 2 * idle_ms);
 }
 
 /* A client that stops inside the handshake stays "ready" to libmicrohttpd,
@@ -493,46 +423,44 @@ unpark(worker *w, conn *c)
 
 /* --- the loop ------------------------------------------------------------- */
 
+/* libmicrohttpd's timeout starts anew with every byte, and does not see the
+ * parked. Here a handshake must be done within the idle timeout, a request be
+ * complete and an answer taken within twice that. */
 static void
-resume(worker *w, qg_http_request *req)
+sweep(worker *w)
 {
-	qg_http_request_leave(req, &w->deferred);
-	req->link->waiting = false;
-	req->link->since_ms = qg_clock_elapsed_ms();
-	MHD_resume_connection(req->mhd);
-}
-
-static void
-take_late_answers(worker *w)
-{
-	uint64_t count;
-	(void)!read(w->wake_fd, &count, sizeof count);
-	pthread_mutex_lock(&w->lock);
-	qg_http_request *req = w->late;
-	w->late = NULL;
-	pthread_mutex_unlock(&w->lock);
-	while (req != NULL) {
-		qg_http_request *next = req->late_next;
-		resume(w, req);
-		qg_http_request_put(req); /* the answerer's share */
-		req = next;
-	}
+	uint64_t now = qg_clock_elapsed_ms();
+	uint64_t idle_ms = (uint64_t)w->server->o.idle_timeout_s * 1000;
+	if (now < w->next_sweep_ms || idle_ms == 0)
+		return;
+	w->next_sweep_ms = now + SWEEP_MS;
+	qg_late_suspend_slow(w);
+	qg_links_cut(w->parked, now, idle_ms);
+	qg_links_cut(w->young, now, 2 * idle_ms);
+	qg_links_cut(w->settled, now, 2 * idle_ms);
 }
 
 /* How long libmicrohttpd lets us sleep. It may say 0 for long, without cause:
- * hence the limit on runs in a row. */
+ * hence the limit on runs in a row. While answers are waited for it always does. */
 static int
 run_daemon(worker *w)
 {
 	MHD_UNSIGNED_LONG_LONG wait_ms = SWEEP_MS;
+	const qg_http_options *o = &w->server->o;
 	for (int i = 0; i < RUNS_IN_A_ROW; i++) {
+		if (o->running != NULL)
+			o->running(true, o->ctx);
 		MHD_run(w->daemon);
+		if (o->running != NULL)
+			o->running(false, o->ctx);
 		if (MHD_get_timeout(w->daemon, &wait_ms) != MHD_YES)
 			return SWEEP_MS;
 		if (wait_ms != 0)
 			return wait_ms < SWEEP_MS ? (int)wait_ms : SWEEP_MS;
 		if (!w->draining)
 			park(w);
+		if (w->asked > 0)
+			break;
 	}
 	return 1;
 }
@@ -548,25 +476,12 @@ serve(worker *w, int wait_ms)
 	};
 	if (poll(p, sizeof p / sizeof p[0], wait_ms) > 0) {
 		if (p[WAKE].revents != 0)
-			take_late_answers(w);
+			qg_late_take(w);
 		for (conn *c; p[PARK].revents != 0 && (c = qg_link_next(w->park_fd)) != NULL;)
 			unpark(w, c);
 	}
 	sweep(w);
 	return run_daemon(w);
-}
-
-/* Those that win the race against us are in the queue, or will be soon. */
-static void
-abandon_deferred(worker *w)
-{
-	for (qg_http_request *req = w->deferred; req != NULL;) {
-		qg_http_request *next = req->next;
-		qg_http_late open = QG_HTTP_OPEN;
-		if (atomic_compare_exchange_strong(&req->late, &open, QG_HTTP_ABANDONED))
-			resume(w, req);
-		req = next;
-	}
 }
 
 static void
@@ -584,7 +499,7 @@ drain(worker *w)
 	uint64_t late_ms = qg_clock_elapsed_ms() + LATE_MS;
 	while (w->deferred != NULL && qg_clock_elapsed_ms() < late_ms)
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
-	abandon_deferred(w);
+	qg_late_abandon(w);
 	wait_ms = run_daemon(w);
 	while (w->deferred != NULL || (w->active > 0 && qg_clock_elapsed_ms() < deadline_ms))
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
@@ -598,6 +513,7 @@ worker_main(void *arg)
 	while (!atomic_load(&w->server->stopping))
 		wait_ms = serve(w, wait_ms);
 	drain(w);
+	qg_late_wait_owed(w);
 	MHD_stop_daemon(w->daemon);
 	w->daemon = NULL;
 	return NULL;
@@ -689,7 +605,7 @@ static void
 worker_end(worker *w)
 {
 	if (w->running) {
-		wake(w);
+		qg_late_wake(w);
 		pthread_join(w->thread, NULL);
 	}
 	if (w->daemon != NULL) {
@@ -787,7 +703,7 @@ qg_http_server_stop(qg_http_server **s)
 	atomic_store(&old->stopping, true);
 	for (unsigned i = 0; i < old->n_workers; i++)
 		if (old->workers[i].running)
-			wake(&old->workers[i]);
+			qg_late_wake(&old->workers[i]);
 	for (unsigned i = 0; i < old->n_workers; i++)
 		worker_end(&old->workers[i]);
 	free(old->workers);

@@ -325,8 +325,14 @@ put_under(gnutls_session_t session, qg_tls_trust *t)
 	return QG_OK;
 }
 
+static ssize_t
+push_out(gnutls_transport_ptr_t out, const giovec_t *piece, int n)
+{
+	return qg_tls_out_push(out, piece, (size_t)n);
+}
+
 qg_err
-qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held)
+qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust **held)
 {
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
@@ -334,6 +340,8 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held)
 	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
 	    !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
+	gnutls_transport_set_ptr2(session, (gnutls_transport_ptr_t)(intptr_t)out->fd, out);
+	gnutls_transport_set_vec_push_function(session, push_out);
 	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
 	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
 					   on_certificate_message);

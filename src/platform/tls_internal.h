@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 #include "qkdgate/error.h"
 #include "qkdgate/secret.h"
@@ -37,6 +39,24 @@ typedef enum qg_tls_step {
 
 typedef enum qg_tls_role { QG_TLS_CLIENT, QG_TLS_SERVER } qg_tls_role;
 
+/* What a session sends. libmicrohttpd writes head and body of an answer as two
+ * records: the first is held back for the second, so that one call of the system
+ * takes both. One thread. */
+typedef struct qg_tls_out {
+	int fd;
+	bool hold;
+	size_t len;
+	uint8_t held[496];
+} qg_tls_out;
+
+void qg_tls_out_init(qg_tls_out *o, int fd);
+/* The next record waits for the one after it, or for a flush. */
+void qg_tls_out_hold(qg_tls_out *o);
+/* As writev of the pieces: the bytes of them that were taken, or -1 with errno. */
+ssize_t qg_tls_out_push(qg_tls_out *o, const struct iovec *piece, size_t n);
+/* Sends what is held; false: some is left. */
+bool qg_tls_out_flush(qg_tls_out *o);
+
 /* Certificate, key, trust, priorities and, for servers, a ticket key and the
  * chains that were verified. Any number of threads. */
 typedef struct qg_tls_context qg_tls_context;
@@ -60,8 +80,9 @@ typedef struct qg_tls_trust qg_tls_trust;
 /* Puts our rules into a server session that another library made and has not
  * begun to use: credentials, priorities, tickets, a client certificate that is
  * required and verified inside the handshake. *held is the session's trust, to
- * be put after it. QG_E_NOMEM. */
-qg_err qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_trust **held) QG_CHECKED;
+ * be put after it. What it sends goes through out, which stays the caller's and
+ * lives until the session's last use. QG_E_NOMEM. */
+qg_err qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust **held) QG_CHECKED;
 
 /* Who is at the other end, after the handshake, under the files of now: *held
  * may become another one. Resumed sessions are verified again, since time and

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import ssl
+import threading
 import uuid
 
 import pytest
@@ -154,10 +155,12 @@ def test_tls_1_3_and_a_certificate_are_needed(border, pki):
         return answer.status, answer.version, answer.read()
 
     assert handshake(ssl.TLSVersion.TLSv1_3, "kme-net1")[:2] == (200, 11)
-    with pytest.raises((ssl.SSLError, OSError)):
+    with pytest.raises((ssl.SSLError, ConnectionError)):
         handshake(ssl.TLSVersion.TLSv1_2, "kme-net1")
-    with pytest.raises((ssl.SSLError, OSError, http.client.HTTPException)):
-        handshake(ssl.TLSVersion.TLSv1_3, None)
+    for wrong in (None, "kme-b-foreign", "expired"):  # none, of another authority, out of date
+        assert wrong is None or (pki / f"{wrong}.pem").exists()
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
+            handshake(ssl.TLSVersion.TLSv1_3, wrong)
 
 
 def test_a_certificate_that_names_no_peer_is_401_everywhere(border, pki):
@@ -380,6 +383,17 @@ def test_who_may_be_named(net1, client, border):
         status, kind, _ = net1.give([key], "sae-zoe", ["sae-alice", target]).problem()
         assert (status, kind) in ((401, "unauthorized"), (400, "key-routing-error"))
         not_there(client, "alice", "sae-zoe", key["key_id"])
+
+
+def test_rule_14_an_id_of_this_gateways_own_is_refused(net1, client, border):
+    """Such an ID belongs to chunks of a stream, and must never stand for another key."""
+    ((key_id, value),) = client("alice").enc("sae-bob").keys()
+    forged = {**new_key(), "key_id": key_id}
+    answer = net1.give([new_key(), forged], "sae-zoe", ["sae-bob"])
+    assert answer.problem() == (400, "key-routing-error", {"invalid_routing"})
+    border.wait_audit("refused", key_id, caller="kxi:net1")
+    not_there(client, "bob", "sae-zoe", key_id)
+    assert client("bob").dec("sae-alice", key_id).keys() == [(key_id, value)]
 
 
 def test_foreign_callbacks(net1, net2, client, border):
@@ -718,6 +732,114 @@ def test_a_target_out_of_reach_is_408_and_void(net4, client, border):
         not_there(client, "alice", "sae-wanda", key["key_id"])
     finally:
         network.restart("kme-b")
+
+
+# --- killed at every step -----------------------------------------------------------------------------------------------
+
+class Cut:
+    """Kills the border from within an answer of the other network, once, and starts it again when asked."""
+
+    def __init__(self, border, answer):
+        self.gateway = border.network.gateways["kme-a"]
+        self.answer = answer
+        self.done = threading.Event()
+
+    def __call__(self, request):
+        if self.done.is_set():
+            return self.answer(request)
+        self.gateway.kill()
+        self.done.set()
+        return None, None
+
+    def again(self, border):
+        assert self.done.wait(60)
+        border.network.restart("kme-a")
+
+
+def ask_and_lose(client, slave):
+    """enc_keys of a gateway that is killed meanwhile."""
+    def ask_once():
+        try:
+            ask(client, "alice", slave)
+        except (OSError, http.client.HTTPException):
+            pass
+    thread = threading.Thread(target=ask_once)
+    thread.start()
+    return thread
+
+
+def test_killed_before_the_answer_to_its_keys(net1, client, border):
+    cut = net1.on_keys = Cut(border, net1.accept_keys)
+    before = len(net1.requests)
+    thread = ask_and_lose(client, "sae-zoe")
+    cut.again(border)
+    thread.join()
+    (key_id,) = [r for r in net1.requests[before:] if r.path == EXT_KEYS][0].ids
+    net1.wait_void(key_id)  # nobody waits for it any more
+
+
+def test_killed_after_the_answer_to_its_keys(net1, client, border):
+    net1.outcome = None
+    before = len(net1.requests)
+    thread = ask_and_lose(client, "sae-zoe")
+    (key_id,) = wait_for("keys", lambda: [r for r in net1.requests[before:] if r.path == EXT_KEYS], 60)[0].ids
+    border.network.gateways["kme-a"].kill()
+    border.network.restart("kme-a")
+    thread.join()
+    net1.wait_void(key_id)
+    late = net1.post(f"{EXT_KEYS}/ack", [ack_of([key_id], "relayed", "sae-alice", ["sae-zoe"])])
+    assert late.status in (200, 400)
+    assert not border.audit("issued", key_id)
+
+
+def test_killed_before_its_ack_is_answered(net1, client, border):
+    cut = net1.on_ack = Cut(border, lambda request: (200, None))
+    key = new_key()
+    assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+    cut.again(border)
+    net1.wait_ack(key["key_id"], "relayed", count=2)
+    for sae in ("alice", "bob"):
+        fetch(client, sae, "sae-zoe", key)
+        not_there(client, sae, "sae-zoe", key["key_id"])
+
+
+def test_killed_right_after_202(net1, client, border):
+    """Whatever it had done: what was accepted is delivered once, and acknowledged."""
+    for _ in range(3):
+        key = new_key()
+        assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+        border.network.gateways["kme-a"].kill()
+        border.network.restart("kme-a")
+        assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202  # the same again
+        net1.wait_ack(key["key_id"], "relayed")
+        for sae in ("alice", "bob"):
+            fetch(client, sae, "sae-zoe", key)
+            not_there(client, sae, "sae-zoe", key["key_id"])
+
+
+def test_killed_after_a_void_was_accepted(net1, client, border):
+    key = new_key()
+    assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+    net1.wait_ack(key["key_id"], "relayed")
+    assert net1.void([key["key_id"]], "sae-zoe", ["sae-alice", "sae-bob"]).status == 202
+    border.network.gateways["kme-a"].kill()
+    border.network.restart("kme-a")
+    net1.wait_ack(key["key_id"], "voided")
+    for sae in ("alice", "bob"):
+        not_there(client, sae, "sae-zoe", key["key_id"])
+    assert net1.give([key], "sae-zoe", ["sae-alice", "sae-bob"]).problem()[0] in (400, 503)
+
+
+def test_killed_before_the_answer_to_its_void(net4, client, border):
+    net4.outcome = None
+    cut = net4.on_void = Cut(border, lambda request: (202, None))
+    before = len(net4.requests)
+    thread = ask_and_lose(client, "sae-wanda")
+    cut.again(border)
+    thread.join()
+    (key_id,) = [r for r in net4.requests[before:] if r.path == EXT_KEYS][0].ids
+    net4.wait_void(key_id, count=2)
+    assert not border.audit("issued", key_id)
 
 
 def test_no_key_value_stands_in_logs(border):

@@ -90,12 +90,6 @@ static void two_networks(bool kxi)
 	add_peer(C, B, net1, COUNT(net1), kxi ? stream_cb : NULL);
 }
 
-static void start_all(void)
-{
-	for (unsigned i = 0; i < n->plan.nodes; i++)
-		node_start(&n->node[i]);
-}
-
 static bool pads_open(core_net *net, void *ctx)
 {
 	qg_stream *st = ctx;
@@ -104,20 +98,6 @@ static bool pads_open(core_net *net, void *ctx)
 	bool ready = qg_pads_ready_bytes(st) >= 4096 && st->ready >= 100;
 	pthread_mutex_unlock(&st->lock);
 	return ready;
-}
-
-static void wait_pads(void)
-{
-	for (size_t i = 0; i < n->plan.n_links; i++) {
-		const net_link *l = &n->plan.link[i];
-		assert_true(net_wait(n, pads_open, net_stream(n, l->a, l->b, l->a)));
-		assert_true(net_wait(n, pads_open, net_stream(n, l->b, l->a, l->b)));
-	}
-}
-
-static net_way_fault *way_fault(unsigned from, unsigned to, net_post_kind kind)
-{
-	return &n->way_fault[from][to][kind];
 }
 
 static qg_issue_request request(const char *master, const char *slave, uint32_t number)
@@ -153,7 +133,9 @@ static bool all_settled(core_net *net, void *ctx)
 	(void)ctx;
 	for (unsigned i = 0; i < net->plan.nodes; i++) {
 		qg_core *core = net->node[i].core;
-		if (core == NULL || qg_transfers_voiding(core->transfers) > 0 || qg_ix_tellings(core) > 0)
+		if (core == NULL) /* played by the test */
+			continue;
+		if (qg_transfers_voiding(core->transfers) > 0 || qg_ix_tellings(core) > 0)
 			return false;
 		pthread_mutex_lock(&core->multicast->lock);
 		const bool busy = core->multicast->ops != NULL;
@@ -162,36 +144,6 @@ static bool all_settled(core_net *net, void *ctx)
 			return false;
 	}
 	return true;
-}
-
-/* The IDs that crossed between the borders, from the hook. */
-typedef struct seen_ids {
-	pthread_mutex_t lock;
-	size_t n;
-	qg_uuid id[256];
-	uint8_t value[256][32];
-} seen_ids;
-
-static seen_ids seen = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-static void see_keys(void *ctx, unsigned from, unsigned to, net_post_kind kind, const void *m)
-{
-	const qg_interop_keys *keys = m;
-	(void)ctx, (void)from, (void)to;
-	if (kind != NET_POST_KEYS)
-		return;
-	pthread_mutex_lock(&seen.lock);
-	for (size_t i = 0; i < keys->n_keys && seen.n < COUNT(seen.id); i++) {
-		memcpy(seen.value[seen.n], keys->key[i].value, 32);
-		seen.id[seen.n++] = keys->key[i].id;
-	}
-	pthread_mutex_unlock(&seen.lock);
-}
-
-static void watch(void)
-{
-	seen.n = 0;
-	n->post_hook = see_keys;
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -389,7 +389,7 @@ hooks_run_inside_and_after(void **state)
 	sem_init(&told, 0, 0);
 	add_init(&a, "n", &told);
 	hook_log log = {.job = &a};
-	qg_committer_hooks hooks = {hook_before, hook_after, &log};
+	qg_committer_hooks hooks = {.before_commit = hook_before, .after = hook_after, .ctx = &log};
 	qg_committer *c = start(&hooks);
 	qg_committer_submit(c, &a.job);
 	wait_for(&told, 1);
@@ -413,6 +413,62 @@ hooks_run_inside_and_after(void **state)
 	assert_int_equal(number("n"), 1);
 }
 
+static void
+gathered_jobs_are_one_group(void **state)
+{
+	(void)state;
+	sem_t told;
+	add_job job[3];
+	uint64_t groups, jobs;
+	sem_init(&told, 0, 0);
+	qg_committer *c = start(NULL);
+	qg_committer_gather(c, true);
+	for (int i = 0; i < 3; i++) {
+		add_init(&job[i], "n", &told);
+		qg_committer_submit(c, &job[i].job);
+	}
+	qg_committer_gather(c, false);
+	wait_for(&told, 3);
+	qg_committer_stats(c, &groups, &jobs);
+	assert_int_equal(groups, 1);
+	assert_int_equal(jobs, 3);
+	/* One that nothing was submitted in, and one at the end of which another
+	 * thread's job stands in the queue: its thread counted on the wake. */
+	qg_committer_gather(c, true);
+	qg_committer_gather(c, false);
+	qg_committer_gather(c, true);
+	qg_committer_submit(c, &job[0].job);
+	qg_committer_gather(c, false);
+	wait_for(&told, 1);
+	qg_committer_stop(&c);
+	assert_int_equal(number("n"), 4);
+}
+
+static atomic_int n_telling;
+
+static void
+on_telling(bool begins)
+{
+	atomic_fetch_add(&n_telling, begins ? 1 : 1000);
+}
+
+static void
+telling_stands_around_the_dones(void **state)
+{
+	(void)state;
+	sem_t told;
+	add_job a;
+	sem_init(&told, 0, 0);
+	add_init(&a, "n", &told);
+	const qg_committer_hooks hooks = {.telling = on_telling};
+	qg_committer *c = start(&hooks);
+	qg_committer_submit(c, &a.job);
+	wait_for(&told, 1);
+	assert_int_equal(atomic_load(&n_telling) % 1000, 1);
+	qg_committer_stop(&c);
+	assert_int_equal(atomic_load(&n_telling), 1001);
+}
+
 /* A hook that fails for the whole group, then for one job of ten by itself. */
 static void
 group_with_a_failing_hook_falls_apart_into_jobs(void **state)
@@ -421,7 +477,7 @@ group_with_a_failing_hook_falls_apart_into_jobs(void **state)
 	sem_t told, gate;
 	add_job first;
 	hook_log log = {0};
-	qg_committer_hooks hooks = {hook_before, hook_after, &log};
+	qg_committer_hooks hooks = {.before_commit = hook_before, .after = hook_after, .ctx = &log};
 	sem_init(&told, 0, 0);
 	sem_init(&gate, 0, 0);
 	db.gate = &gate;
@@ -645,6 +701,8 @@ main(void)
 		CASE(failed_commit_is_told_to_all),
 		CASE(failed_begin_runs_nothing),
 		CASE(hooks_run_inside_and_after),
+		CASE(gathered_jobs_are_one_group),
+		CASE(telling_stands_around_the_dones),
 		CASE(group_with_a_failing_hook_falls_apart_into_jobs),
 		CASE(stop_runs_what_is_queued),
 		CASE(jobs_may_be_submitted_from_done_until_stop),

@@ -174,6 +174,23 @@ certificates_and_keys(void **state)
 	says("changed.yaml", 54, "streams[0].source", "kme-a.key");
 }
 
+/* In one line each, before a section that good.yaml has. */
+#define KXI_LISTENER(name) \
+	"kxi_listener: {listen: \"127.0.0.1:18444\", certificate: pki/" name ".pem, key: pki/" name ".key, ca: pki/ca.pem}\n"
+#define KXI_CLIENT(name) "kxi_client: {certificate: pki/" name ".pem, key: pki/" name ".key, ca: pki/ca.pem}\n"
+
+static void
+certificates_for_other_networks(void **state)
+{
+	(void)state;
+	change("store:", KXI_LISTENER("kme-a") KXI_CLIENT("kme-a") "store:");
+	assert_int_equal(check("changed.yaml"), QG_OK);
+	change("store:", KXI_LISTENER("expired") "store:");
+	says("changed.yaml", 24, "kxi_listener", "expired.pem");
+	change("store:", KXI_LISTENER("kme-a") KXI_CLIENT("none") "store:");
+	says("changed.yaml", 25, "kxi_client", "none.pem");
+}
+
 static void
 a_loose_private_key(void **state)
 {
@@ -342,6 +359,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		IN_STATE(all_is_well),
 		IN_STATE(certificates_and_keys),
+		IN_STATE(certificates_for_other_networks),
 		IN_STATE(a_loose_private_key),
 		IN_STATE(the_master_key),
 		IN_STATE(the_master_key_as_credential),

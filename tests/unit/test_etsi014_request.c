@@ -10,8 +10,10 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <jansson.h>
 
 #include "../../src/north/etsi014_internal.h"
+#include "qkdgate/json.h"
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define UUID_A "00000000-0000-4000-8000-00000000000a"
@@ -599,6 +601,73 @@ test_content_types(void **state)
 	assert_false(qg_014_type_is_json(NULL));
 }
 
+/* What the JSON library makes of a body that was taken must be the same IDs. */
+static void
+expect_same_ids(const char *body, size_t len, const qg_014_dec_request *r)
+{
+	json_t *json = NULL;
+	qg_json_error why;
+	assert_int_equal(qg_json_parse_object(body, len, &json, &why), QG_OK);
+	const json_t *array = json_object_get(json, "key_IDs");
+	assert_int_equal(json_array_size(array), r->n);
+	for (size_t i = 0; i < r->n; i++) {
+		const json_t *id = json_object_get(json_array_get(array, i), "key_ID");
+		qg_uuid want;
+		assert_int_equal(qg_uuid_parse(json_string_value(id), json_string_length(id), &want), QG_OK);
+		assert_true(qg_uuid_equal(&want, &r->ids[i]));
+	}
+	qg_json_free(&json);
+}
+
+static qg_err
+take_body(const char *body, size_t len)
+{
+	qg_014_dec_request r = {0};
+	qg_014_problem why;
+	const qg_err err = qg_014_dec_body(body, len, 2, &r, &why);
+	if (err == QG_OK)
+		expect_same_ids(body, len, &r);
+	qg_014_dec_fini(&r);
+	return err;
+}
+
+/* The plain form is read without the JSON library: with every white space, cut
+ * anywhere, and with any other byte anywhere, it is taken only where the library
+ * would have read the same. */
+static void
+test_dec_plain(void **state)
+{
+	(void)state;
+	static const char plain[] = "{\"key_IDs\":[{\"key_ID\":\"" UUID_A "\"},{\"key_ID\":\"" UUID_B "\"}]}";
+	static const char spaced[] = " {\t\"key_IDs\" :\r\n[ { \"key_ID\" : \"" UUID_A "\" } , {\"key_ID\": \"" UUID_B
+				     "\"}\n]\n} \n";
+	static const char repeated[] = "{\"key_IDs\":[{\"key_ID\":\"" UUID_A "\"},{\"key_ID\":\"" UUID_A "\"}]}";
+	assert_int_equal(take_body(plain, sizeof plain - 1), QG_OK);
+	assert_int_equal(take_body(spaced, sizeof spaced - 1), QG_OK);
+	assert_int_equal(take_body(repeated, sizeof repeated - 1), QG_E_INVAL);
+	for (size_t n = 0; n < sizeof plain - 1; n++) {
+		char *cut = malloc(n + 1); /* of its own, so that reading on is seen */
+		memcpy(cut, plain, n);
+		assert_int_equal(take_body(cut, n), QG_E_INVAL);
+		free(cut);
+	}
+	for (size_t at = 0; at < sizeof plain - 1; at++)
+		for (int c = 0; c < 256; c++) {
+			char other[sizeof plain];
+			memcpy(other, plain, sizeof plain);
+			other[at] = (char)c;
+			(void)!take_body(other, sizeof plain - 1);
+		}
+	for (size_t at = 0; at <= sizeof plain - 1; at++)
+		for (int c = 1; c < 128; c++) {
+			char longer[sizeof plain + 1];
+			memcpy(longer, plain, at);
+			longer[at] = (char)c;
+			memcpy(longer + at + 1, plain + at, sizeof plain - at);
+			(void)!take_body(longer, sizeof plain);
+		}
+}
+
 int
 main(void)
 {
@@ -617,6 +686,7 @@ main(void)
 		cmocka_unit_test(test_dec_good),
 		cmocka_unit_test(test_dec_bad),
 		cmocka_unit_test(test_dec_many),
+		cmocka_unit_test(test_dec_plain),
 		cmocka_unit_test(test_dec_query),
 		cmocka_unit_test(test_sae_ids),
 		cmocka_unit_test(test_content_types),

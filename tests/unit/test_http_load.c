@@ -101,6 +101,65 @@ client_gone_while_deferred(void **state)
 	still_serves();
 }
 
+/* Answers that are given together reach all that wait for them; also those whose
+ * client has left, and at a stop. */
+static void
+gathered_answers_all_come(void **state)
+{
+	(void)state;
+	enum { N = 6 };
+	qg_conn *c[N];
+	qg_http_request *req[N];
+	for (size_t i = 0; i < N; i++) {
+		c[i] = dial();
+		say(c[i], "GET /hold HTTP/1.1\r\nHost: k\r\n\r\n");
+		req[i] = wait_held();
+	}
+	qg_conn_close(&c[2]);
+	usleep(20000);
+	qg_http_gather(true);
+	for (size_t i = 0; i < N; i++)
+		qg_http_answer(req[i], 200, "text/plain", "together", 8);
+	qg_http_gather(false);
+	for (size_t i = 0; i < N; i++) {
+		if (c[i] == NULL)
+			continue;
+		expect(c[i], 200, "together");
+		ask(c[i], "GET /show/after", 200, "part=after");
+		qg_conn_close(&c[i]);
+	}
+	still_serves();
+}
+
+static void *
+stop_it(void *arg)
+{
+	(void)arg;
+	qg_http_server_stop(&server);
+	return NULL;
+}
+
+/* The server may not end while a thread still owes it a wake. */
+static void
+stop_waits_for_who_gathers(void **state)
+{
+	(void)state;
+	qg_http_options o = default_options();
+	start_with(&o);
+	qg_conn *c = dial();
+	say(c, "GET /hold HTTP/1.1\r\nHost: k\r\n\r\n");
+	qg_http_request *req = wait_held();
+	pthread_t stopper;
+	qg_http_gather(true);
+	qg_http_answer(req, 200, "text/plain", "at last", 7);
+	assert_int_equal(pthread_create(&stopper, NULL, stop_it, NULL), 0);
+	expect(c, 200, "at last"); /* taken before it was told */
+	usleep(50000);
+	qg_http_gather(false);
+	pthread_join(stopper, NULL);
+	qg_conn_close(&c);
+}
+
 static void
 stop_answers_503(void **state)
 {
@@ -393,6 +452,8 @@ main(void)
 		SERVED(pipelining_keeps_the_order),
 		SERVED(many_late_answers),
 		SERVED(client_gone_while_deferred),
+		SERVED(gathered_answers_all_come),
+		cmocka_unit_test(stop_waits_for_who_gathers),
 		cmocka_unit_test(stop_answers_503),
 		cmocka_unit_test(stop_races_with_answers),
 		SERVED(stopped_handshakes_cost_little),

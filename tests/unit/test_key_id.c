@@ -395,6 +395,50 @@ unload(void **state)
 	return 0;
 }
 
+/* What is found is what is computed: at first, again, and when others have taken
+ * its place; also for names that look alike when one follows the other. */
+static void
+test_pairs_found(void **state)
+{
+	static const char *const alike[][2] = {
+		{"ab", "c"}, {"a", "bc"}, {"abc", ""}, {"", "abc"}, {"c", "ab"}, {"ab", "C"},
+	};
+	const qg_key_id_binding b = {.owner = "KME-A", .far_end = "KME-B"};
+	uint8_t root[QG_KEY_ID_ROOT_MIN] = {7}, other_root[QG_KEY_ID_ROOT_MIN] = {8};
+	qg_key_id_keys *k = NULL, *other = NULL;
+	qg_key_id_pair right, found;
+	char master[600], slave[32];
+
+	(void)state;
+	assert_int_equal(qg_key_id_keys_new(root, sizeof root, &b, &k), QG_OK);
+	assert_int_equal(qg_key_id_keys_new(other_root, sizeof other_root, &b, &other), QG_OK);
+	for (int round = 0; round < 2; round++)
+		for (size_t i = 0; i < sizeof alike / sizeof *alike; i++) {
+			qg_key_id_pair_of(k, alike[i][0], alike[i][1], &right);
+			qg_key_id_pair_find(k, alike[i][0], alike[i][1], &found);
+			assert_memory_equal(&found, &right, sizeof right);
+		}
+	for (int i = 0; i < 4000; i++) { /* many times the room */
+		snprintf(master, sizeof master, "master-%d", i % 1300);
+		snprintf(slave, sizeof slave, "slave-%d", i % 700);
+		qg_key_id_pair_of(k, master, slave, &right);
+		qg_key_id_pair_find(k, master, slave, &found);
+		assert_memory_equal(&found, &right, sizeof right);
+		qg_key_id_pair_find(k, master, slave, &found);
+		assert_memory_equal(&found, &right, sizeof right);
+	}
+	qg_key_id_pair_find(other, "ab", "c", &found); /* another epoch's is another */
+	qg_key_id_pair_of(k, "ab", "c", &right);
+	assert_memory_not_equal(&found, &right, sizeof right);
+	memset(master, 'm', sizeof master - 1); /* longer than is looked for */
+	master[sizeof master - 1] = '\0';
+	qg_key_id_pair_of(k, master, "s", &right);
+	qg_key_id_pair_find(k, master, "s", &found);
+	assert_memory_equal(&found, &right, sizeof right);
+	qg_key_id_keys_free(&k);
+	qg_key_id_keys_free(&other);
+}
+
 int
 main(void)
 {
@@ -408,6 +452,7 @@ main(void)
 		cmocka_unit_test(test_made_up),
 		cmocka_unit_test(test_no_counter),
 		cmocka_unit_test(test_short_root),
+		cmocka_unit_test(test_pairs_found),
 	};
 
 	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */

@@ -123,6 +123,9 @@ typedef struct net_post net_post;
 /* Called for every request that is delivered, without locks of the core. */
 typedef void net_post_hook(void *ctx, unsigned from, unsigned to, net_post_kind kind, const void *m);
 
+/* A peer that the test plays: true when it answered by *sent. */
+typedef bool net_post_play(unsigned from, unsigned to, net_post_kind kind, const void *m, qg_interop_sent *sent);
+
 typedef struct net_call net_call;
 typedef struct net_event net_event;
 
@@ -173,6 +176,7 @@ struct core_net {
 	net_way_fault way_fault[NET_NODES][NET_NODES][NET_POST_KINDS];
 	net_post_hook *post_hook;
 	void *post_hook_ctx;
+	net_post_play *post_play; /* instead of a delivery */
 	qg_config_link links[NET_LINKS];
 	pthread_mutex_t hook_lock;
 	net_hook *hook;

@@ -177,12 +177,17 @@ static void post_deliver(net_post *p)
 {
 	net_way_fault *f = way_fault_of(p);
 	core_net *n = p->from->net;
+	const void *m = p->kind == NET_POST_KEYS ? (const void *)&p->keys
+			: p->kind == NET_POST_ACKS ? (const void *)p->ack : (const void *)&p->revoke;
+	qg_interop_sent sent = { .why = "" };
+	if (n->post_play != NULL && n->post_play(p->from->index, p->to->index, p->kind, m, &sent)) {
+		post_finish(p, &sent);
+		return;
+	}
 	if (count_down(&f->down) || atomic_load(&p->from->cut) || !begin_receiving(p->to)) {
 		post_lost(p);
 		return;
 	}
-	const void *m = p->kind == NET_POST_KEYS ? (const void *)&p->keys
-			: p->kind == NET_POST_ACKS ? (const void *)p->ack : (const void *)&p->revoke;
 	if (n->post_hook != NULL)
 		n->post_hook(n->post_hook_ctx, p->from->index, p->to->index, p->kind, m);
 	if (count_down(&f->lose_requests)) {
