@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "qkdgate-get/get_internal.h"
+#include "qkdgate/clock.h"
 #include "qkdgate/secret.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_DENIED = 3, EXIT_NO_KEY = 4, EXIT_UNREACHED = 5 };
@@ -110,10 +110,10 @@ get_keys(const get_options *o, qg_client *c, qg_client_keys **keys)
 {
 	if (o->master != NULL)
 		return qg_client_dec_keys(c, o->master, o->ids, o->n_ids, keys);
-	time_t end = time(NULL) + (time_t)o->wait_s;
+	uint64_t end_ms = qg_clock_elapsed_ms() + (uint64_t)o->wait_s * 1000;
 	for (;;) {
 		qg_err err = qg_client_enc_keys(c, o->slave, o->number, o->size_bits, keys);
-		if (err != QG_E_EMPTY || time(NULL) >= end)
+		if (err != QG_E_EMPTY || qg_clock_elapsed_ms() >= end_ms)
 			return err;
 		sleep(1);
 	}
