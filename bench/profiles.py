@@ -17,12 +17,12 @@ from topology import pair
 
 CHUNK = 32
 WAYS = {  # name in the table: (options of the link, part of the plan's chunks)
-    "bin-a": ({"dialect": "bin-a"}, 1 / 8),  # a handshake for each chunk
-    "bin-b": ({"dialect": "bin-b"}, 1),
-    "json": ({"dialect": "json"}, 1),
-    "json, pushed": ({"dialect": "json", "push": True}, 1),
-    "json-netxpto": ({"dialect": "json-netxpto"}, 1),
-    "json-netxpto, pushed": ({"dialect": "json-netxpto", "push": True}, 1),
+    "bin-a": ({"dialect": "bin-a"}, 1 / 16),  # a handshake for each chunk
+    "bin-b": ({"dialect": "bin-b"}, 8),
+    "json": ({"dialect": "json"}, 2),
+    "json, pushed": ({"dialect": "json", "push": True}, 2),
+    "json-netxpto": ({"dialect": "json-netxpto"}, 2),
+    "json-netxpto, pushed": ({"dialect": "json-netxpto", "push": True}, 2),
     "http-push": ({"dialect": "http-push"}, 1),
 }
 QUICK = {"chunks": 8192, "rounds": 1}

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """How fast the gateway is, against the ceiling of its libraries: run.py [--quick] [--rounds N]
-[--only profiles].
+[--only profiles|apps].
 
 Brings up a simulated link and two gateways as the demo does (policy, audit, sealing, full sync),
 and the ceiling server. In each round both are measured in turn; what is printed are medians over
@@ -34,6 +34,7 @@ from network import LOOPBACK, Network, Ports, build_folder, complain, make_pki  
 from processes import Process, ProcessFailed, wait_for  # noqa: E402
 from topology import pair  # noqa: E402
 
+import apps  # noqa: E402
 import pools  # noqa: E402
 import profiles  # noqa: E402
 import relay  # noqa: E402
@@ -52,6 +53,7 @@ QUICK = {
     "get": (10000, 64), "pair_1": (8000, 64), "pair_128": (250, 16), "connect": (150, 8),
     "connections": (64,), "apart_requests": {64: 10000},
     "idle": 500, "half_load": False, "relay": relay.QUICK, "pools": None, "profiles": None,
+    "apps": None,
 }
 FULL = {
     "rounds": 9,
@@ -59,7 +61,7 @@ FULL = {
     "connections": (1, 16, 64, 256, 1000),
     "apart_requests": {1: 8000, 16: 30000, 64: 30000, 256: 30000, 1000: 30000},
     "idle": 1000, "half_load": True, "relay": relay.FULL, "pools": pools.FULL,
-    "profiles": profiles.FULL,
+    "profiles": profiles.FULL, "apps": apps.FULL,
 }
 
 
@@ -91,6 +93,7 @@ class Bench:
         self.relay = []    # row of each line of gateways
         self.pools = None  # what a large stock costs
         self.profiles = {}  # profile: [row of each round]
+        self.apps = {}      # likewise
         self.folder = FOLDER
         stock = keys_per_round(plan) * 5 // 4
         self.stock_needed = keys_per_round(plan) * 9 // 8
@@ -306,7 +309,7 @@ class Bench:
         return {"ratios": rounded(ratios), "figures": rounded(figures), "more": rounded(self.more()),
                 "rounds": self.plan["rounds"], "cores": len(CORES), "results": self.results,
                 "relay": self.relay, "pools": self.pools,
-                "profiles": self.profiles}
+                "profiles": self.profiles, "apps": self.apps}
 
     def more(self):
         """What has no line to reach, and what the figures above rest on."""
@@ -332,6 +335,7 @@ class Bench:
         if self.pools is not None:
             more.update({f"pool_{name}": value for name, value in self.pools.items()})
         more.update(profiles.figures(self.profiles))
+        more.update(apps.figures(self.apps))
         more.update(relay.figures(self.relay))
         return more
 
@@ -344,6 +348,8 @@ class Bench:
         relay.print_table(self.relay)
         if self.profiles:
             profiles.print_table(self.profiles)
+        if self.apps:
+            apps.print_table(self.apps)
         for part in ("ratios", "figures", "more"):
             print(f"\n{part}")
             for name, value in summary[part].items():
@@ -364,11 +370,12 @@ def in_a_namespace():
         os.execvp(inside[0], [*inside, sys.executable, *sys.argv])
 
 
-def only_profiles(bench):
-    rows = profiles.run(bench, bench.plan["profiles"] or profiles.QUICK)
-    profiles.print_table(rows)
-    summary = {"figures": rounded(profiles.figures(rows)), "cores": len(CORES), "profiles": rows}
-    (FOLDER / "profiles.json").write_text(json.dumps(summary, indent=1) + "\n")
+def only(bench, name):
+    part = {"profiles": profiles, "apps": apps}[name]
+    rows = part.run(bench, bench.plan[name] or part.QUICK)
+    part.print_table(rows)
+    summary = {"figures": rounded(part.figures(rows)), "cores": len(CORES), name: rows}
+    (FOLDER / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
     return 0
 
 
@@ -377,7 +384,7 @@ def main():
     parser = argparse.ArgumentParser(description="The gateway's speed against the ceiling of its libraries.")
     parser.add_argument("--quick", action="store_true", help="about a minute")
     parser.add_argument("--rounds", type=int, help="how often everything is measured")
-    parser.add_argument("--only", choices=("profiles",), help="this part alone; its results go to profiles.json")
+    parser.add_argument("--only", choices=("profiles", "apps"), help="this part alone; its results go to PART.json")
     options = parser.parse_args()
     plan = dict(QUICK if options.quick else FULL)
     if options.rounds:
@@ -386,7 +393,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     bench = Bench(plan)
     if options.only:
-        return only_profiles(bench)
+        return only(bench, options.only)
     try:
         bench.run()
     finally:
@@ -396,6 +403,8 @@ def main():
         bench.pools = pools.run(bench, plan["pools"])
     if plan["profiles"] is not None:
         bench.profiles = profiles.run(bench, plan["profiles"])
+    if plan["apps"] is not None:
+        bench.apps = apps.run(bench, plan["apps"])
     summary = bench.summary()
     bench.print_table(summary)
     out = FOLDER / ("quick.json" if options.quick else "full.json")

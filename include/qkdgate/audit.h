@@ -41,7 +41,8 @@ typedef enum qg_audit_act {
 	QG_AUDIT_REPAIRED,  /* a torn last line was cut off; written by the module */
 	QG_AUDIT_ACCEPTED,  /* another network brought a key, or one goes to it: it is durable here */
 	QG_AUDIT_RELAYED,   /* every target of a key of another network has it */
-	QG_AUDIT_RELEASED   /* the other network has the key, the master here may get it */
+	QG_AUDIT_RELEASED,  /* the other network has the key, the master here may get it */
+	QG_AUDIT_ADMIN      /* an administrator (caller) acted: peer is what on, reason what */
 } qg_audit_act;
 
 /* Of each string at most 256 bytes are kept. */

@@ -47,6 +47,10 @@ qg_err qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char
 /* The port listened on. */
 unsigned qg_byte_server_port(const qg_byte_server *s);
 
+/* Certificate, key, authorities and revocation lists for connections that begin
+ * from now on; open ones stay as they are. As qg_http_server_reload_tls. */
+qg_err qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+
 /* Closes everything; no request is taken up after it returns. Answers may still
  * be due: they are dropped. */
 void qg_byte_server_stop(qg_byte_server *s);

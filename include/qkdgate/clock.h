@@ -15,6 +15,9 @@ typedef struct qg_clock_ops {
 /* Milliseconds since some fixed point of this boot. */
 uint64_t qg_clock_elapsed_ms(void);
 
+/* The same in nanoseconds, as finely as the clock goes. */
+uint64_t qg_clock_elapsed_ns(void);
+
 /* Milliseconds since 1970-01-01T00:00Z. */
 int64_t qg_clock_wall_ms(void);
 

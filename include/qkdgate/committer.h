@@ -59,6 +59,16 @@ qg_err qg_committer_run(qg_committer *c, qg_job *job) QG_CHECKED;
 /* Groups committed and jobs in them. */
 void qg_committer_stats(const qg_committer *c, uint64_t *groups, uint64_t *jobs);
 
+/* How long transactions took, from their begin to their outcome. */
+#define QG_COMMIT_BUCKETS 10
+extern const uint32_t qg_commit_bucket_us[QG_COMMIT_BUCKETS]; /* upper bounds; one more bucket is above */
+typedef struct qg_committer_times {
+	uint64_t groups, jobs, failures;
+	uint64_t sum_ns, bucket[QG_COMMIT_BUCKETS + 1];
+	bool works; /* the last one did not fail */
+} qg_committer_times;
+void qg_committer_times_get(const qg_committer *c, qg_committer_times *out);
+
 /* Runs what is queued, then ends the thread. Clears *c. The store stays open. */
 void qg_committer_stop(qg_committer **c);
 

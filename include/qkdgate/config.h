@@ -206,6 +206,33 @@ typedef struct qg_config_rule {
 	uint32_t max_extra_slaves; /* additional_slave_SAE_IDs */
 } qg_config_rule;
 
+/* Who may use the admin interface over HTTPS, by certificate. */
+typedef struct qg_config_admin_user {
+	const char *name;    /* for the audit log */
+	qg_tls_match match;  /* option `certificate` */
+	bool read_only;      /* may look, not act */
+} qg_config_admin_user;
+
+typedef enum qg_zeroize_signal { QG_ZEROIZE_NO_SIGNAL, QG_ZEROIZE_USR1, QG_ZEROIZE_USR2 } qg_zeroize_signal;
+
+/* Section `admin`: for operators and their tools. */
+typedef struct qg_config_admin {
+	bool given;
+	const char *socket;       /* Unix socket, or NULL */
+	unsigned socket_mode;     /* 0600 or 0660 */
+	const char *socket_group; /* its group, or NULL: that of the process */
+	bool has_listener;
+	qg_config_listener listener;
+	const qg_config_admin_user *users; /* option `admins` */
+	size_t n_users;
+	bool has_scrape;          /* section `scrape`: health and metrics for anybody */
+	const char *scrape_address;
+	unsigned scrape_port;
+	bool scrape_saes;         /* with SAE IDs in the metrics */
+	qg_zeroize_signal zeroize_signal;
+	const char *zeroize_file; /* the gateway zeroizes once it is there; or NULL */
+} qg_config_admin;
+
 typedef struct qg_config {
 	const char *kme_id;
 
@@ -217,6 +244,7 @@ typedef struct qg_config {
 	qg_config_listener push;   /* where QKD modules push key (profile http-push) */
 	qg_tls_files kms_client;   /* section `kms_client`: towards the neighbours;
 				      default: the files of kms_listener */
+	qg_config_admin admin;
 	qg_config_listener kxi;    /* section `kxi_listener`: other networks; address NULL: absent */
 	qg_tls_files kxi_client;   /* section `kxi_client`: towards them; default: the
 				      files of kxi_listener */
@@ -287,9 +315,18 @@ qg_err qg_config_load(const char *file, FILE *report, qg_config **out) QG_CHECKE
 
 void qg_config_free(qg_config **c);
 
+/* The name of a profile as the file gives it. */
+const char *qg_config_profile_name(qg_source_profile profile);
+
 /* Checks also what lies outside the file: certificates, keys, modes, folders
  * that can be written. Reports in the same form. QG_E_PARSE when any. */
 qg_err qg_config_check_files(const char *file, const qg_config *c, FILE *report) QG_CHECKED;
+
+/* The options that differ and that only a restart puts in force, "a, b, c" as far
+ * as the room goes; QG_E_STATE when there are any. */
+qg_err qg_config_restart_options(const qg_config *was, const qg_config *now, char *names, size_t room) QG_CHECKED;
+/* Whether two configurations say the same. */
+bool qg_config_same(const qg_config *a, const qg_config *b);
 
 /* Prints the reference page (Markdown) made from the schema. */
 void qg_config_print_reference(FILE *out);

@@ -10,8 +10,8 @@
 #include "qkdgate/tls.h"
 
 /* Who is who and where: the SAEs of this node by certificate and by ID (hash
- * index), and the home KME of every other SAE. What the configuration says is
- * immutable and goes first; what neighbours say of their SAEs is learned where
+ * index), and the home KME of every other SAE. What the configuration says goes
+ * first, and can be replaced as a whole; what neighbours say of their SAEs is learned where
  * the configuration lets them (`learn`). Any thread. */
 
 typedef struct qg_directory qg_directory;
@@ -19,6 +19,14 @@ typedef struct qg_directory qg_directory;
 /* Refers to cfg, which must outlive it. QG_E_NOMEM. */
 qg_err qg_directory_new(const qg_config *cfg, qg_directory **out) QG_CHECKED;
 void qg_directory_free(qg_directory **d);
+
+/* Takes SAEs, directory and policy from another configuration from now on, which
+ * is its own then (*cfg becomes NULL). What was handed out of the one before
+ * stays valid for ten minutes: longer than any request. QG_E_NOMEM. */
+qg_err qg_directory_renew(qg_directory *d, qg_config **cfg) QG_CHECKED;
+
+/* The configuration that SAEs, directory and policy are taken from now. */
+const qg_config *qg_directory_config(const qg_directory *d);
 
 /* The local SAE whose certificate this is; NULL when none, or when more than
  * one is named by it (which is logged). */

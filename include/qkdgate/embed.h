@@ -8,6 +8,8 @@
  * with a NUL that its length does not count. */
 
 extern const char qg_embed_openapi_etsi014_yaml[];
+extern const char qg_embed_openapi_admin_yaml[];
+extern const size_t qg_embed_openapi_admin_yaml_len;
 extern const size_t qg_embed_openapi_etsi014_yaml_len;
 extern const char qg_embed_openapi_etsi020_yaml[];
 extern const size_t qg_embed_openapi_etsi020_yaml_len;

@@ -2,12 +2,15 @@
 #ifndef QKDGATE_ETSI014_H
 #define QKDGATE_ETSI014_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qkdgate/audit.h"
 #include "qkdgate/config.h"
 #include "qkdgate/directory.h"
 #include "qkdgate/error.h"
+#include "qkdgate/http_server.h"
 #include "qkdgate/keystore.h"
 
 /* The ETSI GS QKD 014 V1.1.1 server for SAEs: status, enc_keys, dec_keys, and
@@ -24,6 +27,41 @@ typedef struct qg_etsi014_parts {
 
 /* Listens. `why` gets a text that names what failed. */
 qg_err qg_etsi014_start(const qg_etsi014_parts *parts, qg_etsi014 **out, char *why, size_t why_room) QG_CHECKED;
+
+/* The listener, for its figures. */
+const qg_http_server *qg_etsi014_http(const qg_etsi014 *s);
+
+/* Certificates and revocation lists read anew: qg_http_server_reload_tls. */
+qg_err qg_etsi014_reload_tls(qg_etsi014 *s, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+/* The directory took a new configuration: its rates, and who is who. */
+void qg_etsi014_renew(qg_etsi014 *s, const qg_config *cfg);
+
+/* --- what SAEs do ----------------------------------------------------------- */
+
+/* Counts since the start, of an SAE that was seen since then. */
+typedef struct qg_sae_use {
+	uint64_t requests;
+	uint64_t issued, fetched; /* keys */
+	uint64_t refused;         /* requests, for whatever reason */
+	uint64_t limited;         /* of them: a rate was used up */
+	int64_t last_ms;          /* wall clock; 0: never */
+	bool suspended;
+} qg_sae_use;
+
+/* Any thread. All zero for one that was not seen. */
+void qg_etsi014_use(const qg_etsi014 *s, const char *sae, qg_sae_use *out);
+
+/* An SAE, or the two of them as a pair in either role (other NULL: with anybody),
+ * gets no key until it is resumed or the gateway starts anew: 401. QG_E_FULL when
+ * 256 pairs are. */
+qg_err qg_etsi014_suspend(qg_etsi014 *s, const char *sae, const char *other, bool on) QG_CHECKED;
+
+/* The pairs that are suspended. Any thread; `each` must not call back. */
+void qg_etsi014_suspended_pairs(const qg_etsi014 *s, void (*each)(const char *a, const char *b, void *ctx),
+				void *ctx);
+
+/* From now on, or no longer, no key is issued: 503. What was issued can be fetched. */
+void qg_etsi014_drain(qg_etsi014 *s, bool on);
 
 /* Ends the listener; see qg_http_server_stop. Clears *s. */
 void qg_etsi014_stop(qg_etsi014 **s);

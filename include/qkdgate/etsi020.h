@@ -8,6 +8,7 @@
 #include "qkdgate/config.h"
 #include "qkdgate/directory.h"
 #include "qkdgate/error.h"
+#include "qkdgate/http_server.h"
 #include "qkdgate/interop.h"
 
 /* ETSI GS QKD 020 V1.1.1 and its drafts over HTTPS: a listener of its own for
@@ -31,6 +32,11 @@ qg_err qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t w
 
 /* Ends the listener: nothing goes to `interop` any more. Sending still works. */
 void qg_etsi020_unlisten(qg_etsi020 *e);
+
+/* qg_http_server_reload_tls of the listener; e NULL: nothing. And the listener, for
+ * its figures. */
+qg_err qg_etsi020_reload_tls(qg_etsi020 *e, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+const qg_http_server *qg_etsi020_http(const qg_etsi020 *e);
 
 /* Ends the outgoing side too; calls under way are told that no answer came. */
 void qg_etsi020_free(qg_etsi020 **e);

@@ -2,14 +2,18 @@
 #ifndef QKDGATE_HTTP_SERVER_H
 #define QKDGATE_HTTP_SERVER_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 #include "qkdgate/error.h"
 #include "qkdgate/secret.h"
 #include "qkdgate/tls.h"
 
-/* An HTTPS listener with client certificates over libmicrohttpd: a thread per
+/* A listener for HTTPS with client certificates, or for HTTP on a Unix socket or
+ * a plain address, over libmicrohttpd: a thread per
  * core, each with a daemon of its own on the same port (SO_REUSEPORT), driven
  * by our loop over its epoll descriptor. A route's handler runs on one of
  * these threads once the body is complete, and answers at once or later, from
@@ -33,6 +37,20 @@ typedef struct qg_http_route {
  * status 413 here and 400 to the client (ETSI GS QKD 014 knows no 413). */
 typedef size_t qg_http_error_body(int status, const char *text, char *buf, size_t room);
 
+typedef enum qg_http_transport {
+	QG_HTTP_TLS,   /* HTTPS, client certificates */
+	QG_HTTP_PLAIN, /* HTTP for anybody who reaches the address */
+	QG_HTTP_UNIX   /* HTTP over a Unix socket, whose mode decides */
+} qg_http_transport;
+
+/* Who is at the other end of a Unix socket, as the kernel says. */
+typedef struct qg_http_local {
+	bool known;
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;
+} qg_http_local;
+
 /* What the server answers by itself, for those who want to know more of it. */
 typedef struct qg_http_refused {
 	int status;         /* as in qg_http_error_body; also 401 */
@@ -43,9 +61,12 @@ typedef struct qg_http_refused {
 } qg_http_refused;
 
 typedef struct qg_http_options {
-	const char *address;            /* IP address to listen on */
+	qg_http_transport transport;
+	const char *address;            /* IP address to listen on; QG_HTTP_UNIX: the socket's path */
 	unsigned port;                  /* 0: any, see qg_http_server_port */
-	qg_tls_files tls;
+	unsigned socket_mode;           /* QG_HTTP_UNIX */
+	const char *socket_group;       /* QG_HTTP_UNIX; NULL: that of the process */
+	qg_tls_files tls;               /* QG_HTTP_TLS */
 	unsigned threads;               /* 0: one per core */
 	unsigned max_connections;       /* in all */
 	unsigned max_per_address;       /* 0: no limit */
@@ -57,11 +78,16 @@ typedef struct qg_http_options {
 	qg_http_error_body *error_body;
 	const char *error_type;         /* Content-Type of error_body and refuse */
 	void *ctx;                      /* for handlers and identify */
-	/* Maps a verified certificate to its owner, once per connection and once more
-	 * on each after a reload; what it
-	 * returns is qg_http_peer of every request on it, and outlives the server.
-	 * NULL: requests are answered 401 with no body, before any handler. */
+	/* Maps a verified certificate to its owner, once per connection and again
+	 * after qg_http_server_identify_again or _reload_tls; what it returns is qg_http_peer of every
+	 * request on it, and lives until `forget`, or longer than the server. NULL:
+	 * requests are answered 401 with no body, before any handler. */
 	const void *(*identify)(const qg_tls_identity *id, void *ctx);
+	/* The same for connections without TLS. */
+	const void *(*identify_local)(const qg_http_local *who, void *ctx);
+	/* The connection is done with what identify returned; may be NULL. Each
+	 * is on the thread of the connection. */
+	void (*forget)(const void *peer, void *ctx);
 	/* Before and after a run over all that came in, with true and false, on the
 	 * thread of the handlers that are called in between; may be NULL. */
 	void (*running)(bool begins, void *ctx);
@@ -72,7 +98,7 @@ typedef struct qg_http_options {
 	size_t (*refuse)(const qg_http_refused *r, char *buf, size_t room, void *ctx);
 } qg_http_options;
 
-/* Starts listening. `why` gets a text that names what failed. QG_E_IO,
+/* Starts listening; a Unix socket is made, and removed at the stop. `why` gets a text that names what failed. QG_E_IO,
  * QG_E_MODE, QG_E_PARSE, QG_E_NOMEM. */
 qg_err qg_http_server_start(const qg_http_options *o, qg_http_server **out, char *why, size_t why_room) QG_CHECKED;
 
@@ -87,6 +113,41 @@ qg_err qg_http_server_reload_tls(qg_http_server *s, const qg_tls_files *f, char 
 /* The port listened on. */
 unsigned qg_http_server_port(const qg_http_server *s);
 
+/* Who is who has changed: each connection is identified again with its next
+ * request. Any thread. */
+void qg_http_server_identify_again(qg_http_server *s);
+
+/* --- figures --------------------------------------------------------------- */
+
+/* Bounds of the latency histogram, in microseconds; one more bucket is for what
+ * takes longer. */
+#define QG_HTTP_BUCKETS 14
+extern const uint32_t qg_http_bucket_us[QG_HTTP_BUCKETS];
+
+/* Statuses that are told apart; the last one stands for all others. */
+#define QG_HTTP_STATUSES 9
+extern const int qg_http_status_of[QG_HTTP_STATUSES];
+
+typedef struct qg_http_route_stats {
+	struct {
+		_Atomic uint64_t count, sum_ns;
+		_Atomic uint64_t bucket[QG_HTTP_BUCKETS + 1];
+	} of[QG_HTTP_STATUSES];
+} qg_http_route_stats;
+
+typedef struct qg_http_stats {
+	uint64_t handshakes, failed_handshakes;
+	unsigned connections;
+} qg_http_stats;
+
+/* The sums over all threads since the start; costs the request path nothing. */
+void qg_http_server_stats(const qg_http_server *s, qg_http_stats *out);
+/* How many routes the table has, and the i-th; NULL: i is their number. */
+size_t qg_http_server_routes(const qg_http_server *s);
+const qg_http_route *qg_http_server_route(const qg_http_server *s, size_t i);
+/* Of the i-th route of the table (i = n_routes: what fitted none), added to *out. */
+void qg_http_server_route_stats(const qg_http_server *s, size_t i, qg_http_route_stats *out);
+
 /* New requests are answered 503; those that wait for a late answer get it, or
  * 503 after half a second. No handler runs after it returns. Late answers may
  * still come: they are dropped. Clears *s. */
@@ -95,6 +156,8 @@ void qg_http_server_stop(qg_http_server **s);
 /* --- the request, inside a handler (views live until the answer) --------- */
 
 const void *qg_http_peer(const qg_http_request *req);
+/* Who is at the other end of a Unix socket; NULL elsewhere. Inside the handler only. */
+const qg_http_local *qg_http_local_peer(const qg_http_request *req);
 /* The n-th {part} of the pattern, percent-decoded, NUL-terminated, without
  * embedded NUL (such paths get 400 before the handler). */
 const char *qg_http_path_part(const qg_http_request *req, size_t n);
@@ -118,6 +181,10 @@ void qg_http_answer(qg_http_request *req, int status, const char *type, const vo
 
 /* Answers with a body that is wiped when sent; takes the secret. */
 void qg_http_answer_secret(qg_http_request *req, int status, const char *type, qg_secret *body);
+
+/* From now on no secret leaves through any server of the process: answers with one
+ * become 503. There is no way back. Any thread. */
+void qg_http_forbid_secrets(void);
 
 /* Says inside the handler that the answer comes later, from any thread. The
  * request stays valid until then. Without it a handler that returns without

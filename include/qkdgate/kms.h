@@ -2,11 +2,14 @@
 #ifndef QKDGATE_KMS_H
 #define QKDGATE_KMS_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qkdgate/config.h"
 #include "qkdgate/directory.h"
 #include "qkdgate/error.h"
+#include "qkdgate/http_server.h"
 #include "qkdgate/peers.h"
 
 /* The neighbours' interface over HTTPS: a listener of its own and an outgoing
@@ -24,6 +27,14 @@ qg_channel *qg_kms_channel(qg_kms *k);
 
 /* Starts the listener; messages go to `peers`. */
 qg_err qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room) QG_CHECKED;
+
+/* Its certificates and revocation lists read anew: qg_http_server_reload_tls. */
+qg_err qg_kms_reload_tls(qg_kms *k, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+/* The listener, for its figures; NULL while there is none. */
+const qg_http_server *qg_kms_http(const qg_kms *k);
+
+/* How the last call to a neighbour ended. False: there was none yet. */
+bool qg_kms_reached(const qg_kms *k, const char *neighbour, qg_err *last, uint64_t *ago_ms);
 
 /* Ends the listener: nothing goes to `peers` any more. Sending still works. */
 void qg_kms_unlisten(qg_kms *k);

@@ -16,6 +16,9 @@ typedef struct qg_limits qg_limits;
 qg_err qg_limits_new(uint32_t per_s, uint32_t burst, qg_limits **out) QG_CHECKED;
 void qg_limits_free(qg_limits **l);
 
+/* Another rate from now on; who has more than the new burst keeps that much. */
+void qg_limits_set(qg_limits *l, uint32_t per_s, uint32_t burst);
+
 /* Takes n tokens of the name's bucket, all or none. QG_E_LIMIT, with the wait
  * in *retry_after_s (at least 1). `now_ms` as of qg_clock_elapsed_ms. */
 qg_err qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint32_t *retry_after_s)

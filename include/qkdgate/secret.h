@@ -31,6 +31,11 @@ qg_err qg_secret_new(size_t room, qg_secret **out) QG_CHECKED;
 /* Wipes and frees *s and sets it to NULL; takes NULL and pointers to NULL. */
 void qg_secret_free(qg_secret **s);
 
+/* Overwrites every secret of the process, in use or not, as the answer to
+ * tampering: whoever still uses one finds zeroes, so nothing may leave the
+ * process any more (qg_http_forbid_secrets), which ends at once. Any thread. */
+void qg_secret_wipe_all(void);
+
 /* Appends n bytes. QG_E_RANGE when they do not fit; then nothing is written. */
 qg_err qg_secret_append(qg_secret *s, const void *bytes, size_t n) QG_CHECKED;
 

@@ -33,4 +33,7 @@ qg_err qg_push_listen(const qg_config *cfg, qg_source *const *sources, size_t n,
 /* Clears *l; takes NULL and pointers to NULL. */
 void qg_push_unlisten(qg_push_listener **l);
 
+/* qg_http_server_reload_tls of it; l NULL: nothing. */
+qg_err qg_push_reload_tls(qg_push_listener *l, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+
 #endif

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "qkdgate/error.h"
@@ -52,6 +53,18 @@ bool qg_tls_matches(const qg_tls_match *match, const qg_tls_identity *id);
  * wrong into `why` (of why_room bytes). QG_E_IO, QG_E_PARSE, QG_E_MODE,
  * QG_E_EXPIRED, QG_E_MISMATCH. */
 qg_err qg_tls_check_files(const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+
+/* What one of the files holds, for operators. */
+typedef struct qg_tls_item {
+	const char *file;
+	const char *what;        /* "certificate", "issuer" (of a chain), "authority", "revocation list" */
+	const char *name;        /* whole subject, or the issuer of a list */
+	int64_t from_s, until_s; /* Unix time; a list: of its next issue, 0 where it says none */
+} qg_tls_item;
+
+/* Calls `each` with what the files hold now; views are valid inside. Private keys
+ * are not read. QG_E_IO, QG_E_PARSE, QG_E_NOMEM: not all could be read. */
+qg_err qg_tls_describe(const qg_tls_files *f, void (*each)(const qg_tls_item *item, void *ctx), void *ctx) QG_CHECKED;
 
 /* --- client connections of the 004 profiles: a stream of bytes ----------- */
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "daemon.h"
+#include "daemon_internal.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -24,25 +24,7 @@
 #include "sandbox.h"
 
 #define SOURCE_GRACE_MS 2000
-#define WHY_ROOM 512
-
-typedef struct daemon_parts {
-	const qg_config *cfg;
-	qg_sealer *sealer;
-	qg_audit *audit;
-	qg_store *store;
-	bool fresh;
-	qg_directory *directory;
-	qg_kms *kms;
-	qg_etsi020 *etsi020; /* NULL without kxi_listener */
-	qg_core *core;
-	qg_source **source;
-	size_t n_sources;
-	qg_push_listener *push;
-	qg_etsi014 *etsi014;
-	qg_etsi004_server *etsi004;
-	char why[WHY_ROOM];
-} daemon_parts;
+#define WHY_ROOM QG_DAEMON_WHY_ROOM
 
 /* --- the parts, in the order they are made ------------------------------------- */
 
@@ -219,6 +201,23 @@ make_etsi004(daemon_parts *d)
 	return qg_etsi004_server_start(&parts, &d->etsi004, d->why, sizeof d->why);
 }
 
+static qg_err
+make_admin(daemon_parts *d)
+{
+	qg_admin_parts parts = {.cfg = d->cfg,
+				.core = d->core,
+				.directory = d->directory,
+				.etsi014 = d->etsi014,
+				.audit = d->audit,
+				.ops = &qg_daemon_acts,
+				.ctx = d,
+				.listener = {{"sae", qg_etsi014_http(d->etsi014)}, {"kms", qg_kms_http(d->kms)}},
+				.n_listeners = 2};
+	if (d->etsi020 != NULL)
+		parts.listener[parts.n_listeners++] = (qg_admin_listener){"kxi", qg_etsi020_http(d->etsi020)};
+	return qg_admin_start(&parts, &d->admin, d->why, sizeof d->why);
+}
+
 typedef struct daemon_step {
 	const char *name;
 	qg_err (*make)(daemon_parts *d);
@@ -239,6 +238,7 @@ static const daemon_step run_steps[] = {
 	{"kxi_listener", make_kxi_listener},
 	{"sae_listener", make_etsi014},
 	{"app_listener", make_etsi004},
+	{"admin", make_admin},
 	{"streams", make_sources}, /* late: a start that fails leaves the epochs as they are */
 	{"push_listener", make_push_listener},
 };
@@ -263,6 +263,7 @@ make_all(daemon_parts *d, const daemon_step *steps, size_t n)
 static void
 unmake_all(daemon_parts *d)
 {
+	qg_admin_stop(&d->admin);
 	qg_etsi014_stop(&d->etsi014);
 	qg_etsi004_server_stop(d->etsi004);
 	if (d->etsi020 != NULL)
@@ -310,18 +311,6 @@ enter_sandbox(daemon_parts *d)
 }
 
 static void
-block_signals(sigset_t *ends)
-{
-	sigemptyset(ends);
-	sigaddset(ends, SIGTERM);
-	sigaddset(ends, SIGINT);
-	pthread_sigmask(SIG_BLOCK, ends, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGHUP, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN); /* a write beyond a limit fails instead */
-}
-
-static void
 audit_life(daemon_parts *d, qg_audit_act act)
 {
 	qg_audit_event e = {.act = act, .caller = d->cfg->kme_id, .peer = "", .reason = ""};
@@ -329,19 +318,17 @@ audit_life(daemon_parts *d, qg_audit_act act)
 }
 
 qg_err
-qg_daemon_run(const qg_config *cfg)
+qg_daemon_run(const char *file, const qg_config *cfg)
 {
-	daemon_parts d = {.cfg = cfg};
-	sigset_t ends;
-	int sig = 0;
-	block_signals(&ends);
+	daemon_parts d = {.cfg = cfg, .file = file};
+	sigset_t signals;
+	qg_daemon_block_signals(cfg, &signals);
 	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
 	if (err == QG_OK) {
 		audit_life(&d, QG_AUDIT_START);
 		qg_log(QG_LOG_INFO, "daemon", "event=ready kme=%s sae_listener=%s:%u kms_listener=%s:%u",
 		       cfg->kme_id, cfg->sae.address, cfg->sae.port, cfg->kms.address, cfg->kms.port);
-		sigwait(&ends, &sig);
-		qg_log(QG_LOG_INFO, "daemon", "event=stopping signal=%d", sig);
+		qg_daemon_wait(&d, &signals);
 		audit_life(&d, QG_AUDIT_STOP);
 	}
 	unmake_all(&d);

@@ -9,8 +9,8 @@
  * until SIGTERM or SIGINT, and takes them apart in the reverse order. */
 
 /* Returns after an orderly stop, or with the reason why it did not start
- * (logged). One call per process. */
-qg_err qg_daemon_run(const qg_config *cfg) QG_CHECKED;
+ * (logged). `file` is read again by a reload. One call per process. */
+qg_err qg_daemon_run(const char *file, const qg_config *cfg) QG_CHECKED;
 
 /* Ends every epoch in the database; no daemon may run on it. */
 qg_err qg_daemon_reset_epochs(const qg_config *cfg) QG_CHECKED;

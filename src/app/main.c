@@ -8,8 +8,7 @@
 #include "qkdgate/log.h"
 #include "qkdgate/seal.h"
 #include "qkdgate/secret.h"
-
-#define VERSION "0.2.0"
+#include "qkdgate/version.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
@@ -29,7 +28,7 @@ command_run(const char *file)
 	qg_log_init(cfg->log_level, cfg->log_format);
 	/* Before anything is made or opened, and in words that name the line. */
 	int rc = EXIT_FAILED;
-	if (qg_config_check_files(file, cfg, stderr) == QG_OK && qg_daemon_run(cfg) == QG_OK)
+	if (qg_config_check_files(file, cfg, stderr) == QG_OK && qg_daemon_run(file, cfg) == QG_OK)
 		rc = EXIT_DONE;
 	qg_config_free(&cfg);
 	return rc;
@@ -86,7 +85,7 @@ static int
 command_version(const char *argument)
 {
 	(void)argument;
-	printf("qkdgate " VERSION "\n");
+	printf("qkdgate " QG_VERSION "\n");
 	return EXIT_DONE;
 }
 

@@ -40,6 +40,18 @@ qg_clock_elapsed_ms(void)
 	return current->elapsed_ms();
 }
 
+uint64_t
+qg_clock_elapsed_ns(void)
+{
+	struct timespec t;
+	if (current != &system_clock)
+		return current->elapsed_ms() * UINT64_C(1000000);
+	int rc = clock_gettime(CLOCK_BOOTTIME, &t);
+	assert(rc == 0);
+	(void)rc;
+	return (uint64_t)t.tv_sec * UINT64_C(1000000000) + (uint64_t)t.tv_nsec;
+}
+
 int64_t
 qg_clock_wall_ms(void)
 {

@@ -67,6 +67,10 @@ static size_class classes[] = {
 
 static atomic_size_t live;
 
+/* Those of no class, so that they can be found. */
+static pthread_mutex_t large_lock = PTHREAD_MUTEX_INITIALIZER;
+static block *large_list;
+
 static uint8_t *
 bytes_of(block *b)
 {
@@ -138,7 +142,23 @@ large_new(size_t room)
 	memset(b, 0, size);
 	b->mark = MARK_LIVE;
 	b->class_no = CLASS_NONE;
+	pthread_mutex_lock(&large_lock);
+	b->next = large_list;
+	large_list = b;
+	pthread_mutex_unlock(&large_lock);
 	return b;
+}
+
+static void
+large_free(block *b)
+{
+	pthread_mutex_lock(&large_lock);
+	block **at = &large_list;
+	while (*at != b)
+		at = &(*at)->next;
+	*at = b->next;
+	pthread_mutex_unlock(&large_lock);
+	sodium_free(b); /* wipes */
 }
 
 qg_err
@@ -194,7 +214,7 @@ qg_secret_free(qg_secret **s)
 	*s = NULL;
 	atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 	if (b->class_no == CLASS_NONE) {
-		sodium_free(b); /* wipes */
+		large_free(b);
 		return;
 	}
 	size_class *c = &classes[b->class_no];
@@ -203,6 +223,31 @@ qg_secret_free(qg_secret **s)
 	HIDE(bytes_of(b), c->size - sizeof *b);
 	b->secret = (qg_secret){0};
 	class_give(c, b);
+}
+
+/* Free blocks hold only zeroes. */
+static void
+class_wipe(size_class *c)
+{
+	pthread_mutex_lock(&c->lock);
+	for (arena *a = c->arenas; a != NULL; a = a->next)
+		for (size_t at = sizeof *a; at + c->size <= ARENA_SIZE; at += c->size) {
+			block *b = (block *)(void *)((uint8_t *)a + at);
+			if (b->mark == MARK_LIVE)
+				sodium_memzero(bytes_of(b), b->secret.room);
+		}
+	pthread_mutex_unlock(&c->lock);
+}
+
+void
+qg_secret_wipe_all(void)
+{
+	for (uint32_t i = 0; i < N_CLASSES; i++)
+		class_wipe(&classes[i]);
+	pthread_mutex_lock(&large_lock);
+	for (block *b = large_list; b != NULL; b = b->next)
+		sodium_memzero(bytes_of(b), b->secret.room);
+	pthread_mutex_unlock(&large_lock);
 }
 
 qg_err

@@ -105,6 +105,17 @@ wanted(qg_as_stream *st, uint64_t now_ms)
 	return (uint32_t)n;
 }
 
+/* While the pool is empty, streams of a higher priority come first. */
+static bool
+yields(const qg_as_stream *st)
+{
+	for (size_t i = 0; i < QG_AS_BUCKETS; i++)
+		for (const qg_as_stream *x = st->all->bucket[i]; x != NULL; x = x->next)
+			if (x->dry && x->qos.priority > st->qos.priority && strcmp(x->kme, st->kme) == 0)
+				return true;
+	return false;
+}
+
 static bool
 may_fill(const qg_as_stream *st, uint64_t now_ms)
 {
@@ -326,7 +337,11 @@ draw_here(draw *d)
 static draw *
 draw_new(qg_as_stream *st, uint64_t now_ms)
 {
-	const uint32_t count = may_fill(st, now_ms) ? wanted(st, now_ms) : 0;
+	uint32_t count = may_fill(st, now_ms) ? wanted(st, now_ms) : 0;
+	if (count > 0 && yields(st)) {
+		st->fill_at_ms = now_ms + BACKOFF_MIN_MS;
+		count = 0;
+	}
 	draw *d = count > 0 ? calloc(1, sizeof *d) : NULL;
 	if (d == NULL)
 		return NULL;

@@ -212,12 +212,16 @@ void
 qg_as_announce_send(qg_as_stream *st)
 {
 	struct qg_app_streams *all = st->all;
-	qg_kms_app_stream m = {.ksid = st->ksid, .fresh = st->fresh && st->creating, .qos = st->qos};
+	qg_kms_app_stream m = {.ksid = st->ksid};
 	char text[TEXT_MAX];
 	size_t len = 0;
+	pthread_mutex_lock(&all->lock);
+	m.fresh = st->fresh && st->creating;
+	m.qos = st->qos;
 	qg_as_name(m.source, sizeof m.source, st->end[0].uri);
 	qg_as_name(m.destination, sizeof m.destination, st->end[1].uri);
 	qg_as_name(m.sae, sizeof m.sae, st->end[0].sae);
+	pthread_mutex_unlock(&all->lock);
 	qg_channel *ch = all->core->part.channel;
 	qg_err err = qg_kms_app_stream_encode(&m, text, sizeof text, &len);
 	if (err == QG_OK) {

@@ -26,7 +26,7 @@ qg_as_accepts(const qg_config_sae *sae, const char *uri)
 const qg_config_sae *
 qg_as_local_sae(const struct qg_core *core, const char *uri)
 {
-	const qg_config *cfg = core->part.cfg;
+	const qg_config *cfg = qg_directory_config(core->part.directory);
 	for (size_t i = 0; i < cfg->n_saes; i++)
 		if (qg_as_accepts(&cfg->saes[i], uri))
 			return &cfg->saes[i];
@@ -61,7 +61,7 @@ neighbour_in(const qg_config *cfg, const char *uri)
 static qg_err
 find_other(const struct qg_core *core, qg_as_names *n)
 {
-	const qg_config *cfg = core->part.cfg;
+	const qg_config *cfg = qg_directory_config(core->part.directory);
 	const qg_config_sae *here = qg_as_local_sae(core, n->other);
 	const qg_config_place *place = here == NULL ? place_of(cfg, n->other) : NULL;
 	if (here != NULL) {
@@ -80,8 +80,8 @@ find_other(const struct qg_core *core, qg_as_names *n)
 qg_err
 qg_as_policy(const struct qg_core *core, const char *a, const char *b, qg_policy_terms *out)
 {
-	const qg_err err = qg_policy_pair(core->part.cfg, a, b, out);
-	return err == QG_OK ? err : qg_policy_pair(core->part.cfg, b, a, out);
+	const qg_err err = qg_policy_pair(qg_directory_config(core->part.directory), a, b, out);
+	return err == QG_OK ? err : qg_policy_pair(qg_directory_config(core->part.directory), b, a, out);
 }
 
 static bool

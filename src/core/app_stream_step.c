@@ -14,14 +14,14 @@
 
 /* Under the lock; each that is true was marked as under way, and st pinned. */
 typedef struct due {
-	bool announce, tell, want;
+	bool announce, tell, want, owner;
 	uint64_t until;
 } due;
 
 static due
 take_due(qg_as_stream *st, uint64_t now_ms)
 {
-	due d = {0};
+	due d = {.owner = st->owner};
 	if (st->ended || st->all->stopping || qg_as_local(st))
 		return d;
 	if (st->announcing && !st->announce_sent && now_ms >= st->announce_at_ms)
@@ -54,7 +54,7 @@ qg_as_pump(qg_as_stream *st)
 		qg_as_tell_send(st);
 	if (d.want)
 		qg_as_want_send(st, d.until);
-	if (st->owner)
+	if (d.owner)
 		qg_as_fill(st);
 }
 

@@ -128,6 +128,7 @@ typedef struct save_job {
 	qg_app_stream_rec rec;
 	qg_app_block_rec block; /* its pointers: the copies below */
 	uint8_t tag[QG_MAC_BYTES];
+	char sae[2][QG_KMS_SAE_MAX + 1]; /* copies; the other names never change */
 	qg_as_block *dropped;
 	qg_as_stored_fn *then;
 	void *ctx;
@@ -188,14 +189,16 @@ save_done(qg_job *job, qg_err err)
 }
 
 static void
-take_record(const qg_as_stream *st, qg_app_stream_rec *r)
+take_record(const qg_as_stream *st, save_job *j)
 {
-	*r = (qg_app_stream_rec){
+	for (unsigned e = 0; e < 2; e++)
+		qg_as_name(j->sae[e], sizeof j->sae[e], st->end[e].sae);
+	j->rec = (qg_app_stream_rec){
 		.ksid = st->ksid,
 		.kme = st->kme,
 		.owner = st->owner,
 		.uri = {st->end[0].uri, st->end[1].uri},
-		.sae = {st->end[0].sae, st->end[1].sae},
+		.sae = {j->sae[0], j->sae[1]},
 		.chunk_size = st->qos.chunk_size,
 		.max_bps = st->qos.max_bps,
 		.min_bps = st->qos.min_bps,
@@ -253,7 +256,7 @@ submit(qg_as_stream *st, unsigned what, const qg_as_block *b, qg_as_block *dropp
 	j->then = then;
 	j->ctx = ctx;
 	j->dropped = dropped;
-	take_record(st, &j->rec);
+	take_record(st, j);
 	if ((what & SAVE_BLOCK) != 0)
 		copy_block(j, b);
 	else if (b != NULL)
@@ -424,6 +427,9 @@ load_block(const qg_app_block_rec *r, void *ctx)
 		qg_as_block_free(&b);
 		return err;
 	}
+	/* At the far end a change of the stream may have been written after it. */
+	if (st->next_index < (uint64_t)b->first + b->count)
+		st->next_index = st->want = st->asked = (uint64_t)b->first + b->count;
 	st->filling |= st->owner && !b->held; /* is sent again */
 	return QG_OK;
 }

@@ -129,8 +129,8 @@ fetched(void *ctx, qg_fetch_result *r)
 		taking_gone(t, NULL);
 		return;
 	}
-	const uint64_t next = st->next_index;
 	pthread_mutex_lock(&st->all->lock);
+	const uint64_t next = st->next_index;
 	st->next_index = (uint64_t)t->b->first + t->b->count;
 	const qg_err err = st->ended ? QG_E_CLOSED : qg_as_save_then(st, t->b, taken, t);
 	st->next_index = next; /* in force with the block */

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "qkdgate/clock.h"
+
 /* Bounds how long the first job of a group waits for the last one. */
 #define GROUP_MAX 1024
 
@@ -21,7 +23,7 @@ struct qg_committer {
 	job_list queue;
 	job_list late; /* came after the stop began */
 	bool stopping;
-	uint64_t groups, jobs;
+	qg_committer_times times;
 	/* The thread's own. */
 	qg_store *store;
 	qg_committer_hooks hooks;
@@ -80,8 +82,28 @@ count(qg_committer *c, const qg_job *job)
 	for (; job != NULL; job = job->next)
 		n++;
 	pthread_mutex_lock(&c->lock);
-	c->groups++;
-	c->jobs += n;
+	c->times.groups++;
+	c->times.jobs += n;
+	pthread_mutex_unlock(&c->lock);
+}
+
+const uint32_t qg_commit_bucket_us[QG_COMMIT_BUCKETS] = {
+	250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 500000, 2000000,
+};
+
+/* A job that fails by itself says nothing of the database: only what begins or
+ * commits does. */
+static void
+clock_in(qg_committer *c, uint64_t took_ns, bool failed)
+{
+	size_t i = 0;
+	while (i < QG_COMMIT_BUCKETS && took_ns > (uint64_t)qg_commit_bucket_us[i] * 1000)
+		i++;
+	pthread_mutex_lock(&c->lock);
+	c->times.sum_ns += took_ns;
+	c->times.bucket[i]++;
+	c->times.failures += failed;
+	c->times.works = !failed;
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -104,19 +126,23 @@ static void
 transaction(qg_committer *c, qg_job *group, bool alone, bool *settled)
 {
 	const qg_store_ops *ops = c->store->ops;
+	const uint64_t begun_ns = qg_clock_elapsed_ns();
 	*settled = true;
 	qg_err err = ops->begin(c->store);
 	if (err != QG_OK) {
+		clock_in(c, qg_clock_elapsed_ns() - begun_ns, true);
 		group_result(group, err);
 		return;
 	}
 	err = run_jobs(c, group);
 	if (err != QG_OK) {
 		ops->rollback(c->store);
+		clock_in(c, qg_clock_elapsed_ns() - begun_ns, err == QG_E_IO || err == QG_E_CORRUPT);
 		group_result(group, err);
 		*settled = alone;
 	} else {
 		err = ops->commit(c->store);
+		clock_in(c, qg_clock_elapsed_ns() - begun_ns, err != QG_OK);
 		group_result(group, err);
 		if (err == QG_OK)
 			count(c, group);
@@ -202,6 +228,7 @@ qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committe
 	c->queue.tail = &c->queue.head;
 	c->late.tail = &c->late.head;
 	c->store = store;
+	c->times.works = true;
 	if (hooks != NULL)
 		c->hooks = *hooks;
 	if (start_thread(c) != 0) {
@@ -307,8 +334,17 @@ qg_committer_stats(const qg_committer *c, uint64_t *groups, uint64_t *jobs)
 	/* The lock's own state is all that changes. */
 	pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&c->lock;
 	pthread_mutex_lock(lock);
-	*groups = c->groups;
-	*jobs = c->jobs;
+	*groups = c->times.groups;
+	*jobs = c->times.jobs;
+	pthread_mutex_unlock(lock);
+}
+
+void
+qg_committer_times_get(const qg_committer *c, qg_committer_times *out)
+{
+	pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&c->lock; /* as above */
+	pthread_mutex_lock(lock);
+	*out = c->times;
 	pthread_mutex_unlock(lock);
 }
 

@@ -101,6 +101,7 @@ qg_conductor_run(void *arg)
 	uint64_t wait_ms;
 	do {
 		uint64_t now_ms = qg_clock_elapsed_ms(), due_ms = now_ms + IDLE_MS;
+		atomic_store(&core->beat_ms, now_ms);
 		for (size_t i = 0; i < core->n_streams; i++)
 			conduct_stream(&core->stream[i], now_ms, &due_ms);
 		qg_status_step(core, now_ms);

@@ -3,6 +3,7 @@
 #define QKDGATE_CORE_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -178,6 +179,7 @@ struct qg_stream {
 	uint64_t leased_at_ms;
 	qg_waiter *lease_waiters;
 	uint64_t n_chunks, n_segments, n_bad; /* counters */
+	uint64_t n_issued, n_fetched; /* chunks handed out */
 };
 
 struct qg_keystore {
@@ -228,6 +230,7 @@ struct qg_core {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	bool kicked, stopping, conducting;
+	_Atomic uint64_t beat_ms;  /* when it last came round */
 	bool rolled_back;          /* found at start: the store was put back */
 	int64_t rollback_row;      /* epochs up to here were ended for it once */
 	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms;
@@ -235,7 +238,8 @@ struct qg_core {
 	qg_anchor_state anchored;  /* what the anchor should say */
 	qg_anchor_entry pending[QG_ANCHOR_EPOCHS]; /* marks of the group being written */
 	size_t n_pending;
-	bool anchor_due, anchor_bad, anchor_full;
+	bool anchor_due, anchor_full;
+	atomic_bool anchor_bad;    /* others may look */
 	uint64_t anchor_at_ms;
 	int64_t commits;
 	bool commits_due;
@@ -301,6 +305,8 @@ void qg_epoch_image_free(qg_epoch_image *img);
 void qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell);
 /* When an epoch that ends now may be destroyed: after its last windows. */
 uint64_t qg_epoch_end_ms(const struct qg_core *core);
+/* Under the stream's lock: chunks that can be handed out now (keystore.c). */
+uint64_t qg_keystore_chunks_ready(const qg_stream *st);
 /* Queues a write of the epoch's record. */
 void qg_epoch_save(qg_epoch *e);
 /* Binds what is sealed to its place (SOUNDNESS 12). */

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
 #include <sodium.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "directory_internal.h"
+#include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 #include "qkdgate/pattern.h"
 #include "qkdgate/secret.h"
@@ -29,17 +32,42 @@ typedef struct table {
 
 #define PEER_HOME_MAX 80
 
-struct qg_directory {
+/* What one configuration says of SAEs; does not change. */
+typedef struct view {
 	const qg_config *cfg;
 	table saes;                       /* local SAEs by certificate and ID */
-	table neighbours;                 /* by certificate */
-	table peers;                      /* by the certificate of their calls */
 	table places;                     /* exact entries of the directory by SAE ID */
 	const qg_config_place **patterns; /* the other entries, in their order */
 	size_t n_patterns;
-	char (*peer_home)[PEER_HOME_MAX]; /* of each peer of the configuration */
-	qg_learned *learned;              /* the only part that changes */
+	qg_config *owned;                 /* cfg, where it is to be freed */
+	struct view *older;               /* replaced at this time: */
+	uint64_t replaced_ms;
+} view;
+
+/* Requests that began under a view that was replaced are long over after it. */
+#define VIEW_KEPT_MS (10 * 60 * 1000)
+
+struct lasting_name {
+	struct lasting_name *next;
+	char text[];
 };
+
+struct qg_directory {
+	const qg_config *cfg;             /* of the start */
+	_Atomic(view *) view;             /* of now */
+	table neighbours;                 /* by certificate */
+	table peers;                      /* by the certificate of their calls */
+	char (*peer_home)[PEER_HOME_MAX]; /* of each peer of the configuration */
+	qg_learned *learned;
+	pthread_mutex_t lock;             /* for another view, and for: */
+	struct lasting_name *names;       /* of KMEs that are neither this one nor neighbours */
+};
+
+static const view *
+view_of(const qg_directory *d)
+{
+	return atomic_load_explicit(&d->view, memory_order_acquire);
+}
 
 /* ASCII only, whatever the locale: DNS names are compared without case. */
 static char
@@ -163,7 +191,7 @@ find_identity(const table *t, const qg_tls_identity *id, const char *what)
 }
 
 static qg_err
-add_saes(qg_directory *d)
+add_saes(view *d)
 {
 	const qg_config *const cfg = d->cfg;
 	if (cfg->n_saes > SIZE_MAX / 2 || table_init(&d->saes, 2 * cfg->n_saes) != QG_OK)
@@ -198,7 +226,7 @@ add_peers(qg_directory *d)
 }
 
 static qg_err
-add_places(qg_directory *d)
+add_places(view *d)
 {
 	const qg_config *const cfg = d->cfg;
 	if (table_init(&d->places, cfg->n_directory) != QG_OK)
@@ -213,6 +241,33 @@ add_places(qg_directory *d)
 		else
 			table_add(&d->places, NAME_ID, place->sae, place);
 	}
+	return QG_OK;
+}
+
+static void
+view_free(view *v)
+{
+	if (v == NULL)
+		return;
+	free(v->saes.entries);
+	free(v->places.entries);
+	free(v->patterns);
+	qg_config_free(&v->owned);
+	free(v);
+}
+
+static qg_err
+view_new(const qg_config *cfg, view **out)
+{
+	view *v = calloc(1, sizeof *v);
+	if (v == NULL)
+		return QG_E_NOMEM;
+	v->cfg = cfg;
+	if (add_saes(v) != QG_OK || add_places(v) != QG_OK) {
+		view_free(v);
+		return QG_E_NOMEM;
+	}
+	*out = v;
 	return QG_OK;
 }
 
@@ -234,16 +289,18 @@ name_peers(qg_directory *d)
 qg_err
 qg_directory_new(const qg_config *cfg, qg_directory **out)
 {
+	view *v = NULL;
 	qg_directory *d = calloc(1, sizeof *d);
 	if (d == NULL)
 		return QG_E_NOMEM;
 	d->cfg = cfg;
-	if (add_saes(d) != QG_OK || add_neighbours(d) != QG_OK || add_peers(d) != QG_OK || add_places(d) != QG_OK ||
-	    name_peers(d) != QG_OK ||
-	    qg_learned_new(cfg, &d->learned) != QG_OK) {
+	pthread_mutex_init(&d->lock, NULL);
+	if (add_neighbours(d) != QG_OK || add_peers(d) != QG_OK || name_peers(d) != QG_OK ||
+	    qg_learned_new(cfg, &d->learned) != QG_OK || view_new(cfg, &v) != QG_OK) {
 		qg_directory_free(&d);
 		return QG_E_NOMEM;
 	}
+	atomic_store(&d->view, v);
 	*out = d;
 	return QG_OK;
 }
@@ -253,21 +310,73 @@ qg_directory_free(qg_directory **d)
 {
 	if (d == NULL || *d == NULL)
 		return;
-	free((*d)->saes.entries);
+	for (view *v = atomic_load(&(*d)->view); v != NULL;) {
+		view *older = v->older;
+		view_free(v);
+		v = older;
+	}
 	free((*d)->neighbours.entries);
 	free((*d)->peers.entries);
-	free((*d)->places.entries);
-	free((*d)->patterns);
 	free((*d)->peer_home);
+	while ((*d)->names != NULL) {
+		struct lasting_name *next = (*d)->names->next;
+		free((*d)->names);
+		(*d)->names = next;
+	}
 	qg_learned_free(&(*d)->learned);
+	pthread_mutex_destroy(&(*d)->lock);
 	free(*d);
 	*d = NULL;
+}
+
+/* Frees what nobody can still be reading. */
+static void
+forget_old_views(view *newest, uint64_t now_ms)
+{
+	for (view *v = newest; v->older != NULL; v = v->older) {
+		view *old = v->older;
+		if (now_ms - old->replaced_ms < VIEW_KEPT_MS || old->cfg->app_listener.present)
+			continue; /* connections of key streams refer to it as long as they are open */
+		v->older = NULL; /* those behind it are older still */
+		while (old != NULL) {
+			view *older = old->older;
+			view_free(old);
+			old = older;
+		}
+		return;
+	}
+}
+
+qg_err
+qg_directory_renew(qg_directory *d, qg_config **cfg)
+{
+	view *v = NULL;
+	qg_err err = view_new(*cfg, &v);
+	if (err != QG_OK)
+		return err;
+	v->owned = *cfg;
+	*cfg = NULL;
+	pthread_mutex_lock(&d->lock);
+	view *old = atomic_load(&d->view);
+	const uint64_t now_ms = qg_clock_elapsed_ms();
+	old->replaced_ms = now_ms;
+	v->older = old;
+	atomic_store_explicit(&d->view, v, memory_order_release);
+	forget_old_views(v, now_ms);
+	pthread_mutex_unlock(&d->lock);
+	return QG_OK;
+}
+
+const qg_config *
+qg_directory_config(const qg_directory *d)
+{
+	return view_of(d)->cfg;
 }
 
 const qg_config_sae *
 qg_directory_identify(const qg_directory *d, const qg_tls_identity *id)
 {
-	return find_identity(&d->saes, id, "sae");
+	return find_identity(&view_of(d)->saes, id, "sae");
 }
 
 const qg_config_neighbour *
@@ -285,11 +394,44 @@ qg_directory_peer(const qg_directory *d, const qg_tls_identity *id)
 const qg_config_sae *
 qg_directory_local(const qg_directory *d, const char *sae_id)
 {
-	return table_get(&d->saes, sae_id);
+	return table_get(&view_of(d)->saes, sae_id);
+}
+
+/* Few: KMEs that the directory names and that are no neighbours. */
+static const char *
+keep_name(qg_directory *d, const char *kme)
+{
+	const size_t len = strlen(kme) + 1;
+	pthread_mutex_lock(&d->lock);
+	struct lasting_name *n = d->names;
+	while (n != NULL && strcmp(n->text, kme) != 0)
+		n = n->next;
+	if (n == NULL && (n = malloc(sizeof *n + len)) != NULL) {
+		memcpy(n->text, kme, len);
+		n->next = d->names;
+		d->names = n;
+	}
+	pthread_mutex_unlock(&d->lock);
+	return n != NULL ? n->text : NULL;
+}
+
+/* Names that live as long as the directory: those of KMEs that matter here are
+ * this gateway and its neighbours. */
+static const char *
+lasting(const qg_directory *d, const view *v, const char *kme)
+{
+	if (v->owned == NULL)
+		return kme; /* of the configuration of the start, which stays */
+	if (strcmp(kme, d->cfg->kme_id) == 0)
+		return d->cfg->kme_id;
+	for (size_t i = 0; i < d->cfg->n_neighbours; i++)
+		if (strcmp(kme, d->cfg->neighbours[i].id) == 0)
+			return d->cfg->neighbours[i].id;
+	return keep_name((qg_directory *)(uintptr_t)d, kme); /* that it keeps a name is not seen */
 }
 
 static const qg_config_place *
-place_of(const qg_directory *d, const char *sae_id)
+place_of(const view *d, const char *sae_id)
 {
 	const qg_config_place *const exact = table_get(&d->places, sae_id);
 	for (size_t i = 0; exact == NULL && i < d->n_patterns; i++)
@@ -312,18 +454,20 @@ peer_home_of(const qg_directory *d, const char *sae_id)
 const char *
 qg_directory_configured(const qg_directory *d, const char *sae_id)
 {
-	if (qg_directory_local(d, sae_id) != NULL)
+	const view *v = view_of(d);
+	if (table_get(&v->saes, sae_id) != NULL)
 		return d->cfg->kme_id;
-	const qg_config_place *const place = place_of(d, sae_id);
-	return place != NULL ? place->kme : peer_home_of(d, sae_id);
+	const qg_config_place *const place = place_of(v, sae_id);
+	return place != NULL ? lasting(d, v, place->kme) : peer_home_of(d, sae_id);
 }
 
 bool
 qg_directory_foreign(const qg_directory *d, const char *sae_id)
 {
-	if (qg_directory_local(d, sae_id) != NULL)
+	const view *v = view_of(d);
+	if (table_get(&v->saes, sae_id) != NULL)
 		return false;
-	const qg_config_place *const place = place_of(d, sae_id);
+	const qg_config_place *const place = place_of(v, sae_id);
 	return place != NULL ? place->border : peer_home_of(d, sae_id) != NULL;
 }
 
@@ -352,5 +496,5 @@ qg_directory_home(const qg_directory *d, const char *sae_id)
 void
 qg_directory_tell(const qg_directory *d, qg_kms_saes *out)
 {
-	qg_learned_tell(d->learned, d->cfg, out);
+	qg_learned_tell(d->learned, view_of(d)->cfg, out);
 }

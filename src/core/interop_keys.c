@@ -147,13 +147,13 @@ copy(keys_in *in, const qg_interop_keys *m)
 		len += m->key[i].size_bytes;
 	}
 	in->m = *m;
-	in->text = malloc(text);
-	in->key = calloc(m->n_keys, sizeof *in->key);
-	in->targets = calloc(m->saes.n_targets, sizeof *in->targets);
-	in->to = calloc(m->saes.n_targets, sizeof *in->to);
-	in->ids = calloc(m->n_keys, sizeof *in->ids);
-	in->fresh = calloc(m->n_keys, sizeof *in->fresh);
-	in->x = calloc(m->n_keys, sizeof(qg_transfer *));
+	in->text = malloc(text + 1);
+	in->key = calloc(m->n_keys + 1, sizeof *in->key);
+	in->targets = calloc(m->saes.n_targets + 1, sizeof *in->targets);
+	in->to = calloc(m->saes.n_targets + 1, sizeof *in->to);
+	in->ids = calloc(m->n_keys + 1, sizeof *in->ids);
+	in->fresh = calloc(m->n_keys + 1, sizeof *in->fresh);
+	in->x = calloc(m->n_keys + 1, sizeof(qg_transfer *));
 	if (in->text == NULL || in->key == NULL || in->targets == NULL || in->to == NULL || in->ids == NULL ||
 	    in->fresh == NULL || in->x == NULL)
 		return QG_E_NOMEM;
@@ -227,7 +227,7 @@ policy_allows(const keys_in *in, const char *sae)
 {
 	qg_policy_terms terms;
 	if (!matches(in->peer->reach, in->peer->n_reach, sae) ||
-	    qg_policy_pair(in->core->part.cfg, in->m.saes.initiator, sae, &terms) != QG_OK)
+	    qg_policy_pair(qg_directory_config(in->core->part.directory), in->m.saes.initiator, sae, &terms) != QG_OK)
 		return false;
 	for (size_t i = 0; i < in->m.n_keys; i++)
 		if (in->key[i].size_bytes * 8 < terms.min_key_bits ||

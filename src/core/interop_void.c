@@ -475,7 +475,7 @@ copy(void_in *in, const qg_interop_void *m)
 	for (size_t i = 0; i < m->saes.n_targets; i++)
 		text += strlen(m->saes.targets[i]) + 1;
 	in->text = malloc(text);
-	in->targets = calloc(m->saes.n_targets, sizeof *in->targets);
+	in->targets = calloc(m->saes.n_targets + 1, sizeof *in->targets);
 	if (in->text == NULL || in->targets == NULL)
 		return QG_E_NOMEM;
 	char *at = in->text;

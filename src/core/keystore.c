@@ -8,8 +8,8 @@
 
 /* Expired segments stand first and are counted until the housekeeping comes
  * round: not here. */
-static uint64_t
-chunks_ready(const qg_stream *st)
+uint64_t
+qg_keystore_chunks_ready(const qg_stream *st)
 {
 	uint64_t n = st->ready;
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older) {
@@ -41,7 +41,7 @@ qg_keystore_level_of(qg_keystore *ks, const char *kme, qg_keystore_level *out)
 		l.max_bytes += (uint64_t)core->part.cfg->ready_chunks * st->cfg->chunk_size;
 		l.max_key_bytes = most > l.max_key_bytes ? most : l.max_key_bytes;
 		pthread_mutex_lock(&st->lock);
-		l.stored_bytes += chunks_ready(st) * st->cfg->chunk_size;
+		l.stored_bytes += qg_keystore_chunks_ready(st) * st->cfg->chunk_size;
 		pthread_mutex_unlock(&st->lock);
 	}
 	const bool peer = qg_transfer_is_peer(kme);

@@ -253,6 +253,7 @@ take_segment_item(fetch_op *op, fetch_item *it, uint16_t size)
 		qg_segment_wipe(s, it->first, it->chunks);
 		s->left -= it->chunks;
 		st->held -= it->chunks;
+		st->n_fetched += it->chunks;
 		if (s->left == 0)
 			qg_segment_drop_data(s);
 	}

@@ -201,6 +201,7 @@ take_from_segment(qg_segment *s, const qg_key_id_pair *pair, const qg_issue_requ
 		s->cursor = s->hi;
 	qg_segment_wipe(s, first, s->cursor - first);
 	e->stream->ready -= s->cursor - first;
+	e->stream->n_issued += s->cursor - first;
 }
 
 /* Segments that have nothing left to issue are passed over from now on. */

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <sodium.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,7 +139,7 @@ typedef struct bucket {
 
 struct qg_limits {
 	pthread_mutex_t lock;
-	uint32_t per_s;
+	_Atomic uint32_t per_s;
 	uint64_t full_milli;
 	names *names;
 	bucket *bucket;
@@ -150,19 +151,26 @@ qg_limits_new(uint32_t per_s, uint32_t burst, qg_limits **out)
 	qg_limits *l = calloc(1, sizeof *l);
 	if (l == NULL)
 		return QG_E_NOMEM;
-	l->per_s = per_s;
-	l->full_milli = (uint64_t)(burst > per_s ? burst : per_s) * 1000;
 	pthread_mutex_init(&l->lock, NULL);
-	if (per_s > 0) {
-		l->names = names_new();
-		l->bucket = calloc(NAMES_MAX + 1, sizeof *l->bucket);
-		if (l->names == NULL || l->bucket == NULL) {
-			qg_limits_free(&l);
-			return QG_E_NOMEM;
-		}
+	qg_limits_set(l, per_s, burst);
+	/* Also without a rate: there may be one later. */
+	l->names = names_new();
+	l->bucket = calloc(NAMES_MAX + 1, sizeof *l->bucket);
+	if (l->names == NULL || l->bucket == NULL) {
+		qg_limits_free(&l);
+		return QG_E_NOMEM;
 	}
 	*out = l;
 	return QG_OK;
+}
+
+void
+qg_limits_set(qg_limits *l, uint32_t per_s, uint32_t burst)
+{
+	pthread_mutex_lock(&l->lock);
+	l->full_milli = (uint64_t)(burst > per_s ? burst : per_s) * 1000;
+	atomic_store(&l->per_s, per_s);
+	pthread_mutex_unlock(&l->lock);
 }
 
 void
@@ -182,6 +190,8 @@ qg_limits_free(qg_limits **l)
 static void
 bucket_fill(const qg_limits *l, bucket *b, uint64_t now_ms)
 {
+	if (b->milli > l->full_milli) /* it was more when that came in */
+		b->milli = l->full_milli;
 	if (now_ms <= b->last_ms)
 		return;
 	uint64_t gone_ms = now_ms - b->last_ms;
@@ -212,13 +222,16 @@ qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint
 {
 	if (l->per_s == 0)
 		return QG_OK;
-	bool made;
+	qg_err err = QG_OK;
 	pthread_mutex_lock(&l->lock);
-	bucket *b = &l->bucket[names_get(l->names, name, &made)];
-	if (made)
-		*b = (bucket){.milli = l->full_milli, .last_ms = now_ms};
-	bucket_fill(l, b, now_ms);
-	qg_err err = bucket_take(l, b, n, retry_after_s);
+	if (l->per_s != 0) { /* it may have changed */
+		bool made;
+		bucket *b = &l->bucket[names_get(l->names, name, &made)];
+		if (made)
+			*b = (bucket){.milli = l->full_milli, .last_ms = now_ms};
+		bucket_fill(l, b, now_ms);
+		err = bucket_take(l, b, n, retry_after_s);
+	}
 	pthread_mutex_unlock(&l->lock);
 	return err;
 }

@@ -153,6 +153,19 @@ static const char *const state_names[] = {
 	[QG_KMS_LINK_STARVING] = "starving",
 };
 
+const char *
+qg_link_state_of(struct qg_core *core, const char *id)
+{
+	struct qg_link_state *ls = core->link_state;
+	const char *name = NULL;
+	pthread_mutex_lock(&ls->lock);
+	for (size_t i = 0; ls->takes_part && i < ls->n_peers; i++)
+		if (strcmp(ls->peer[i].id, id) == 0)
+			name = state_names[ls->peer[i].state];
+	pthread_mutex_unlock(&ls->lock);
+	return name;
+}
+
 static void
 look_at_all(struct qg_core *core, uint64_t now_ms)
 {

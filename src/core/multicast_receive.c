@@ -112,7 +112,7 @@ may_have(const make_in *in, const char *target)
 {
 	const struct qg_core *core = in->core;
 	qg_policy_terms terms;
-	if (qg_policy_pair(core->part.cfg, in->m.initiator, target, &terms) != QG_OK)
+	if (qg_policy_pair(qg_directory_config(core->part.directory), in->m.initiator, target, &terms) != QG_OK)
 		return false;
 	for (size_t i = 0; i < in->m.n_keys; i++) {
 		const uint32_t bits = in->m.key[i].size * 8;

@@ -133,6 +133,9 @@ void qg_report_receive(struct qg_core *core, const char *neighbour, const char *
 		       qg_peer_answer *answer, void *ctx); /* link_state.c */
 qg_err qg_link_state_new(struct qg_core *core) QG_CHECKED; /* sets core->link_state */
 void qg_link_state_free(struct qg_core *core);
+/* "up", "down", "starving" to relaying; NULL: no neighbour with a real stream, or
+ * no relaying here. */
+const char *qg_link_state_of(struct qg_core *core, const char *id);
 /* Tells the neighbours how our links are, when it changed or is due. */
 void qg_link_state_step(struct qg_core *core, uint64_t now_ms);
 

@@ -94,6 +94,18 @@ qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room
 	}, &e->server, why, why_room);
 }
 
+qg_err
+qg_etsi020_reload_tls(qg_etsi020 *e, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return e != NULL && e->server != NULL ? qg_http_server_reload_tls(e->server, f, why, why_room) : QG_OK;
+}
+
+const qg_http_server *
+qg_etsi020_http(const qg_etsi020 *e)
+{
+	return e->server;
+}
+
 void
 qg_etsi020_unlisten(qg_etsi020 *e)
 {

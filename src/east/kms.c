@@ -26,6 +26,12 @@
 
 typedef enum listener_state { LISTENER_DOWN, LISTENER_CHANGING, LISTENER_UP } listener_state;
 
+/* How the last call to a neighbour ended. */
+typedef struct outcome {
+	_Atomic qg_err err;
+	_Atomic uint64_t at_ms; /* 0: there was none */
+} outcome;
+
 struct qg_kms {
 	qg_channel channel; /* first: a send gets it back as the whole */
 	const qg_config *cfg;
@@ -42,6 +48,7 @@ struct qg_kms {
 	qg_peers *peers;
 
 	atomic_ullong sent[QG_KMS_KINDS], received[QG_KMS_KINDS];
+	outcome *last; /* of each neighbour of the configuration */
 };
 
 /* --- out ----------------------------------------------------------------- */
@@ -50,6 +57,7 @@ typedef struct outgoing {
 	qg_channel_done *done;
 	void *ctx;
 	const char *neighbour; /* the configuration's */
+	outcome *last;
 	qg_kms_kind kind;
 	char url[];
 } outgoing;
@@ -65,7 +73,7 @@ neighbour_of(const qg_config *cfg, const char *id)
 }
 
 static outgoing *
-outgoing_new(const qg_config_neighbour *n, qg_kms_kind kind, qg_channel_done *done, void *ctx)
+outgoing_new(const qg_config_neighbour *n, outcome *last, qg_kms_kind kind, qg_channel_done *done, void *ctx)
 {
 	const char *name = qg_kms_kind_name(kind);
 	size_t room = strlen(n->url) + sizeof PATH + strlen(name);
@@ -74,7 +82,7 @@ outgoing_new(const qg_config_neighbour *n, qg_kms_kind kind, qg_channel_done *do
 
 	if (!o)
 		return NULL;
-	*o = (outgoing){.done = done, .ctx = ctx, .neighbour = n->id, .kind = kind};
+	*o = (outgoing){.done = done, .ctx = ctx, .neighbour = n->id, .last = last, .kind = kind};
 	len = snprintf(o->url, room, "%s" PATH "%s", n->url, name);
 	if (len < 0 || (size_t)len >= room) {
 		free(o);
@@ -88,6 +96,8 @@ outgoing_done(void *ctx, qg_err err, int status, const char *body, size_t len)
 {
 	outgoing *o = ctx;
 
+	atomic_store(&o->last->err, err);
+	atomic_store(&o->last->at_ms, qg_clock_elapsed_ms());
 	if (err == QG_OK)
 		qg_log(QG_LOG_DEBUG, MODULE, "event=answer kind=%s neighbour=%s status=%d len=%zu",
 		       qg_kms_kind_name(o->kind), qg_log_safe(o->neighbour), status, len);
@@ -109,7 +119,7 @@ send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char
 
 	if (!n)
 		return QG_E_NOTFOUND;
-	o = outgoing_new(n, kind, done, ctx);
+	o = outgoing_new(n, &k->last[n - k->cfg->neighbours], kind, done, ctx);
 	if (!o)
 		return QG_E_NOMEM;
 	qg_log(QG_LOG_DEBUG, MODULE, "event=send kind=%s neighbour=%s len=%zu", qg_kms_kind_name(kind),
@@ -352,6 +362,32 @@ qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 	return err;
 }
 
+bool
+qg_kms_reached(const qg_kms *k, const char *neighbour, qg_err *last, uint64_t *ago_ms)
+{
+	const qg_config_neighbour *n = neighbour_of(k->cfg, neighbour);
+	const outcome *o = n != NULL ? &k->last[n - k->cfg->neighbours] : NULL;
+	const uint64_t at_ms = o != NULL ? atomic_load(&o->at_ms) : 0;
+
+	if (at_ms == 0)
+		return false;
+	*last = atomic_load(&o->err);
+	*ago_ms = qg_clock_elapsed_ms() - at_ms;
+	return true;
+}
+
+qg_err
+qg_kms_reload_tls(qg_kms *k, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return k->server != NULL ? qg_http_server_reload_tls(k->server, f, why, why_room) : QG_OK;
+}
+
+const qg_http_server *
+qg_kms_http(const qg_kms *k)
+{
+	return k->server;
+}
+
 void
 qg_kms_unlisten(qg_kms *k)
 {
@@ -382,7 +418,8 @@ qg_kms_new(const qg_config *cfg, const qg_directory *directory, qg_kms **out)
 		err = QG_E_NOMEM;
 		goto no_cond;
 	}
-	err = qg_limits_new(REFUSED_PER_S, REFUSED_BURST, &k->refused);
+	k->last = calloc(cfg->n_neighbours + 1, sizeof *k->last);
+	err = k->last != NULL ? qg_limits_new(REFUSED_PER_S, REFUSED_BURST, &k->refused) : QG_E_NOMEM;
 	if (err == QG_OK)
 		err = qg_http_client_start(&cfg->kms_client, &k->client);
 	if (err != QG_OK)
@@ -391,6 +428,7 @@ qg_kms_new(const qg_config *cfg, const qg_directory *directory, qg_kms **out)
 	return QG_OK;
 
 no_client:
+	free(k->last);
 	qg_limits_free(&k->refused);
 	pthread_cond_destroy(&k->changed);
 no_cond:
@@ -438,6 +476,7 @@ qg_kms_free(qg_kms **k)
 	qg_http_client_stop(&(*k)->client);
 	log_counts(*k);
 	qg_limits_free(&(*k)->refused);
+	free((*k)->last);
 	pthread_cond_destroy(&(*k)->changed);
 	pthread_mutex_destroy(&(*k)->lock);
 	free(*k);

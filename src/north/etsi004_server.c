@@ -270,6 +270,12 @@ qg_etsi004_server_port(const qg_etsi004_server *s)
 	return qg_byte_server_port(s->bytes);
 }
 
+qg_err
+qg_etsi004_server_reload_tls(qg_etsi004_server *s, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return s != NULL ? qg_byte_server_reload_tls(s->bytes, f, why, why_room) : QG_OK;
+}
+
 void
 qg_etsi004_server_stop(qg_etsi004_server *s)
 {

@@ -21,7 +21,7 @@
 static qg_err
 check_pair(qg_014_call *call)
 {
-	const qg_config *cfg = call->s->parts.cfg;
+	const qg_config *cfg = qg_directory_config(call->s->parts.directory);
 	const qg_err err = qg_policy_pair(cfg, call->master, call->slave, &call->terms);
 	call->other_home = qg_directory_home(call->s->parts.directory, call->other);
 	if (err == QG_OK && call->other_home != NULL)
@@ -77,20 +77,25 @@ check_path(qg_014_call *call)
 qg_err
 qg_014_admit(qg_etsi014 *s, qg_http_request *http, qg_014_method method, qg_014_call *call)
 {
-	const qg_config_sae *caller = qg_http_peer(http); /* 401 before any handler if there is none */
+	/* 401 before any handler if there is none; its figures change. */
+	qg_014_sae *caller = (qg_014_sae *)(uintptr_t)qg_http_peer(http);
 	call->s = s;
 	call->http = http;
 	call->method = method;
+	call->sae = caller;
 	call->caller = caller->id;
 	call->other = "";
 	call->why.n_details = 0;
 	/* First of all: what is refused below leaves a line in the audit log. */
 	uint32_t retry_after_s = 0;
+	atomic_fetch_add_explicit(&caller->requests, 1, memory_order_relaxed);
 	qg_err err = qg_limits_take(s->requests, call->caller, 1, qg_clock_elapsed_ms(), &retry_after_s);
 	if (err == QG_OK)
 		err = check_path(call);
 	if (err == QG_OK)
 		err = check_pair(call);
+	if (err == QG_OK && qg_014_is_suspended(s->uses, caller, call->other))
+		err = QG_E_DENIED;
 	if (err == QG_OK)
 		narrow_terms(call);
 	else
@@ -125,14 +130,31 @@ qg_014_take(qg_014_call *call, size_t n, uint32_t *retry_after_s)
 {
 	if (!qg_audit_healthy(call->s->parts.audit))
 		return QG_E_IO; /* no key leaves without a record */
+	if (call->method == QG_014_ENC && atomic_load_explicit(&call->s->draining, memory_order_relaxed))
+		return QG_E_CLOSED;
 	return qg_limits_take(call->s->keys, call->caller, (uint32_t)n, qg_clock_elapsed_ms(), retry_after_s);
 }
 
 /* --- audit --------------------------------------------------------------------- */
 
+static void
+count_event(const qg_014_key_event *e)
+{
+	qg_014_sae *sae = e->sae;
+	_Atomic uint64_t *const delivered = e->method == QG_014_ENC ? &sae->issued : &sae->fetched;
+	if (e->err == QG_OK)
+		atomic_fetch_add_explicit(delivered, e->n, memory_order_relaxed);
+	else
+		atomic_fetch_add_explicit(&sae->refused, 1, memory_order_relaxed);
+	if (e->err == QG_E_LIMIT)
+		atomic_fetch_add_explicit(&sae->limited, 1, memory_order_relaxed);
+	atomic_store_explicit(&sae->last_ms, qg_clock_wall_ms(), memory_order_relaxed);
+}
+
 void
 qg_014_audit(const qg_etsi014 *s, const qg_014_key_event *e)
 {
+	count_event(e);
 	/* Rates protect the log too: what they refuse leaves no line. Nor does a
 	 * refusal while the log cannot be written: its queue is kept for keys. */
 	if (e->method == QG_014_STATUS || e->err == QG_E_LIMIT)
@@ -157,6 +179,7 @@ qg_014_refuse(qg_014_call *call, qg_err err, uint32_t retry_after_s, const qg_uu
 {
 	qg_014_audit(call->s, &(qg_014_key_event){
 				      .method = call->method,
+				      .sae = call->sae,
 				      .err = err,
 				      .caller = call->caller,
 				      .other = call->other,
@@ -213,7 +236,8 @@ static const void *
 identify(const qg_tls_identity *id, void *ctx)
 {
 	const qg_etsi014 *s = ctx;
-	return qg_directory_identify(s->parts.directory, id);
+	const qg_config_sae *sae = qg_directory_identify(s->parts.directory, id);
+	return sae != NULL ? qg_014_uses_get(s->uses, sae->id) : NULL;
 }
 
 /* Fetches that come in together are committed together. */
@@ -256,6 +280,8 @@ init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 		err = qg_limits_new(cfg->sae_keys_per_s, keys_burst(cfg), &s->keys);
 	if (err == QG_OK)
 		err = qg_limits_new(STRANGERS_PER_S, STRANGERS_BURST, &s->strangers);
+	if (err == QG_OK)
+		err = qg_014_uses_new(&s->uses);
 	return err;
 }
 
@@ -290,6 +316,7 @@ destroy(qg_etsi014 *s)
 	qg_limits_free(&s->requests);
 	qg_limits_free(&s->keys);
 	qg_limits_free(&s->strangers);
+	qg_014_uses_free(&s->uses);
 	free(s->routes);
 	free(s);
 }
@@ -311,6 +338,32 @@ qg_etsi014_start(const qg_etsi014_parts *parts, qg_etsi014 **out, char *why, siz
 	}
 	*out = s;
 	return QG_OK;
+}
+
+const qg_http_server *
+qg_etsi014_http(const qg_etsi014 *s)
+{
+	return s->http;
+}
+
+qg_err
+qg_etsi014_reload_tls(qg_etsi014 *s, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return qg_http_server_reload_tls(s->http, f, why, why_room);
+}
+
+void
+qg_etsi014_renew(qg_etsi014 *s, const qg_config *cfg)
+{
+	qg_limits_set(s->requests, cfg->sae_requests_per_s, cfg->sae_requests_per_s);
+	qg_limits_set(s->keys, cfg->sae_keys_per_s, keys_burst(cfg));
+	qg_http_server_identify_again(s->http);
+}
+
+void
+qg_etsi014_drain(qg_etsi014 *s, bool on)
+{
+	atomic_store(&s->draining, on);
 }
 
 void

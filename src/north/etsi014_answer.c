@@ -29,6 +29,7 @@ static const struct verdict {
 	{ANY, QG_E_INVAL, 400, false, NULL, "malformed request"},
 	{ANY, QG_E_DENIED, 401, false, NULL, "not authorised"},
 	{ANY, QG_E_LIMIT, 503, true, "rate limit exceeded", NULL},
+	{ANY, QG_E_CLOSED, 503, true, "this gateway is being taken out of service", NULL},
 	{ANY, QG_E_IO, 503, true, "key store unavailable", NULL},
 	{QG_014_ENC, QG_E_EMPTY, 503, true, "insufficient key material", NULL},
 	{QG_014_ENC, QG_E_STATE, 400, false, "not all extension_mandatory request options could be met",

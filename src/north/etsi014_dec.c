@@ -43,6 +43,7 @@ on_fetched(void *ctx, qg_fetch_result *result)
 	job->late.outcome.err = err;
 	qg_014_audit(job->late.s, &(qg_014_key_event){
 					  .method = QG_014_DEC,
+					  .sae = job->late.sae,
 					  .err = err,
 					  .caller = req->slave,
 					  .other = req->master,

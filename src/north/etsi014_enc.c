@@ -31,6 +31,7 @@ on_issued(void *ctx, qg_issue_result *result)
 	job->late.outcome.retry_after_s = result->retry_after_s;
 	qg_014_audit(job->late.s, &(qg_014_key_event){
 					  .method = QG_014_ENC,
+					  .sae = job->late.sae,
 					  .err = err,
 					  .caller = req->master,
 					  .other = req->slave,
@@ -86,7 +87,7 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
 static qg_err
 check_extra(qg_014_call *call, const char *sae, uint32_t size_bits)
 {
-	const qg_config *cfg = call->s->parts.cfg;
+	const qg_config *cfg = qg_directory_config(call->s->parts.directory);
 	const char *home = qg_directory_home(call->s->parts.directory, sae);
 	if (home == NULL)
 		return QG_014_REFUSE(&call->why, "additional_slave_SAE_IDs has an unknown SAE: %s",

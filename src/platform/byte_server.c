@@ -282,6 +282,12 @@ worker_start(qg_byte_server *s, qg_byte_worker *w, bool first)
 }
 
 qg_err
+qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return qg_tls_context_reload(s->tls, f, why, why_room);
+}
+
+qg_err
 qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char *why, size_t why_room)
 {
 	qg_byte_server *s = calloc(1, sizeof *s);

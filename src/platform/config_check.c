@@ -6,8 +6,7 @@
 #include <string.h>
 
 #include "config_internal.h"
-
-#define WORD_MAX 40 /* longer ones are not compared with the known options */
+#include "qkdgate/nearest.h"
 
 static void check_map(cfg_checker *c, cfg_node *map, const cfg_option *fields);
 
@@ -17,48 +16,14 @@ static const char *const kind_names[] = {
 	[CFG_MAP] = "a section of options",
 };
 
-static size_t
-least(size_t a, size_t b, size_t c)
-{
-	const size_t least_of_two = a < b ? a : b;
-	return least_of_two < c ? least_of_two : c;
-}
-
-/* Levenshtein's: letters to put in, take out or change. */
-static size_t
-distance(const char *a, const char *b)
-{
-	size_t row[WORD_MAX + 1];
-	const size_t n = strlen(b);
-	for (size_t j = 0; j <= n; j++)
-		row[j] = j;
-	for (size_t i = 1; a[i - 1] != '\0'; i++) {
-		size_t corner = row[0];
-		row[0] = i;
-		for (size_t j = 1; j <= n; j++) {
-			const size_t above = row[j];
-			row[j] = least(above + 1, row[j - 1] + 1, corner + (a[i - 1] != b[j - 1]));
-			corner = above;
-		}
-	}
-	return row[n];
-}
-
 static const char *
 nearest(const char *word, const cfg_option *fields)
 {
-	const char *best = NULL;
-	size_t best_distance = 0;
-	if (strlen(word) > WORD_MAX)
-		return NULL;
-	for (const cfg_option *o = fields; o->name != NULL; o++) {
-		const size_t d = distance(word, o->name);
-		if (best == NULL || d < best_distance) {
-			best = o->name;
-			best_distance = d;
-		}
-	}
-	return best_distance <= 1 + strlen(word) / 3 ? best : NULL;
+	const char *names[QG_CFG_OPTIONS_MAX];
+	size_t n = 0;
+	for (const cfg_option *o = fields; o->name != NULL && n < QG_CFG_OPTIONS_MAX; o++)
+		names[n++] = o->name;
+	return qg_nearest(word, names, n);
 }
 
 /* Of all options of the table, "a, b, c". */

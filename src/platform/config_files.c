@@ -2,6 +2,7 @@
 /* What the configuration points to: certificates, keys, secret files, folders. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #include "config_internal.h"
 #include "keyfile_internal.h"
+#include "qkdgate/zeroize.h"
 #include "seal_internal.h"
 
 #define CREDENTIAL "credential:"
@@ -72,6 +74,8 @@ check_all_tls(files *f, const qg_config *c)
 		check_tls(f, qg_cfg_find(f->root, "push_listener"), &c->push.tls);
 	if (client != NULL)
 		check_tls(f, client, &c->kms_client);
+	if (c->admin.has_listener)
+		check_tls(f, qg_cfg_find(qg_cfg_find(f->root, "admin"), "listener"), &c->admin.listener.tls);
 	if (c->kxi.address != NULL)
 		check_tls(f, qg_cfg_find(f->root, "kxi_listener"), &c->kxi.tls);
 	if (qg_cfg_find(f->root, "kxi_client") != NULL)
@@ -175,6 +179,36 @@ check_all_random(files *f, const qg_config *c)
 			check_random(f, i, c->streams[i].relay.random);
 }
 
+/* A socket is made anew where one that nobody listens at is left. */
+static void
+check_socket(files *f, const qg_config_admin *a)
+{
+	struct stat st;
+	cfg_node *const admin = qg_cfg_find(f->root, "admin");
+	const char *const folder = a->socket == NULL ? NULL : folder_of(f, a->socket);
+	if (a->socket == NULL)
+		return;
+	if (folder == NULL)
+		f->report->nomem = true;
+	else if (stat(folder, &st) != 0)
+		report_system(f, admin, "socket", "is its folder and cannot be reached", folder);
+	else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
+		report_system(f, admin, "socket", "is its folder and cannot be written", folder);
+	else if (lstat(a->socket, &st) == 0 && !S_ISSOCK(st.st_mode))
+		report_option(f, admin, "socket", "is there and no socket");
+	if (a->socket_group != NULL && getgrnam(a->socket_group) == NULL)
+		report_option(f, admin, "socket_group", "is no group of this machine");
+}
+
+/* It would do its work at once. */
+static void
+check_tamper(files *f, const qg_config_admin *a)
+{
+	if (a->zeroize_file != NULL && qg_zeroize_file_says(a->zeroize_file))
+		report_option(f, qg_cfg_find(f->root, "admin"), "zeroize_file",
+			      "says already that all key is to be destroyed: take it away first");
+}
+
 static qg_err
 read_lines(cfg_report *r, cfg_node **root)
 {
@@ -199,6 +233,8 @@ qg_config_check_files(const char *file, const qg_config *c, FILE *report)
 		check_written(&f, "store", "anchor", c->anchor);
 		check_written(&f, "store", "key_ring", c->key_ring);
 		check_written(&f, "audit", "file", c->audit_file);
+		check_socket(&f, &c->admin);
+		check_tamper(&f, &c->admin);
 		err = r.nomem ? QG_E_NOMEM : r.n > 0 ? QG_E_PARSE : QG_OK;
 	}
 	qg_cfg_print_problems(&r, err, report);

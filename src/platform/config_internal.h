@@ -127,6 +127,7 @@ typedef struct cfg_option {
 	cfg_type type;
 	bool required;
 	bool one_of;         /* section: exactly one of its options is given */
+	bool live;           /* a reload puts it in force; with a section or list: all of it */
 	bool marked;         /* absent without defaults; a bool at `also` tells that it is there */
 	size_t offset;       /* in the struct of the table */
 	size_t also;         /* list: its count; endpoints: the port */
@@ -166,6 +167,12 @@ cfg_names qg_cfg_names_of(cfg_rules *r, const char *section, const char *option)
 bool qg_cfg_has_name(const cfg_names *all, const char *text);
 /* The entries of the list at that name; NULL when there is none. */
 cfg_node *qg_cfg_entries(const cfg_node *map, const char *name);
+
+/* No two entries of the list share the name of their `certificate`. */
+void qg_cfg_unique_matches(cfg_rules *r, const cfg_node *list);
+
+/* What makes an admin interface one that is safe (config_rules_admin.c). */
+void qg_cfg_rule_admin(cfg_rules *r);
 
 /* What other networks ask of peers, listener and streams (config_rules_peers.c). */
 void qg_cfg_rule_peers(cfg_rules *r);

@@ -19,6 +19,8 @@ static const char *const intro[] = {
 	"- Relative file names are taken from the folder of the configuration file.",
 	"- Times and sizes have their unit in the name. Numbers are whole, decimal and without quotes.",
 	"- In a pattern `*` stands for any run of characters, everything else for itself.",
+	"- The files of certificates, private keys, authorities and revocation lists are read anew with every",
+	"  reload. What else a reload (SIGHUP, `qkdgatectl reload`) puts in force is marked; the rest needs a restart.",
 	"- Private keys and the master key are refused when anyone but their owner can read them.",
 	"",
 	"`${NAME}` in a value stands for the environment variable `NAME`; it is an error when that is not set.",
@@ -163,7 +165,7 @@ print_table(const char *path, const cfg_option *section, FILE *out)
 		print_range(o, out);
 		(void)fputs(" | ", out);
 		print_default(o, out);
-		(void)fprintf(out, " | %s |\n", o->help);
+		(void)fprintf(out, " | %s%s |\n", o->help, o->live ? " *A reload puts it in force.*" : "");
 	}
 	for (const cfg_option *o = section->fields; o->name != NULL; o++) {
 		if (!is_nested(o))
@@ -180,8 +182,9 @@ print_sections(FILE *out)
 {
 	(void)fputs("\n## Sections\n\n| Section | Value | Needed | Meaning |\n|---|---|---|---|\n", out);
 	for (const cfg_option *o = qg_cfg_schema; o->name != NULL; o++)
-		(void)fprintf(out, "| `%s` | %s | %s | %s |\n", o->name, qg_cfg_types[o->type].what,
-			      o->required ? "required" : "optional", o->help);
+		(void)fprintf(out, "| `%s` | %s | %s | %s%s |\n", o->name, qg_cfg_types[o->type].what,
+			      o->required ? "required" : "optional", o->help,
+			      o->live ? " *A reload puts it in force.*" : "");
 }
 
 void

@@ -125,10 +125,9 @@ by_match(const void *a, const void *b)
 }
 
 /* An identity that two entries claim would belong to neither. */
-static void
-check_matches(cfg_rules *r, const char *section)
+void
+qg_cfg_unique_matches(cfg_rules *r, const cfg_node *list)
 {
-	const cfg_node *const list = qg_cfg_find(r->root, section);
 	if (list == NULL || list->kind != CFG_LIST || list->last == NULL)
 		return;
 	cfg_node **all = qg_cfg_alloc(r->report->mem, (list->last->index + 1) * sizeof(cfg_node *));
@@ -158,9 +157,9 @@ check_matches(cfg_rules *r, const char *section)
 static void
 rule_matches(cfg_rules *r)
 {
-	check_matches(r, "saes");
-	check_matches(r, "neighbours");
-	check_matches(r, "peers");
+	static const char *const lists[] = {"saes", "neighbours", "peers"};
+	for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+		qg_cfg_unique_matches(r, qg_cfg_find(r->root, lists[i]));
 }
 
 /* --- who is where --------------------------------------------------------------- */
@@ -364,15 +363,26 @@ same_member(const cfg_node *a, const cfg_node *b, const char *option)
 static void
 rule_listeners(cfg_rules *r)
 {
-	static const char *const names[] = {"sae_listener", "kms_listener", "kxi_listener", "push_listener"};
-	for (size_t i = 1; i < sizeof names / sizeof names[0]; i++) {
-		const cfg_node *const b = qg_cfg_find(r->root, names[i]);
+	const cfg_node *const admin = qg_cfg_find(r->root, "admin");
+	const struct {
+		const char *name;
+		const cfg_node *section;
+	} all[] = {
+		{"sae_listener", qg_cfg_find(r->root, "sae_listener")},
+		{"kms_listener", qg_cfg_find(r->root, "kms_listener")},
+		{"kxi_listener", qg_cfg_find(r->root, "kxi_listener")},
+		{"push_listener", qg_cfg_find(r->root, "push_listener")},
+		{"admin.listener", qg_cfg_find(admin, "listener")},
+		{"admin.scrape", qg_cfg_find(admin, "scrape")},
+	};
+	for (size_t i = 1; i < sizeof all / sizeof all[0]; i++) {
+		const cfg_node *const b = all[i].section;
 		for (size_t j = 0; j < i; j++) {
-			const cfg_node *const a = qg_cfg_find(r->root, names[j]);
+			const cfg_node *const a = all[j].section;
 			if (!same_member(a, b, "listen") || !same_member(a, b, "listen port"))
 				continue;
 			qg_cfg_problem(r->report, qg_cfg_find(b, "listen"),
-				       "is the address of %s: give another address or port", names[j]);
+				       "is the address of %s: give another address or port", all[j].name);
 			break;
 		}
 	}
@@ -386,7 +396,7 @@ rule_files(cfg_rules *r)
 		const char *section, *option;
 	} files[] = {
 		{"store", "database"}, {"store", "anchor"}, {"store", "master_key"}, {"store", "key_ring"},
-		{"audit", "file"},
+		{"audit", "file"}, {"admin", "socket"}, {"admin", "zeroize_file"},
 	};
 	for (size_t i = 1; i < sizeof files / sizeof files[0]; i++) {
 		cfg_node *const section = qg_cfg_find(r->root, files[i].section);
@@ -410,7 +420,7 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
 		qg_cfg_rule_relay, qg_cfg_rule_push, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners,
-		qg_cfg_rule_apps, rule_files,
+		qg_cfg_rule_apps, rule_files, qg_cfg_rule_admin,
 	};
 	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)

@@ -122,12 +122,18 @@ static const cfg_option audit[] = {
 };
 
 static const cfg_option log_options[] = {
-	{.name = "level", .type = CFG_CHOICE, AT(qg_config, log_level), .preset = "info", .choices = levels,
+	{.name = "level", .type = CFG_CHOICE, .live = true, AT(qg_config, log_level), .preset = "info", .choices = levels,
 	 .help = "What is logged: this level and those before it."},
 	{.name = "format", .type = CFG_CHOICE, AT(qg_config, log_format), .preset = "text",
 	 .choices = formats, .help = "Form of a line: key=value or JSON."},
 	END,
 };
+
+static const cfg_choice socket_modes[] = {{"0600", 0600}, {"0660", 0660}, {NULL, 0}};
+static const cfg_choice zeroize_signals[] = {{"none", QG_ZEROIZE_NO_SIGNAL},
+					     {"USR1", QG_ZEROIZE_USR1},
+					     {"USR2", QG_ZEROIZE_USR2},
+					     {NULL, 0}};
 
 static const cfg_option process[] = {
 	{.name = "sandbox", .type = CFG_BOOL, AT(qg_config, sandbox), .preset = "true",
@@ -445,9 +451,9 @@ static const cfg_option relay[] = {
 };
 
 static const cfg_option limits[] = {
-	{.name = "sae_keys_per_s", .type = CFG_UINT, AT(qg_config, sae_keys_per_s), .max = UINT32_MAX,
+	{.name = "sae_keys_per_s", .type = CFG_UINT, .live = true, AT(qg_config, sae_keys_per_s), .max = UINT32_MAX,
 	 .preset = "0", .unit = "1/s", .help = "Keys that one SAE may ask for; 0: no limit."},
-	{.name = "sae_requests_per_s", .type = CFG_UINT, AT(qg_config, sae_requests_per_s), .max = UINT32_MAX,
+	{.name = "sae_requests_per_s", .type = CFG_UINT, .live = true, AT(qg_config, sae_requests_per_s), .max = UINT32_MAX,
 	 .preset = "0", .unit = "1/s", .help = "Requests of one SAE; 0: no limit."},
 	{.name = "pair_chunks", .type = CFG_UINT, AT(qg_config, pair_chunks), .max = UINT32_MAX,
 	 .preset = "0",
@@ -468,6 +474,75 @@ static const cfg_option limits[] = {
 	 .help = "Largest forward step of the clock while stopped that expires keys taken in."},
 	END,
 };
+
+static const cfg_option admin_match[] = {MATCH_OPTIONS(qg_config_admin_user, match), END};
+
+static const cfg_option admin_user[] = {
+	{.name = "name", .type = CFG_NAME, .required = true, AT(qg_config_admin_user, name), .min = 1,
+	 .max = KME_NAME_MAX, .help = "Who it is, for the audit log."},
+	{.name = "certificate", .type = CFG_SECTION, .required = true, .one_of = true, .fields = admin_match,
+	 .help = "How the certificate names the administrator: exactly one of the options below. No two share a "
+		 "name."},
+	{.name = "read_only", .type = CFG_BOOL, AT(qg_config_admin_user, read_only), .preset = "false",
+	 .help = "May look, but change nothing."},
+	END,
+};
+
+static const cfg_option admin_listener[] = {
+	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_listener, address),
+	 .also = offsetof(qg_config_listener, port), .help = "IP address and port to listen on."},
+	TLS_OPTIONS(qg_config_listener, tls, true, NULL, versions),
+	{.name = "max_connections", .type = CFG_UINT, AT(qg_config_listener, max_connections), .min = 1,
+	 .max = 65536, .preset = "64", .help = "Most connections at one time."},
+	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_listener, max_per_address), .max = 65536,
+	 .preset = "0", .help = "Most connections from one address; 0: no limit."},
+	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,
+	 .max = 86400, .preset = "60", .unit = "s",
+	 .help = "A connection without progress is closed after this time."},
+	END,
+};
+
+static const cfg_option admin_scrape[] = {
+	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_admin, scrape_address),
+	 .also = offsetof(qg_config_admin, scrape_port),
+	 .help = "IP address and port for plain HTTP. Whoever reaches it may read."},
+	{.name = "sae_names", .type = CFG_BOOL, AT(qg_config_admin, scrape_saes), .preset = "false",
+	 .help = "Metrics tell SAE IDs there too."},
+	END,
+};
+
+static const cfg_option admin[] = {
+	{.name = "socket", .type = CFG_PATH, AT(qg_config_admin, socket), .min = 1, .max = PATH_LEN_MAX,
+	 .note = "no socket",
+	 .help = "Unix socket for operators on this machine, made at the start. Whoever may write it may act."},
+	{.name = "socket_mode", .type = CFG_CHOICE, AT(qg_config_admin, socket_mode), .preset = "0600",
+	 .choices = socket_modes, .help = "Its mode: for the user of the gateway (and root), or for `socket_group` too."},
+	{.name = "socket_group", .type = CFG_NAME, AT(qg_config_admin, socket_group), .min = 1, .max = 64,
+	 .note = "the group of the process", .help = "Its group."},
+	{.name = "listener", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config_admin, listener),
+	 .also = offsetof(qg_config_admin, has_listener), .fields = admin_listener,
+	 .help = "HTTPS for administrators with a certificate. Needs `admins`."},
+	{.name = "admins", .type = CFG_ENTRIES, .live = true, LIST(qg_config_admin, users, n_users), .max = 1024,
+	 .fields = admin_user, .help = "Who may use `listener`."},
+	{.name = "scrape", .type = CFG_SECTION, .marked = true, .also = offsetof(qg_config_admin, has_scrape),
+	 .fields = admin_scrape,
+	 .help = "Serves `/healthz`, `/readyz` and `/metrics` without a certificate, and nothing else."},
+	{.name = "zeroize_signal", .type = CFG_CHOICE, AT(qg_config_admin, zeroize_signal), .preset = "none",
+	 .choices = zeroize_signals, .help = "Signal upon which the gateway destroys all key material and ends."},
+	{.name = "zeroize_file", .type = CFG_PATH, AT(qg_config_admin, zeroize_file), .min = 1,
+	 .max = PATH_LEN_MAX, .note = "no file",
+	 .help = "The same as soon as this file is there and does not begin with `0`: for a tamper switch."},
+	END,
+};
+
+const char *
+qg_config_profile_name(qg_source_profile profile)
+{
+	const cfg_choice *c = profiles;
+	while (c->name != NULL && c->value != (int)profile)
+		c++;
+	return c->name != NULL ? c->name : "?";
+}
 
 static const cfg_option app_listener[] = {
 	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_app_listener, at.address),
@@ -545,13 +620,16 @@ const cfg_option qg_cfg_schema[] = {
 	 .help = "Key material at rest."},
 	{.name = "audit", .type = CFG_SECTION, .required = true, .fields = audit,
 	 .help = "Who got which key ID when."},
+	{.name = "admin", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config, admin),
+	 .also = offsetof(qg_config, admin.given), .fields = admin,
+	 .help = "For operators and their tools. Without it there is no admin interface."},
 	{.name = "log", .type = CFG_SECTION, .fields = log_options,
 	 .help = "The operating log on standard error."},
 	{.name = "process", .type = CFG_SECTION, .fields = process,
 	 .help = "What the process itself may."},
-	{.name = "saes", .type = CFG_ENTRIES, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
+	{.name = "saes", .type = CFG_ENTRIES, .live = true, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
 	 .help = "The SAEs of this node."},
-	{.name = "directory", .type = CFG_ENTRIES, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
+	{.name = "directory", .type = CFG_ENTRIES, .live = true, LIST(qg_config, directory, n_directory), .max = LIST_MAX,
 	 .fields = place, .help = "At which KME the other SAEs live."},
 	{.name = "neighbours", .type = CFG_ENTRIES, LIST(qg_config, neighbours, n_neighbours), .max = 1024,
 	 .fields = neighbour,
@@ -564,7 +642,7 @@ const cfg_option qg_cfg_schema[] = {
 		 "([interworking.md](interworking.md))."},
 	{.name = "topology", .type = CFG_SECTION, .fields = topology,
 	 .help = "The network, for virtual streams without `routes`."},
-	{.name = "policy", .type = CFG_ENTRIES, LIST(qg_config, policy, n_policy), .max = LIST_MAX,
+	{.name = "policy", .type = CFG_ENTRIES, .live = true, LIST(qg_config, policy, n_policy), .max = LIST_MAX,
 	 .fields = rule,
 	 .help = "Which SAEs may share keys. The first rule that fits a pair decides; a pair without a rule "
 		 "gets nothing."},

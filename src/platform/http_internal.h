@@ -45,6 +45,7 @@ struct qg_http_request {
 	struct MHD_Connection *mhd; /* the same to libmicrohttpd; NULL: the client left */
 	atomic_uint refs;
 	const void *peer;
+	uint64_t begun_ns;
 	char method[QG_HTTP_METHOD_MAX];
 	qg_target target;
 	qg_route_match match;
@@ -125,6 +126,9 @@ struct qg_http_link {
 	qg_tls_out out;
 	bool identified;     /* peer holds what identify said under this trust */
 	const void *peer;
+	uint64_t generation; /* of the server when it did */
+	bool up;             /* the handshake is done */
+	qg_http_local local; /* without TLS: who it is */
 	bool waiting;      /* for a late answer: no time limit of ours */
 	bool watched;      /* qg_link_watch knows the socket */
 	uint64_t since_ms; /* the last time a request was begun or answered */
@@ -147,9 +151,25 @@ bool qg_link_watch(qg_http_link *l, int epoll_fd);
 /* The next one that has something, or NULL. Does not wait. */
 qg_http_link *qg_link_next(int epoll_fd);
 
-/* --- the server and its workers -------------------------------------------- */
+/* --- figures (http_stats.c) ------------------------------------------------ */
 
+/* What one worker counts; only it writes. */
+typedef struct qg_http_counts {
+	qg_http_route_stats *route; /* of each route, and one more for what has none */
+	_Atomic uint64_t handshakes, failed_handshakes;
+} qg_http_counts;
+
+/* QG_E_NOMEM. */
+qg_err qg_http_counts_init(qg_http_counts *c, size_t n_routes) QG_CHECKED;
+void qg_http_counts_fini(qg_http_counts *c);
+/* Counts an answer; route NULL: none fitted. */
+void qg_http_count_answer(qg_http_counts *c, const qg_http_options *o, const qg_http_route *route, int status,
+			  uint64_t took_ns);
+void qg_http_count_handshake(qg_http_counts *c, bool done);
+
+/* --- the server and its workers (http_workers.c) --------------------------- */
 typedef struct qg_census qg_census; /* how many connections there are, below */
+
 
 /* One thread per core with a daemon of libmicrohttpd. */
 struct qg_http_worker {
@@ -162,30 +182,40 @@ struct qg_http_worker {
 	bool running;
 	bool draining;
 	uint64_t next_sweep_ms;
-	size_t active; /* requests that libmicrohttpd holds */
-	int park_fd;   /* epoll descriptor of the parked */
+	size_t active;         /* requests that libmicrohttpd holds */
+	int park_fd;           /* epoll descriptor of the parked */
 	qg_http_link *young;   /* in the TLS handshake, or just out of it */
 	qg_http_link *parked;  /* in the handshake and waiting: suspended */
 	qg_http_link *settled; /* the others */
 	qg_http_request *deferred;
-	size_t asked; /* of these, those that are not suspended */
-	pthread_mutex_t lock; /* of the next two */
+	size_t asked;          /* of these, those that are not suspended */
+	pthread_mutex_t lock;  /* of the next two */
 	qg_http_request *late;
-	size_t owed;          /* wakes that threads which gather answers owe */
+	size_t owed;           /* wakes that threads which gather answers owe */
+	qg_http_counts counts;
 };
 
 struct qg_http_server {
 	qg_http_options o;
 	qg_router *router;
 	qg_tls_context *tls;
+	_Atomic uint64_t generation;    /* counts changes of who is who */
 	qg_census *census;
 	unsigned port;
 	atomic_bool stopping;
 	char trouble[QG_HTTP_TEXT_MAX]; /* what libmicrohttpd said while starting */
 	bool started;
+	bool has_name;                  /* of a Unix socket, to be removed */
 	unsigned n_workers;
 	struct qg_http_worker *workers;
 };
+
+/* http_server.c, for the threads of http_workers.c: makes the daemon on the
+ * worker's listening socket, which is its from then on, and sets daemon and
+ * daemon_fd; and: the thread. */
+qg_err qg_http_daemon_start(struct qg_http_worker *w) QG_CHECKED;
+void qg_http_daemon_stop(struct qg_http_worker *w);
+void *qg_http_worker_main(void *worker);
 
 /* --- late answers (http_server_late.c) -------------------------------------- */
 
@@ -211,11 +241,15 @@ void qg_late_wait_owed(struct qg_http_worker *w);
  * with errno. */
 qg_err qg_listen_open(const char *address, unsigned *port, bool first, int *fd) QG_CHECKED;
 
+/* Makes a Unix socket of that mode and group (NULL: the process's) and listens on
+ * it; one that nobody listens at any more is replaced. QG_E_EXISTS: somebody
+ * does; QG_E_NOTFOUND: no such group; QG_E_IO with errno. */
+qg_err qg_listen_unix(const char *path, unsigned mode, const char *group, int *fd) QG_CHECKED;
+
 /* How many threads to serve with; wanted 0: one per core that we may use. */
 unsigned qg_listen_threads(unsigned wanted);
 
 /* How many connections there are, in all and per address. Any thread. */
-
 /* most_each 0: no limit per address. QG_E_NOMEM. */
 qg_err qg_census_new(unsigned most, unsigned most_each, qg_census **out) QG_CHECKED;
 void qg_census_free(qg_census **c);
@@ -223,6 +257,7 @@ void qg_census_free(qg_census **c);
 bool qg_census_has_room(qg_census *c, const struct sockaddr *from);
 /* Counts one more, or says no. */
 bool qg_census_enter(qg_census *c, const struct sockaddr *from, qg_census_key *key);
+unsigned qg_census_count(qg_census *c);
 void qg_census_leave(qg_census *c, const qg_census_key *key);
 
 #endif

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <grp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "http_internal.h"
@@ -89,6 +92,77 @@ qg_listen_open(const char *address, unsigned *port, bool first, int *fd)
 	}
 	*fd = s;
 	return QG_OK;
+}
+
+/* --- Unix sockets ---------------------------------------------------------- */
+
+/* The name of a socket outlives a crash. */
+static bool
+is_left_over(const struct sockaddr_un *a)
+{
+	struct stat st;
+	if (lstat(a->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
+		return false;
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	bool dead = s >= 0 && connect(s, (const struct sockaddr *)a, sizeof *a) != 0 && errno == ECONNREFUSED;
+	if (s >= 0)
+		close(s);
+	return dead;
+}
+
+/* For this user alone until it has its group; nobody can connect before it
+ * listens. */
+static bool
+bind_private(int fd, const struct sockaddr_un *a)
+{
+	if (is_left_over(a) && unlink(a->sun_path) != 0)
+		return false;
+	return fchmod(fd, 0600) == 0 && bind(fd, (const struct sockaddr *)a, sizeof *a) == 0;
+}
+
+static bool
+open_to(const char *path, unsigned mode, const gid_t *gid)
+{
+	if (gid != NULL && lchown(path, (uid_t)-1, *gid) != 0)
+		return false;
+	return chmod(path, mode) == 0;
+}
+
+static qg_err
+find_group(const char *name, gid_t *out)
+{
+	struct group g, *found = NULL;
+	char room[4096];
+	if (getgrnam_r(name, &g, room, sizeof room, &found) != 0 || found == NULL)
+		return QG_E_NOTFOUND;
+	*out = g.gr_gid;
+	return QG_OK;
+}
+
+qg_err
+qg_listen_unix(const char *path, unsigned mode, const char *group, int *fd)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	gid_t gid = 0;
+	if (strlen(path) >= sizeof a.sun_path)
+		return QG_E_INVAL;
+	memcpy(a.sun_path, path, strlen(path) + 1);
+	if (group != NULL && find_group(group, &gid) != QG_OK)
+		return QG_E_NOTFOUND;
+	int s = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return QG_E_IO;
+	bool bound = bind_private(s, &a);
+	if (bound && open_to(path, mode, group != NULL ? &gid : NULL) && listen(s, SOMAXCONN) == 0) {
+		*fd = s;
+		return QG_OK;
+	}
+	int saved = errno;
+	if (bound)
+		(void)unlink(path);
+	close(s);
+	errno = saved;
+	return !bound && saved == EADDRINUSE ? QG_E_EXISTS : QG_E_IO;
 }
 
 unsigned
@@ -184,6 +258,15 @@ static bool
 has_room(const qg_census *c, const resident *r)
 {
 	return c->n < c->most && (c->most_each == 0 || r == NULL || r->n < c->most_each);
+}
+
+unsigned
+qg_census_count(qg_census *c)
+{
+	pthread_mutex_lock(&c->lock);
+	unsigned n = c->n;
+	pthread_mutex_unlock(&c->lock);
+	return n;
 }
 
 bool

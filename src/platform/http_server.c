@@ -14,14 +14,10 @@
 #include <microhttpd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -77,7 +73,10 @@ queue(qg_http_request *req, int status, struct MHD_Response *r)
 		return MHD_NO;
 	if (req->worker->draining)
 		add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
-	req->link->since_ms = qg_clock_elapsed_ms();
+	uint64_t now_ns = qg_clock_elapsed_ns();
+	req->link->since_ms = now_ns / 1000000;
+	qg_http_count_answer(&req->worker->counts, &req->worker->server->o, req->match.route, status,
+			     now_ns - req->begun_ns);
 	qg_tls_out_hold(&req->link->out);
 	enum MHD_Result rc = MHD_queue_response(req->mhd, (unsigned)status, r);
 	MHD_destroy_response(r);
@@ -137,9 +136,22 @@ free_secret_body(void *cls)
 	qg_secret_free(&s);
 }
 
+static atomic_bool secrets_forbidden;
+
+void
+qg_http_forbid_secrets(void)
+{
+	atomic_store(&secrets_forbidden, true);
+}
+
 void
 qg_http_answer_secret(qg_http_request *req, int status, const char *type, qg_secret *body)
 {
+	if (atomic_load(&secrets_forbidden)) {
+		qg_secret_free(&body);
+		qg_http_answer(req, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, NULL, 0);
+		return;
+	}
 	struct MHD_Response *r =
 		MHD_create_response_from_buffer_with_free_callback_cls(body->len, body->data, free_secret_body, body);
 	if (r == NULL)
@@ -156,6 +168,12 @@ qg_http_defer(qg_http_request *req)
 	atomic_fetch_add(&req->refs, 1);
 	qg_http_request_join(req, &req->worker->deferred);
 	req->worker->asked++;
+}
+
+const qg_http_local *
+qg_http_local_peer(const qg_http_request *req)
+{
+	return req->link->local.known ? &req->link->local : NULL;
 }
 
 const char *
@@ -199,17 +217,34 @@ on_unescape(void *cls, struct MHD_Connection *mhd, char *text)
 	return strlen(text);
 }
 
-/* Once per connection, and again after a reload: looking at a certificate costs
- * as much as 40 requests. */
+static const void *
+identify_tls(qg_http_server *s, conn *c, void *session)
+{
+	static _Thread_local qg_tls_identity id; /* 8 KiB */
+	return qg_tls_identify(s->tls, session, &c->trust, &id) == QG_OK ? s->o.identify(&id, s->o.ctx) : NULL;
+}
+
+static void
+forget_peer(qg_http_server *s, conn *c)
+{
+	if (c->peer != NULL && s->o.forget != NULL)
+		s->o.forget(c->peer, s->o.ctx);
+	c->peer = NULL;
+}
+
+/* Once per connection, and again where it may have become another: looking at a
+ * certificate costs as much as 40 requests. */
 static const void *
 peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 {
-	if (!c->identified || !qg_tls_is_current(s->tls, c->trust)) {
-		static _Thread_local qg_tls_identity id; /* 8 KiB */
-		c->identified = true;
-		const bool known = qg_tls_identify(s->tls, session_of(mhd), &c->trust, &id) == QG_OK;
-		c->peer = known ? s->o.identify(&id, s->o.ctx) : NULL;
-	}
+	uint64_t generation = atomic_load_explicit(&s->generation, memory_order_acquire);
+	bool tls = s->o.transport == QG_HTTP_TLS;
+	if (c->identified && c->generation == generation && (!tls || qg_tls_is_current(s->tls, c->trust)))
+		return c->peer;
+	forget_peer(s, c);
+	c->peer = tls ? identify_tls(s, c, session_of(mhd)) : s->o.identify_local(&c->local, s->o.ctx);
+	c->generation = generation;
+	c->identified = true;
 	return c->peer;
 }
 
@@ -233,7 +268,8 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	req->mhd = mhd;
 	w->active++;
 	*con_cls = req;
-	c->since_ms = qg_clock_elapsed_ms();
+	req->begun_ns = qg_clock_elapsed_ns();
+	c->since_ms = req->begun_ns / 1000000;
 
 	req->peer = peer_of(w->server, c, mhd);
 	if (req->peer == NULL)
@@ -330,21 +366,41 @@ on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_Req
 static enum MHD_Result
 on_accept(void *cls, const struct sockaddr *from, socklen_t len)
 {
-	(void)len;
+	(void)len; /* of a Unix socket there is no address but its kind */
 	worker *w = cls;
 	return qg_census_has_room(w->server->census, from) ? MHD_YES : MHD_NO;
+}
+
+static void
+see_local(conn *c)
+{
+	struct ucred who;
+	socklen_t len = sizeof who;
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0 && len == sizeof who)
+		c->local = (qg_http_local){.known = true, .uid = who.uid, .gid = who.gid, .pid = who.pid};
 }
 
 /* Whatever goes wrong here, the socket is shut and libmicrohttpd finds out. */
 static bool
 conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 {
+	static const struct sockaddr nowhere = {.sa_family = AF_UNIX};
+	qg_http_server *s = w->server;
 	const union MHD_ConnectionInfo *from = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-	void *session = session_of(mhd);
-	if (from == NULL || session == NULL)
+	bool local = s->o.transport == QG_HTTP_UNIX;
+	if (!local && from == NULL)
 		return false;
-	c->counted = qg_census_enter(w->server->census, from->client_addr, &c->key);
-	return c->counted && qg_tls_adopt(w->server->tls, session, &c->out, &c->trust) == QG_OK;
+	c->counted = qg_census_enter(s->census, local ? &nowhere : from->client_addr, &c->key);
+	if (!c->counted)
+		return false;
+	if (local)
+		see_local(c);
+	if (s->o.transport != QG_HTTP_TLS) {
+		qg_link_join(c, &w->settled);
+		return true;
+	}
+	void *session = session_of(mhd);
+	return session != NULL && qg_tls_adopt(s->tls, session, &c->out, &c->trust) == QG_OK;
 }
 
 static void
@@ -370,8 +426,11 @@ conn_close(worker *w, conn *c)
 {
 	if (c == NULL)
 		return;
+	if (w->server->o.transport == QG_HTTP_TLS && !c->up)
+		qg_http_count_handshake(&w->counts, c->target != NULL);
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
+	forget_peer(w->server, c);
 	qg_tls_trust_put(&c->trust);
 	qg_link_free(c);
 }
@@ -399,6 +458,8 @@ park(worker *w)
 		/* One that has asked something is through, and may be suspended already. */
 		switch (c->target != NULL ? QG_TLS_DONE : qg_tls_handshake_state(session_of(c->mhd))) {
 		case QG_TLS_DONE:
+			c->up = true;
+			qg_http_count_handshake(&w->counts, true);
 			qg_link_join(c, &w->settled);
 			break;
 		case QG_TLS_WANT_READ:
@@ -505,8 +566,8 @@ drain(worker *w)
 		wait_ms = serve(w, wait_ms < 20 ? wait_ms : 20);
 }
 
-static void *
-worker_main(void *arg)
+void *
+qg_http_worker_main(void *arg)
 {
 	worker *w = arg;
 	int wait_ms = 0;
@@ -519,7 +580,7 @@ worker_main(void *arg)
 	return NULL;
 }
 
-/* --- start and stop ------------------------------------------------------- */
+/* --- the daemon ------------------------------------------------------------ */
 
 /* libmicrohttpd's words on single connections say nothing an operator can use,
  * and a stranger can have as many of them written as he likes. */
@@ -536,16 +597,21 @@ on_log(void *cls, const char *fmt, va_list ap)
 	s->trouble[strcspn(s->trouble, "\n")] = '\0';
 }
 
-static struct MHD_Daemon *
-start_daemon(worker *w)
+qg_err
+qg_http_daemon_start(worker *w)
 {
 	const qg_http_options *o = &w->server->o;
-	unsigned flags = MHD_USE_EPOLL | MHD_USE_TLS | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+	bool tls = o->transport == QG_HTTP_TLS;
+	unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+	struct MHD_OptionItem certificate[] = {
+		{MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(uintptr_t)qg_tls_no_certificate()},
+		{MHD_OPTION_END, 0, NULL},
+	};
 	/* clang-format off */
-	return MHD_start_daemon(flags, 0, on_accept, w, on_access, w,
+	w->daemon = MHD_start_daemon(flags | (tls ? MHD_USE_TLS : 0), 0, on_accept, w, on_access, w,
 		MHD_OPTION_EXTERNAL_LOGGER, on_log, w->server,
 		MHD_OPTION_LISTEN_SOCKET, w->listen_fd,
-		MHD_OPTION_HTTPS_CERT_CALLBACK, qg_tls_no_certificate(),
+		MHD_OPTION_ARRAY, tls ? certificate : certificate + 1,
 		MHD_OPTION_NOTIFY_CONNECTION, on_connection, w,
 		MHD_OPTION_NOTIFY_COMPLETED, on_completed, w,
 		MHD_OPTION_URI_LOG_CALLBACK, on_target, w,
@@ -556,31 +622,8 @@ start_daemon(worker *w)
 		MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
 		MHD_OPTION_END);
 	/* clang-format on */
-}
-
-static qg_err
-worker_open(worker *w, qg_http_server *s, bool first, char *why, size_t why_room)
-{
-	w->server = s;
-	w->daemon_fd = -1;
-	qg_err err = qg_listen_open(s->o.address, &s->port, first, &w->listen_fd);
-	if (err != QG_OK) {
-		qg_tls_say(why, why_room, "%s port %u: %s", s->o.address, s->port,
-			   err == QG_E_INVAL ? "not an IP address and port" : strerror(errno));
+	if (w->daemon == NULL)
 		return QG_E_IO;
-	}
-	w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-	w->park_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (w->wake_fd < 0 || w->park_fd < 0) {
-		qg_tls_say(why, why_room, "%s", strerror(errno));
-		return QG_E_IO;
-	}
-	w->daemon = start_daemon(w);
-	if (w->daemon == NULL) {
-		w->listen_fd = -1; /* it closed that */
-		qg_tls_say(why, why_room, "%s port %u: %s", s->o.address, s->port, s->trouble);
-		return QG_E_IO;
-	}
 	const union MHD_DaemonInfo *info = MHD_get_daemon_info(w->daemon, MHD_DAEMON_INFO_EPOLL_FD);
 	if (info == NULL)
 		return QG_E_IO;
@@ -588,127 +631,13 @@ worker_open(worker *w, qg_http_server *s, bool first, char *why, size_t why_room
 	return QG_OK;
 }
 
-/* Signals are the main thread's. */
-static qg_err
-worker_start(worker *w)
-{
-	sigset_t all;
-	sigset_t old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	w->running = pthread_create(&w->thread, NULL, worker_main, w) == 0;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return w->running ? QG_OK : QG_E_NOMEM;
-}
-
-static void
-worker_end(worker *w)
-{
-	if (w->running) {
-		qg_late_wake(w);
-		pthread_join(w->thread, NULL);
-	}
-	if (w->daemon != NULL) {
-		MHD_stop_daemon(w->daemon); /* takes the listening socket along */
-		w->listen_fd = -1;
-	}
-	if (w->listen_fd >= 0)
-		close(w->listen_fd);
-	if (w->wake_fd >= 0)
-		close(w->wake_fd);
-	if (w->park_fd >= 0)
-		close(w->park_fd);
-	pthread_mutex_destroy(&w->lock);
-}
-
-static qg_err
-open_workers(qg_http_server *s, char *why, size_t why_room)
-{
-	unsigned n = qg_listen_threads(s->o.threads);
-	s->workers = calloc(n, sizeof *s->workers);
-	if (s->workers == NULL)
-		return QG_E_NOMEM;
-	for (unsigned i = 0; i < n; i++) {
-		worker *w = &s->workers[i];
-		w->listen_fd = w->wake_fd = w->park_fd = -1;
-		pthread_mutex_init(&w->lock, NULL);
-		s->n_workers = i + 1;
-		qg_err err = worker_open(w, s, i == 0, why, why_room);
-		if (err != QG_OK)
-			return err;
-	}
-	s->started = true;
-	for (unsigned i = 0; i < n; i++) {
-		qg_err err = worker_start(&s->workers[i]);
-		if (err != QG_OK)
-			return err;
-	}
-	return QG_OK;
-}
-
-static qg_err
-start_all(qg_http_server *s, char *why, size_t why_room)
-{
-	qg_err err = qg_router_new(s->o.routes, s->o.n_routes, &s->router);
-	if (err != QG_OK) {
-		qg_tls_say(why, why_room, "the table of routes is wrong");
-		return err;
-	}
-	err = qg_tls_context_new(&s->o.tls, QG_TLS_SERVER, why, why_room, &s->tls);
-	if (err == QG_OK) {
-		qg_tls_context_tickets(s->tls, s->o.ticket_key_s);
-		err = qg_census_new(s->o.max_connections, s->o.max_per_address, &s->census);
-	}
-	return err == QG_OK ? open_workers(s, why, why_room) : err;
-}
-
-qg_err
-qg_http_server_start(const qg_http_options *o, qg_http_server **out, char *why, size_t why_room)
-{
-	qg_http_server *s = calloc(1, sizeof *s);
-	if (s == NULL)
-		return QG_E_NOMEM;
-	qg_tls_say(why, why_room, "out of memory");
-	s->o = *o;
-	s->port = o->port;
-	atomic_init(&s->stopping, false);
-	qg_err err = start_all(s, why, why_room);
-	if (err != QG_OK) {
-		qg_http_server_stop(&s);
-		return err;
-	}
-	*out = s;
-	return QG_OK;
-}
-
-qg_err
-qg_http_server_reload_tls(qg_http_server *s, const qg_tls_files *f, char *why, size_t why_room)
-{
-	return qg_tls_context_reload(s->tls, f, why, why_room);
-}
-
-unsigned
-qg_http_server_port(const qg_http_server *s)
-{
-	return s->port;
-}
-
 void
-qg_http_server_stop(qg_http_server **s)
+qg_http_daemon_stop(worker *w)
 {
-	if (s == NULL || *s == NULL)
+	if (w->daemon == NULL)
 		return;
-	qg_http_server *old = *s;
-	*s = NULL;
-	atomic_store(&old->stopping, true);
-	for (unsigned i = 0; i < old->n_workers; i++)
-		if (old->workers[i].running)
-			qg_late_wake(&old->workers[i]);
-	for (unsigned i = 0; i < old->n_workers; i++)
-		worker_end(&old->workers[i]);
-	free(old->workers);
-	qg_census_free(&old->census);
-	qg_tls_context_free(&old->tls);
-	qg_router_free(&old->router);
-	free(old);
+	MHD_stop_daemon(w->daemon); /* takes the listening socket along */
+	w->daemon = NULL;
+	w->listen_fd = -1;
 }
+

@@ -2,7 +2,9 @@
 #include "qkdgate/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,7 +25,20 @@ static const char *const level_names[] = {
 	[QG_LOG_DEBUG] = "debug",
 };
 
-static qg_log_level max_level = QG_LOG_INFO;
+#define MODULES_MAX 32
+#define MODULE_ROOM 32
+
+/* Levels that operators set at run time. */
+typedef struct own_level {
+	char module[MODULE_ROOM];
+	qg_log_level level;
+} own_level;
+
+static _Atomic qg_log_level max_level = QG_LOG_INFO; /* of modules without one of their own */
+static _Atomic qg_log_level widest = QG_LOG_INFO;    /* of all: what is above is dropped at once */
+static atomic_uint n_own;
+static own_level own[MODULES_MAX];
+static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER;
 static qg_log_format format = QG_LOG_TEXT;
 
 /* A line being put together; what does not fit is cut off. */
@@ -154,13 +169,123 @@ void
 qg_log_init(qg_log_level level, qg_log_format f)
 {
 	max_level = level;
+	widest = level;
 	format = f;
+}
+
+/* --- levels at run time -------------------------------------------------------- */
+
+static unsigned
+find_own(const char *module)
+{
+	unsigned i = 0;
+	while (i < n_own && strcmp(own[i].module, module) != 0)
+		i++;
+	return i;
+}
+
+static void
+widen(void)
+{
+	qg_log_level most = max_level;
+	for (unsigned i = 0; i < n_own; i++)
+		most = own[i].level > most ? own[i].level : most;
+	widest = most;
+}
+
+static qg_err
+set_own(const char *module, qg_log_level level)
+{
+	unsigned i = find_own(module);
+	if (i == MODULES_MAX)
+		return QG_E_FULL;
+	memcpy(own[i].module, module, strlen(module) + 1);
+	own[i].level = level;
+	if (i == n_own)
+		n_own = i + 1;
+	return QG_OK;
+}
+
+qg_err
+qg_log_set_level(const char *module, qg_log_level level)
+{
+	qg_err err = QG_OK;
+	if (module != NULL && (module[0] == '\0' || strlen(module) >= MODULE_ROOM))
+		return QG_E_RANGE;
+	pthread_mutex_lock(&own_lock);
+	if (module == NULL)
+		max_level = level;
+	else
+		err = set_own(module, level);
+	widen();
+	pthread_mutex_unlock(&own_lock);
+	return err;
+}
+
+void
+qg_log_reset_level(const char *module)
+{
+	pthread_mutex_lock(&own_lock);
+	unsigned i = find_own(module);
+	if (i < n_own) {
+		own[i] = own[n_own - 1];
+		n_own--;
+	}
+	widen();
+	pthread_mutex_unlock(&own_lock);
+}
+
+qg_log_level
+qg_log_get_level(void)
+{
+	return max_level;
+}
+
+void
+qg_log_levels(void (*each)(const char *module, qg_log_level level, void *ctx), void *ctx)
+{
+	pthread_mutex_lock(&own_lock);
+	for (unsigned i = 0; i < n_own; i++)
+		each(own[i].module, own[i].level, ctx);
+	pthread_mutex_unlock(&own_lock);
+}
+
+const char *
+qg_log_level_name(qg_log_level level)
+{
+	return level_names[level];
+}
+
+qg_err
+qg_log_level_of(const char *name, qg_log_level *out)
+{
+	for (size_t i = 0; i < sizeof level_names / sizeof level_names[0]; i++)
+		if (strcmp(level_names[i], name) == 0) {
+			*out = (qg_log_level)i;
+			return QG_OK;
+		}
+	return QG_E_INVAL;
+}
+
+/* Locks only where some module has a level of its own. */
+static bool
+is_wanted(qg_log_level level, const char *module)
+{
+	if (level > widest)
+		return false;
+	if (n_own == 0)
+		return level <= max_level;
+	pthread_mutex_lock(&own_lock);
+	unsigned i = find_own(module);
+	qg_log_level most = i < n_own ? own[i].level : max_level;
+	pthread_mutex_unlock(&own_lock);
+	return level <= most;
 }
 
 void
 qg_log(qg_log_level level, const char *module, const char *fmt, ...)
 {
-	if (level > max_level)
+	if (!is_wanted(level, module))
 		return;
 	int saved = errno;
 	char text[TEXT_MAX];

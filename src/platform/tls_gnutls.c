@@ -38,7 +38,8 @@ struct qg_tls_context {
 struct qg_tls_session {
 	gnutls_session_t gnutls;
 	const char *peer_name;
-	bool up; /* the handshake is done */
+	qg_tls_trust *trust; /* the files that it lives under */
+	bool up;             /* the handshake is done */
 };
 
 /* --- verifying a peer ----------------------------------------------------- */
@@ -391,7 +392,7 @@ qg_tls_no_certificate(void)
 }
 
 static bool
-session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify_client)
+session_set_up(qg_tls_session *s, qg_tls_context *ctx, int fd, bool verify_client)
 {
 	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS;
 	flags |= ctx->role == QG_TLS_SERVER ? GNUTLS_SERVER : GNUTLS_CLIENT;
@@ -400,9 +401,8 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 	gnutls_session_set_ptr(s->gnutls, s);
 	gnutls_transport_set_int(s->gnutls, fd);
 	gnutls_handshake_set_timeout(s->gnutls, GNUTLS_INDEFINITE_TIMEOUT); /* the caller's deadline rules */
-	/* No reload reaches these: their connection has the context to itself. */
-	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 ||
-	    put_under(s->gnutls, atomic_load(&ctx->trust)) != QG_OK)
+	s->trust = trust_get(ctx);
+	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 || put_under(s->gnutls, s->trust) != QG_OK)
 		return false;
 	if (ctx->role == QG_TLS_SERVER)
 		gnutls_certificate_server_set_request(s->gnutls, verify_client ? GNUTLS_CERT_REQUIRE
@@ -411,7 +411,7 @@ session_set_up(qg_tls_session *s, const qg_tls_context *ctx, int fd, bool verify
 }
 
 qg_err
-qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
+qg_tls_session_new(qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
 		   qg_tls_session **out)
 {
 	if (ctx->role == QG_TLS_CLIENT && (peer_name == NULL || peer_name[0] == '\0'))
@@ -526,5 +526,6 @@ qg_tls_session_free(qg_tls_session **s)
 			(void)gnutls_bye(old->gnutls, GNUTLS_SHUT_WR);
 		gnutls_deinit(old->gnutls);
 	}
+	qg_tls_trust_put(&old->trust);
 	free(old);
 }

@@ -401,3 +401,72 @@ qg_tls_check_files(const qg_tls_files *f, char *why, size_t why_room)
 		err = check_dates(f, why, why_room);
 	return err == QG_OK && f->crl != NULL ? check_crl_dates(f, why, why_room) : err;
 }
+
+/* --- what the files hold ----------------------------------------------------- */
+
+typedef void describe_fn(const qg_tls_item *item, void *ctx);
+
+static qg_err
+describe_certs(const char *file, const char *first, const char *others, describe_fn *each, void *ctx)
+{
+	QG_SECRET_AUTO *pem = NULL;
+	__attribute__((cleanup(chain_free))) chain certs = {0};
+	qg_err err = qg_tls_read_file(file, false, NULL, 0, &pem);
+	if (err != QG_OK)
+		return err;
+	gnutls_datum_t data = datum_of(pem);
+	if (gnutls_x509_crt_list_import2(&certs.list, &certs.n, &data, GNUTLS_X509_FMT_PEM, 0) < 0) {
+		certs.n = 0;
+		return QG_E_PARSE;
+	}
+	for (unsigned i = 0; i < certs.n; i++) {
+		char name[512] = "";
+		size_t len = sizeof name;
+		(void)gnutls_x509_crt_get_dn(certs.list[i], name, &len);
+		each(&(qg_tls_item){.file = file,
+				    .what = i == 0 ? first : others,
+				    .name = name,
+				    .from_s = gnutls_x509_crt_get_activation_time(certs.list[i]),
+				    .until_s = gnutls_x509_crt_get_expiration_time(certs.list[i])},
+		     ctx);
+	}
+	return QG_OK;
+}
+
+static qg_err
+describe_lists(const char *file, describe_fn *each, void *ctx)
+{
+	QG_SECRET_AUTO *pem = NULL;
+	gnutls_x509_crl_t *list = NULL;
+	unsigned n = 0;
+	qg_err err = qg_tls_read_file(file, false, NULL, 0, &pem);
+	if (err != QG_OK)
+		return err;
+	gnutls_datum_t data = datum_of(pem);
+	if (gnutls_x509_crl_list_import2(&list, &n, &data, GNUTLS_X509_FMT_PEM, 0) < 0)
+		return QG_E_PARSE;
+	for (unsigned i = 0; i < n; i++) {
+		char name[512] = "";
+		size_t len = sizeof name;
+		time_t next = gnutls_x509_crl_get_next_update(list[i]);
+		(void)gnutls_x509_crl_get_issuer_dn(list[i], name, &len);
+		each(&(qg_tls_item){.file = file,
+				    .what = "revocation list",
+				    .name = name,
+				    .from_s = gnutls_x509_crl_get_this_update(list[i]),
+				    .until_s = next == (time_t)-1 ? 0 : next},
+		     ctx);
+		gnutls_x509_crl_deinit(list[i]);
+	}
+	gnutls_free(list);
+	return QG_OK;
+}
+
+qg_err
+qg_tls_describe(const qg_tls_files *f, describe_fn *each, void *ctx)
+{
+	qg_err own = describe_certs(f->certificate, "certificate", "issuer", each, ctx);
+	qg_err ca = describe_certs(f->ca, "authority", "authority", each, ctx);
+	qg_err crl = f->crl != NULL ? describe_lists(f->crl, each, ctx) : QG_OK;
+	return own != QG_OK ? own : ca != QG_OK ? ca : crl;
+}

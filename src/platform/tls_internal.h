@@ -147,7 +147,7 @@ typedef struct qg_tls_session qg_tls_session;
 /* On a non-blocking socket, which stays the caller's. peer_name (clients): what
  * the certificate must bear; it must outlive the session. verify_client
  * (servers): require a certificate. */
-qg_err qg_tls_session_new(const qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
+qg_err qg_tls_session_new(qg_tls_context *ctx, int fd, const char *peer_name, bool verify_client,
 			  qg_tls_session **out) QG_CHECKED;
 qg_tls_step qg_tls_session_handshake(qg_tls_session *s) QG_CHECKED;
 /* After WANT_*, repeat with the same bytes. */

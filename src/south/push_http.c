@@ -3,16 +3,19 @@
  * whose stream is open under its KSID and whose module the caller is. */
 #include "south_internal.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "qkdgate/clock.h"
 #include "qkdgate/http_server.h"
 #include "qkdgate/log.h"
 
 #define BODY_MAX ((size_t)QG_ETSI004_KEY_MAX * 4 / 3 + 4096)
 #define ROUTES_MAX 8
 #define ANSWER_ROOM 32
+#define SAY_EVERY_MS 1000
 
 struct qg_push_listener {
 	qg_http_server *server;
@@ -20,6 +23,7 @@ struct qg_push_listener {
 	size_t n_routes;
 	qg_source **source;
 	size_t n;
+	_Atomic uint64_t said_ms; /* that somebody unknown came */
 };
 
 /* What an outcome is answered with. */
@@ -116,11 +120,16 @@ on_push(qg_http_request *req, void *ctx)
 static const void *
 identify(const qg_tls_identity *id, void *ctx)
 {
-	const qg_push_listener *l = ctx;
+	qg_push_listener *l = ctx;
 	for (size_t i = 0; i < l->n; i++)
 		if (qg_tls_matches(&l->source[i]->cfg->source.pusher, id))
 			return l->source[i];
-	qg_log(QG_LOG_WARN, "source", "event=unknown_pusher fingerprint=%s", id->fingerprint);
+	uint64_t now_ms = qg_clock_elapsed_ms(), said_ms = atomic_load(&l->said_ms);
+	/* Of those who are refused not every one has a line. */
+	if ((said_ms == 0 || now_ms - said_ms >= SAY_EVERY_MS) &&
+	    atomic_compare_exchange_strong(&l->said_ms, &said_ms, now_ms))
+		qg_log(QG_LOG_WARN, "source", "event=unknown_pusher cn=%s fingerprint=%s", qg_log_safe(id->cn),
+		       qg_log_safe(id->fingerprint));
 	return NULL;
 }
 
@@ -154,6 +163,7 @@ start(qg_push_listener *l, const qg_config_listener *c, char *why, size_t why_ro
 		.max_connections = c->max_connections,
 		.max_per_address = c->max_per_address,
 		.idle_timeout_s = c->idle_timeout_s,
+		.ticket_key_s = c->ticket_key_s,
 		.routes = l->routes,
 		.n_routes = l->n_routes,
 		.error_body = error_body,
@@ -191,6 +201,12 @@ qg_push_listen(const qg_config *cfg, qg_source *const *sources, size_t n, qg_pus
 	if (err == QG_OK)
 		*out = l;
 	return err;
+}
+
+qg_err
+qg_push_reload_tls(qg_push_listener *l, const qg_tls_files *f, char *why, size_t why_room)
+{
+	return l != NULL && l->server != NULL ? qg_http_server_reload_tls(l->server, f, why, why_room) : QG_OK;
 }
 
 void

@@ -156,6 +156,7 @@ qg_session_waiting(qg_source *s)
 		return false;
 	if (f->len > s->read)
 		return true;
+	qg_wipe(f->data, f->len);
 	f->len = s->read = 0;
 	if (qg_conn_recv_some(s->conn, f->data, f->room, 0, &got) != QG_OK)
 		return false;

@@ -44,9 +44,12 @@ def url_name(node):
 
 def write_env(network):
     """build/demo/env: literal NAME=value lines for shells and scripts."""
-    lines = [f"CA={network.pki / 'ca.pem'}"]
+    lines = [f"CA={network.pki / 'ca.pem'}", f"ADMIN_CERT={network.pki / 'admin.pem'}",
+             f"ADMIN_KEY={network.pki / 'admin.key'}"]
     for node in network.topology.nodes:
         lines.append(f"{url_name(node)}={network.url(node.name)}")
+        lines.append(f"{url_name(node).removesuffix('_URL')}_ADMIN_URL={network.admin_url(node.name)}")
+        lines.append(f"{url_name(node).removesuffix('_URL')}_ADMIN_SOCKET={network.admin_socket(node.name)}")
         host, port = network.endpoints[f"{node.name}/app"]
         lines.append(f"{node.id.replace('-', '_')}_004={host}:{port}")
         if node.saes:
@@ -174,7 +177,7 @@ def up():
         print(f"Stopped {', '.join(stopped)}.")
     keep_pki_only()
     options = {"kxi": True} if name == "operators" and os.environ.get("KXI") == "1" else {}
-    network = Network(TOPOLOGIES[name](**options), FOLDER, first_port=FIRST_PORT)
+    network = Network(TOPOLOGIES[name](**options), FOLDER, first_port=FIRST_PORT, admin=True)
     network.prepare()
     network.save()
     write_env(network)

@@ -5,6 +5,7 @@ The demo and the end-to-end tests use it alike. Binaries come from $QKDGATE_BUIL
 build/bin below the project), everything else lives in the folder given.
 """
 
+import fcntl
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from client import Client
@@ -52,9 +54,23 @@ class Ports:
 
     LOWEST, HIGHEST = 20000, 31999
     _given = set()
+    _shared = None
 
     def __init__(self, first=None):
         self._wanted = first
+
+    @classmethod
+    def _mine(cls, port):
+        """Whether no other process that makes networks has taken it. A lock on a byte of a file that
+        all share says so, until this one ends: gateways are not always listening."""
+        if cls._shared is None:
+            name = Path(tempfile.gettempdir()) / f"qkdgate-ports-{os.getuid()}"
+            cls._shared = open(name, "a")
+        try:
+            fcntl.lockf(cls._shared, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        return True
 
     @staticmethod
     def _free(port):
@@ -70,11 +86,11 @@ class Ports:
         """A free port: the next of the wanted row, else any."""
         if self._wanted is not None:
             port, self._wanted = self._wanted, self._wanted + 1
-            if self._free(port):
+            if self._mine(port) and self._free(port):
                 return port
         while True:
             port = random.randint(self.LOWEST, self.HIGHEST)
-            if port not in self._given and self._free(port):
+            if port not in self._given and self._mine(port) and self._free(port):
                 self._given.add(port)
                 return port
 
@@ -82,10 +98,11 @@ class Ports:
 class Network:
     """`tweak(node name, configuration)` may change each configuration before it is written;
     `sources` gives the (host, port) of links that are not simulated, by simulator name;
+    `admin` gives every gateway an admin interface;
     `neighbour_urls` {(node, neighbour's KME ID): URL} puts something between two gateways."""
 
     def __init__(self, topology, folder, pki=None, first_port=None, tweak=None, sources=None,
-                 neighbour_urls=None):
+                 neighbour_urls=None, admin=False):
         self.topology = topology
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +111,7 @@ class Network:
             shutil.copytree(pki, self.pki)
         self._tweak = tweak
         self._neighbour_urls = neighbour_urls or {}
+        self._admin = admin
         self.endpoints = self._place(Ports(first_port), sources or {})
         self.gateways = {n.name: self._gateway(n.name) for n in topology.nodes}
         self.sims = {name: process for link in topology.links if link.simulated
@@ -121,7 +139,17 @@ class Network:
             endpoints[f"{node.name}/app"] = (LOOPBACK, ports.take())
             if self.topology.is_pushed_to(node.name):
                 endpoints[f"{node.name}/push"] = (LOOPBACK, ports.take())
+        for node in self.topology.nodes if self._admin else ():
+            endpoints[f"{node.name}/admin"] = (LOOPBACK, ports.take())
+            endpoints[f"{node.name}/scrape"] = (LOOPBACK, ports.take())
         return endpoints
+
+    def admin_socket(self, node_name):
+        return self.folder / node_name / "admin.sock"
+
+    def admin_url(self, node_name, listener="admin"):
+        host, port = self.endpoints[f"{node_name}/{listener}"]
+        return f"{'https' if listener == 'admin' else 'http'}://{host}:{port}"
 
     def config_file(self, node_name):
         return self.folder / f"{node_name}.yaml"

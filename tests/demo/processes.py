@@ -12,8 +12,12 @@ class ProcessFailed(Exception):
     """A process ended or did not get ready; the text carries the end of its log."""
 
 
+PATIENCE = 3  # waits last so many times longer before they are given up: the machine may be busy
+
+
 def wait_for(what, probe, timeout_s, interval_s=0.02):
     """Calls probe until it returns something true, which is returned."""
+    timeout_s *= PATIENCE
     end = time.monotonic() + timeout_s
     while True:
         result = probe()

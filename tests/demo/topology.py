@@ -392,6 +392,14 @@ def _links(topology):
             for link in topology.links]
 
 
+def _admin(node, address):
+    return {"socket": f"{node.name}/admin.sock",
+            "listener": {"listen": address(f"{node.name}/admin"), **_tls(node.name, crl="pki/crl.pem")},
+            "admins": [{"name": "admin", "certificate": {"uri": "urn:qkdgate:admin"}},
+                       {"name": "viewer", "certificate": {"uri": "urn:qkdgate:admin-viewer"}, "read_only": True}],
+            "scrape": {"listen": address(f"{node.name}/scrape")}}
+
+
 def _app_listener(node, endpoints):
     """Where applications ask for key streams; plain TCP acts for the node's first SAE, on loopback."""
     host, port = endpoints[f"{node.name}/app"]
@@ -451,7 +459,7 @@ def node_config(topology, node, endpoints):
     """The configuration of one gateway as nested dicts and lists, paths relative to its folder.
 
     `endpoints` maps a process or listener name to (host, port): NODE/sae, NODE/kms, NODE/kxi,
-    SIM, and the guest of a peering.
+    SIM, and the guest of a peering; NODE/admin and NODE/scrape where there is an admin interface.
     """
     def address(name):
         host, port = endpoints[name]
@@ -477,6 +485,8 @@ def node_config(topology, node, endpoints):
         "policy": _policy(topology),
         "pool": {"ready_chunks": topology.ready_chunks, "inbound_chunks": 16 * topology.ready_chunks},
     }
+    if f"{node.name}/admin" in endpoints:
+        config["admin"] = _admin(node, address)
     if peers := _peers(topology, node, lambda name: f"https://{address(name)}"):
         config["kxi_listener"] = {"listen": address(f"{node.name}/kxi"), **_tls(node.name)}
         config["peers"] = peers

@@ -12,6 +12,7 @@ from engine import PROJECT, TAG, Network, docker, run
 NETWORKS = {
     "pair": ("compose.yaml",),
     "chain": ("compose.chain.yaml",),
+    "operators": ("compose.operators.yaml",),
 }
 
 

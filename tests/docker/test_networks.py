@@ -2,7 +2,10 @@
 """The example networks: keys end to end, what containers may do, and what happens when they stop."""
 
 import json
+import os
+import signal as signals
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,14 +14,35 @@ from engine import PROJECT, USER, docker, inspect, wait_for
 
 TESTS = f"{PROJECT / 'tests'}:/tests:ro"
 ONE_SHOT = ("pki", "client")
-SAES = {"pair": 4, "chain": 3}
-STRANGERS = {"pair": 2, "chain": 0}
 
 
-@pytest.fixture(scope="module", params=["pair", "chain"])
+@dataclass(frozen=True)
+class Kind:
+    saes: int
+    strangers: int
+    pairs: tuple       # that pass keys while things break
+    victims: tuple     # gateways that are killed; the last is restarted and cut off, too
+    cut: tuple         # networks that it is cut off from
+    link: str          # simulator that is restarted
+    networks: dict     # of a gateway, beside sae and its south
+
+
+KINDS = {
+    "pair": Kind(4, 2, ("alice@kme-a:bob@kme-b", "erin@kme-b:dave@kme-a"), ("kme-a", "kme-b"), ("east", "sae"),
+                 "sim-a", {"kme-a": ["east"], "kme-b": ["east"]}),
+    "chain": Kind(3, 0, ("alice@kme-a:carol@kme-c", "bob@kme-b:alice@kme-a", "carol@kme-c:bob@kme-b"),
+                  ("kme-a", "kme-b"), ("east", "sae"), "sim-b-c", {f"kme-{n}": ["east"] for n in "abcd"}),
+    "operators": Kind(2, 0, ("alice@kme-a:zoe@kme-z", "zoe@kme-z:alice@kme-a"), ("kme-z", "kme-g1"),
+                      ("kxi", "east-1"), "sim-a-g1",
+                      {"kme-a": ["east-1"], "kme-g1": ["east-1", "kxi"], "kme-g2": ["east-2", "kxi"],
+                       "kme-z": ["east-2"]}),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def network(request, start):
     network = start(request.param)
-    network.kind = request.param
+    network.kind = KINDS[request.param]
     return network
 
 
@@ -34,10 +58,10 @@ def status_of(container):
 
 def test_every_pair_has_its_keys_and_strangers_none(network):
     said = network.prove()
-    n = SAES[network.kind]
+    n = network.kind.saes
     assert said.count("hold the same key") == n * (n - 1)
     assert said.count("gets it once") == n * (n - 1)
-    assert said.count("gets no key") == STRANGERS[network.kind] * n
+    assert said.count("gets no key") == network.kind.strangers * n
     assert "FAILED" not in said
 
 
@@ -76,7 +100,7 @@ def test_networks_are_apart(network):
     for service in gateways:
         nets = network.inspect(service)["NetworkSettings"]["Networks"]
         assert sorted(n.removeprefix(f"{network.name}_") for n in nets) == \
-            sorted(["sae", "east", service.replace("kme", "south")])
+            sorted(["sae", service.replace("kme", "south"), *network.kind.networks[service]])
     for name in docker("network", "ls", "--filter", f"name={network.name}_", "--format", "{{.Name}}").stdout.split():
         assert inspect(name)["Internal"] is not name.endswith("_sae"), name
     probe = """
@@ -93,14 +117,14 @@ with concurrent.futures.ThreadPoolExecutor(64) as pool:
 """
     addresses = [network.inspect(s)["NetworkSettings"]["Networks"] for s in gateways]
     sae = [n[f"{network.name}_sae"]["IPAddress"] for n in addresses]
-    east = [n[f"{network.name}_east"]["IPAddress"] for n in addresses]
+    inner = [about["IPAddress"] for n in addresses for name, about in n.items() if not name.endswith("_sae")]
     south = [n["IPAddress"] for s in running(network) if s.startswith("sim-")
              for n in network.inspect(s)["NetworkSettings"]["Networks"].values()]
-    said = network.tool("-c", probe, *[f"{a}:8443" for a in sae], *[f"{a}:8444" for a in (*sae, *east)],
-                        *[f"{a}:8443" for a in east], *[f"{a}:25575" for a in south],
-                        *[f"{a}:25576" for a in south]).stdout.splitlines()
+    said = network.tool("-c", probe, *[f"{a}:8443" for a in sae], *[f"{a}:{port}" for a in sae for port in (8444, 8445)],
+                        *[f"{a}:{port}" for a in inner for port in (8443, 8444, 8445)],
+                        *[f"{a}:{port}" for a in south for port in (25575, 25576)]).stdout.splitlines()
     assert [line for line in said if line.endswith("open")] == [f"{a}:8443 open" for a in sae]
-    assert len(said) == 4 * len(gateways) + 2 * len(south)
+    assert len(said) == 3 * len(sae) + 3 * len(inner) + 2 * len(south)
 
 
 def test_no_secret_in_inspect(network):
@@ -129,6 +153,23 @@ print(json.dumps(secrets))
     assert [s for s in secrets if s in shown] == []
 
 
+def test_health(network):
+    """A gateway is healthy; one that does not come round any more is not."""
+    gateways = [s for s in running(network) if s.startswith("kme-")]
+    for service in gateways:
+        wait_for(f"{service} to be healthy", lambda: network.inspect(service)["State"]["Health"]["Status"] == "healthy")
+    container = network.container("kme-a")
+    assert docker("exec", container, "/usr/bin/qkdgatectl", "health", "--ready", check=False).returncode == 0
+    pid = network.inspect("kme-a")["State"]["Pid"]
+    os.kill(pid, signals.SIGSTOP)
+    try:
+        asked = docker("exec", container, "/usr/bin/qkdgatectl", "health", check=False)
+    finally:
+        os.kill(pid, signals.SIGCONT)
+    assert asked.returncode not in (0, 126, 127), asked.stdout + asked.stderr
+    assert docker("exec", container, "/usr/bin/qkdgatectl", "health", check=False).returncode == 0
+
+
 def test_an_orderly_stop_as_process_1(network):
     for signal in ("TERM", "INT"):
         container = network.container("kme-a")
@@ -146,27 +187,24 @@ def test_an_orderly_stop_as_process_1(network):
 
 
 def test_stops_restarts_and_cut_networks_lose_nothing(network, passing):
-    pairs = {"pair": ("alice@kme-a:bob@kme-b", "erin@kme-b:dave@kme-a"),
-             "chain": ("alice@kme-a:carol@kme-c", "bob@kme-b:alice@kme-a", "carol@kme-c:bob@kme-b")}[network.kind]
     network.prove()
-    run = passing(network, *pairs)
-    kme_a, kme_b = network.container("kme-a"), network.container("kme-b")
-    for victim, service in ((kme_a, "kme-a"), (kme_b, "kme-b")):
+    run = passing(network, *network.kind.pairs)
+    for service in network.kind.victims:
         time.sleep(1)
-        ready = network.log(service).count("event=ready")
+        victim, ready = network.container(service), network.log(service).count("event=ready")
         docker("kill", victim)
         docker("start", victim)
         network.wait_log(service, "event=ready", ready + 1)
     time.sleep(1)
-    docker("restart", "-t", "20", kme_b)
-    for net in ("east", "sae"):
-        settings = network.inspect("kme-b")["NetworkSettings"]["Networks"][f"{network.name}_{net}"]
+    docker("restart", "-t", "20", victim)
+    for net in network.kind.cut:
+        settings = network.inspect(service)["NetworkSettings"]["Networks"][f"{network.name}_{net}"]
         names = [a for a in settings["Aliases"] if a.endswith(".demo")]
-        docker("network", "disconnect", f"{network.name}_{net}", kme_b)
+        docker("network", "disconnect", f"{network.name}_{net}", victim)
         time.sleep(1)
         docker("network", "connect", "--ip", settings["IPAMConfig"]["IPv4Address"],
-               *[word for a in names for word in ("--alias", a)], f"{network.name}_{net}", kme_b)
-    docker("restart", "-t", "20", network.container("sim-a" if network.kind == "pair" else "sim-b-c"))
+               *[word for a in names for word in ("--alias", a)], f"{network.name}_{net}", victim)
+    docker("restart", "-t", "20", network.container(network.kind.link))
     time.sleep(2)
     result = run.end()
     assert result["delivered"] > 50 and result["delivered"] >= result["issued"] - result["lost"]

@@ -18,14 +18,15 @@ from topology import pair  # noqa: E402
 SMALL_POOL = {"ready_chunks": 4096, "inbound_chunks": 65536}
 
 
-@pytest.fixture(scope="session")
-def e2e_folder():
-    folder = build_folder() / "e2e"
+@pytest.fixture(scope="module")
+def e2e_folder(request):
+    """Of a file of tests, so that several can run side by side."""
+    folder = build_folder() / "e2e" / request.module.__name__.removeprefix("test_")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pki(e2e_folder):
     folder = e2e_folder / "pki"
     make_pki(folder)

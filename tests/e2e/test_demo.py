@@ -20,9 +20,9 @@ SAES = ("ALICE", "DAVE", "BOB", "MALLORY", "ERIN")
 
 
 @pytest.fixture(scope="module")
-def build():
+def build(e2e_folder):
     """A build folder that borrows the binaries, so that a demo that runs is left alone."""
-    folder = build_folder() / "e2e" / "demo-build"
+    folder = e2e_folder / "demo-build"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "bin").symlink_to(build_folder() / "bin")

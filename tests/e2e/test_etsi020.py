@@ -581,7 +581,7 @@ def test_keys_are_not_released_before_the_ack(net4, client):
     late = net4.post(f"{EXT_KEYS}/ack", [ack_of([key_id], "relayed", "sae-alice", ["sae-wanda"])])
     assert late.status in (200, 400)  # it changes nothing any more
     net4.reset()
-    assert ask(client, "alice", "sae-wanda").status == 200
+    assert wait_for("keys again", lambda: ask(client, "alice", "sae-wanda").status == 200, 60)
 
 
 @pytest.mark.parametrize("status", ["failed", "key not present"])
@@ -756,13 +756,14 @@ class Cut:
         border.network.restart("kme-a")
 
 
-def ask_and_lose(client, slave):
-    """enc_keys of a gateway that is killed meanwhile."""
+def ask_and_lose(border, client, slave):
+    """enc_keys of a gateway that is killed meanwhile. One that was killed before has key again first."""
     def ask_once():
         try:
             ask(client, "alice", slave)
         except (OSError, http.client.HTTPException):
             pass
+    border.network.wait_stock("alice", "bob", timeout_s=60)
     thread = threading.Thread(target=ask_once)
     thread.start()
     return thread
@@ -771,7 +772,7 @@ def ask_and_lose(client, slave):
 def test_killed_before_the_answer_to_its_keys(net1, client, border):
     cut = net1.on_keys = Cut(border, net1.accept_keys)
     before = len(net1.requests)
-    thread = ask_and_lose(client, "sae-zoe")
+    thread = ask_and_lose(border, client, "sae-zoe")
     cut.again(border)
     thread.join()
     (key_id,) = [r for r in net1.requests[before:] if r.path == EXT_KEYS][0].ids
@@ -781,7 +782,7 @@ def test_killed_before_the_answer_to_its_keys(net1, client, border):
 def test_killed_after_the_answer_to_its_keys(net1, client, border):
     net1.outcome = None
     before = len(net1.requests)
-    thread = ask_and_lose(client, "sae-zoe")
+    thread = ask_and_lose(border, client, "sae-zoe")
     (key_id,) = wait_for("keys", lambda: [r for r in net1.requests[before:] if r.path == EXT_KEYS], 60)[0].ids
     border.network.gateways["kme-a"].kill()
     border.network.restart("kme-a")
@@ -834,7 +835,7 @@ def test_killed_before_the_answer_to_its_void(net4, client, border):
     net4.outcome = None
     cut = net4.on_void = Cut(border, lambda request: (202, None))
     before = len(net4.requests)
-    thread = ask_and_lose(client, "sae-wanda")
+    thread = ask_and_lose(border, client, "sae-wanda")
     cut.again(border)
     thread.join()
     (key_id,) = [r for r in net4.requests[before:] if r.path == EXT_KEYS][0].ids

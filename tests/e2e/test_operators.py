@@ -11,11 +11,10 @@ import time
 import pytest
 
 from between import Recorder
+from peer020 import EXT_KEYS, Peer, container, new_key
 from processes import wait_for
 from search import holds, pieces
 from topology import operators
-
-EXT_KEYS = "/kmapi/v1/ext_keys"
 
 
 def towards(config, other):
@@ -87,6 +86,32 @@ def test_a_kxi_never_shows_a_key(make_network, pki, kxi):
         assert (b"_kxi_mask" in said) is kxi
         assert all(i.encode() in said for i, _ in keys)
     finally:
+        recorder.end()
+
+
+def test_a_kxi_takes_no_other_mask(make_network):
+    """Even from who has the certificate of the other border: no value without a mask, none under key that
+    was used before, and none that was changed."""
+    network = make_network(topology=operators(kxi=True), start=False, stock=0)
+    recorder = Recorder(network.pki, network.endpoints["kme-g2/kxi"], "kme-g2", "kme-g1")
+    forger = Peer(network.pki, "kme-g1")
+    forger.gateway = network.endpoints["kme-g2/kxi"]
+    try:
+        network.write_config("kme-g1", lambda c: towards(c, "KME-G2").update(url=recorder.url))
+        network.start()
+        network.wait_foreign("alice", "zoe")
+        said = b"".join(bytes(b) for b in recorder.said)
+        seen = json.loads(re.findall(rb"\r\n\r\n(\{\"keys\":.*?_kxi_mask.*?\})(?=POST|$)", said, re.S)[-1])
+        other = {**seen, "keys": [{**k, "key_id": new_key()["key_id"]} for k in seen["keys"]]}
+        bare = container([new_key()], "sae-alice", ["sae-zoe"], ack_callback_url=seen["ack_callback_url"])
+        with network.client("zoe", timeout_s=60) as zoe:
+            for body in (seen, other, bare):
+                answer = forger.post(EXT_KEYS, body)
+                assert answer.problem() == (401, "unauthorized", {"unauthorized"}), body
+                assert zoe.dec("sae-alice", body["keys"][0]["key_id"]).status in (400, 401)
+        exchange(network, "alice", "zoe", 4)
+    finally:
+        forger.end()
         recorder.end()
 
 

@@ -9,7 +9,8 @@ import ssl
 import pytest
 
 from links import exchange, issue
-from processes import wait_for
+from network import Ports, binary
+from processes import Process, wait_for
 from topology import pair
 
 POOL = {"ready_chunks": 512, "inbound_chunks": 8192}
@@ -34,7 +35,7 @@ def over(make_network, way, **options):
 def test_keys_flow_over_each_profile(make_network, name):
     """A real pair, filled from the simulated link: the same keys at both ends, in both directions."""
     net = over(make_network, WAYS[name])
-    for _ in range(5):
+    for _ in range(1 if name == "bin-a" else 5):  # where each chunk is a handshake
         exchange(net, 100)
     for gateway in net.gateways.values():
         assert not gateway.lines("event=segment_mismatch") and not gateway.lines("event=segment_abandoned")
@@ -183,6 +184,7 @@ def test_other_wrong_pushes(pushed_to):
     """Wrong size, an index far ahead, another value for one that waits, another path or method,
     garbage; the stream lives on, and what was refused is in no key."""
     ksid = ksid_of(pushed_to)
+    pushed_to.gateways["kme-a"].wait_log("event=push_refused", timeout_s=60)  # nothing is wanted now
     assert push(pushed_to, chunk(ksid, 1 << 20, "AAAA"))[0] == 400
     status, body = push(pushed_to, chunk(ksid, 1 << 31))
     assert (status, body) == (503, b'{"status":6}')
@@ -196,20 +198,98 @@ def test_other_wrong_pushes(pushed_to):
     assert not any(g.lines("event=segment_mismatch") for g in pushed_to.gateways.values())
 
 
-# --- what a module may do wrong over its connection -------------------------------------------------
+# --- a server of every profile on one port -----------------------------------------------------------
 
-def test_hostile_clients_of_the_simulator_do_not_harm_others(make_network):
-    """Every profile's port gets garbage, half messages and merged ones while keys flow."""
-    net = over(make_network, {"dialect": "json", "tls": False})
-    host, port = net.endpoints["sim-a"]
-    for message in (b"{" * 64, b'{"command":"GET_KEY","data":{}}', b'{"command":"NOPE","data":{}}',
-                    b"\x01\x00\x01\x04\xff\xff\xff\xff", b'{"command":"CLOSE"', b"[]", b"x" * 20000):
-        with socket.create_connection((host, port), 10) as connection:
-            connection.sendall(message)
-            connection.shutdown(socket.SHUT_WR)
-            connection.settimeout(20)
-            answer = b""
-            while data := connection.recv(4096):
+ERROR_A, ERROR_B = bytes.fromhex("0201010000000004" "00000004"), bytes.fromhex("0100010000000004" "00000004")
+ERROR_JSON = b'{"status":4}'
+ERROR_NETXPTO = b'{"command":"ERROR_RESPONSE","data":{"status":4}}'
+OPEN_JSON = b'{"command":"OPEN_CONNECT","data":{"source":"qkd://a@n1","destination":"qkd://b@n2","qos":{%s}}}'
+NOT_OURS = "8c5fecc3-d480-48cb-a5d8-123e5e8f2670"
+CLOSE_BIN = bytes.fromhex("0100010800000010" + NOT_OURS.replace("-", ""))
+
+HOSTILE = {  # what is sent, and what is answered before the connection ends
+    "bin: half a header": (b"\x01\x00\x01", b""),
+    "bin: half a payload": (CLOSE_BIN[:-1], b""),
+    "bin: a length beyond all": (b"\x01\x00\x01\x04\xff\xff\xff\xff", ERROR_A),
+    "bin: a length that is none's": (b"\x01\x00\x01\x08\x00\x00\x00\x01x", ERROR_A),
+    "bin: an unknown service": (b"\x02\x01\x01\x77\x00\x00\x00\x00", ERROR_A),
+    "bin-b: an unknown service later": (CLOSE_BIN + b"\x01\x00\x01\x77\x00\x00\x00\x00",
+                                        bytes.fromhex("0100010900000004" "00000004") + ERROR_B),
+    "json: half an object": (b'{"command":"CLOSE"', b""),
+    "json: too deep": (b"{" * 64, ERROR_JSON),
+    "json: no JSON": (b'{"command":CLOSE}', ERROR_JSON),
+    "json: an unknown command": (b'{"command":"NOPE","data":{}}', ERROR_JSON),
+    "json: a member twice": (b'{"command":"CLOSE","command":"CLOSE","data":{}}', ERROR_JSON),
+    "json: too long": (b'{"command":"' + b"x" * 20000, ERROR_JSON),
+    "json-netxpto: another call without data": (OPEN_JSON % b'"key_type":2' + b'{"command":"CLOSE"}', ERROR_NETXPTO),
+    "http: an unknown path": (b"GET / HTTP/1.1\r\n\r\n", b'{"status":4}'),
+    "http: two lengths": (b"PUT /api/v1/kms/etsi004/close HTTP/1.1\r\nContent-Length: 2\r\n"
+                          b"Transfer-Encoding: chunked\r\n\r\n{}", b'{"status":4}'),
+    "http: half a head": (b"GET /api/v1/kms/etsi004/get-key HTTP/1.1\r\nHost:", b""),
+    "http: a head without end": (b"POST /" + b"x" * 20000, b'{"status":4}'),
+    "garbage": (bytes(range(3, 256)), b""),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01", b""),
+}
+
+
+@pytest.fixture(scope="module")
+def any_profile(tmp_path_factory):
+    """A simulator without another end, for every profile, over plain TCP."""
+    ports = Ports()
+    port, link = ports.take(), ports.take()
+    sim = Process(tmp_path_factory.mktemp("any"), "sim", [
+        binary("qkdgate-sim"), "--listen", f"127.0.0.1:{port}", "--profile", "any",
+        "--link-listen", f"127.0.0.1:{link}"])
+    sim.start()
+    sim.wait_ready()
+    with socket.create_connection(("127.0.0.1", port), 20) as other:
+        yield port, other
+    assert sim.stop()
+
+
+def exchange_bytes(port, message, piece=None):
+    """What is answered to the message, sent at once or in pieces, until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for i in range(0, len(message), piece or len(message)):
+            connection.sendall(message[i:i + (piece or len(message))])
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        try:
+            while data := connection.recv(65536):
                 answer += data
-            assert answer in (b"", b'{"status":4}'), (message, answer)
-    exchange(net, 100)
+        except ConnectionResetError:  # more came than was read
+            pass
+        return answer
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_client_gets_the_profiles_error_and_others_live_on(any_profile, kind):
+    port, other = any_profile
+    message, error = HOSTILE[kind]
+    answer = exchange_bytes(port, message)
+    assert answer.endswith(error) and (error or not answer), answer
+    if answer.startswith(b"HTTP/"):
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"\r\nConnection: close\r\n" in answer
+    other.sendall(CLOSE_BIN)  # another client, of the same connection all the time
+    assert other.recv(4096) == bytes.fromhex("0100010900000004" "00000004")
+
+
+@pytest.mark.parametrize("piece", [None, 1, 7])
+def test_one_port_tells_the_profiles_apart(any_profile, piece):
+    """Each opens a stream and closes it, over one connection, merged or byte by byte."""
+    port, _ = any_profile
+    qos = b'"key_chunk_size":32,"timeout":0'
+    close = b'{"command":"CLOSE","data":{"key_stream_id":"%s"}}' % NOT_OURS.encode()
+    flat = exchange_bytes(port, OPEN_JSON % qos + close, piece)
+    assert flat.startswith(b'{"status":0,"key_stream_id":"') and flat.endswith(b'}{"status":4}'), flat
+    wrapped = exchange_bytes(port, OPEN_JSON % (qos + b',"key_type":2') + close, piece)
+    assert wrapped.startswith(b'{"command":"OPEN_CONNECT_RESPONSE","data":{"status":0,')
+    assert wrapped.endswith(b'{"command":"CLOSE_RESPONSE","data":{"status":4}}'), wrapped
+    oblivious = exchange_bytes(port, OPEN_JSON % (qos + b',"key_type":7'), piece)
+    assert b'"status":7,' in oblivious and b'"key_type":2' in oblivious
+    assert exchange_bytes(port, CLOSE_BIN * 3, piece) == bytes.fromhex("0100010900000004" "00000004") * 3
+    put = b"PUT /api/v1/kms/etsi004/close HTTP/1.1\r\nHost: x\r\nContent-Length: 56\r\n\r\n"
+    body = b'{"key_stream_id":"%s"}' % NOT_OURS.encode()
+    answers = exchange_bytes(port, (put + body) * 2, piece)
+    assert answers.count(b"HTTP/1.1 500 ") == 2 and answers.endswith(b'{"status":4}')

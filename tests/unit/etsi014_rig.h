@@ -256,8 +256,8 @@ static const qg_config_sae saes[] = {SAE("alice"), SAE("bob"), SAE("carol"), SAE
 /* bob's certificate is known here so that one server can play both ends; where
  * bob lives says the directory only for sae-zoe and sae-erin. */
 static const qg_config_place places[] = {{.sae = "sae-zoe", .kme = "KME-B"},
-					  {.sae = "sae-erin", .kme = "KME-B"},
-					  {.sae = "sae-far-*", .kme = "KME-C"}};
+					 {.sae = "sae-erin", .kme = "KME-B"},
+					 {.sae = "sae-far-*", .kme = "KME-C"}};
 
 static const char *const friends[] = {"sae-bob", "sae-dave", "sae-zoe", "sae-erin", "sae-ghost", "sae-far-*"};
 static const char *const for_carol[] = {"sae-bob"};

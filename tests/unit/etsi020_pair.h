@@ -275,7 +275,7 @@ typedef struct outcome {
 	unsigned calls;
 	qg_interop_outcome outcome; /* of a call over the way */
 	char why[300];
-	bool absent;
+	bool absent, no_key;
 	qg_interop_status status;
 	size_t n_acks, n_ids;
 	qg_err err; /* of a call by hand */
@@ -300,6 +300,7 @@ on_sent(void *ctx, const qg_interop_sent *sent)
 	o->calls++;
 	o->outcome = sent->outcome;
 	o->absent = sent->absent;
+	o->no_key = sent->no_key;
 	o->n_acks = sent->n_acks;
 	if (sent->n_acks > 0) {
 		o->status = sent->ack[0].status;

@@ -355,6 +355,35 @@ static void test_a_dry_pool_is_status_2(void **state)
 	compare(A, 0, B, 0, &a.ksid, 0, 20);
 }
 
+/* Of two that wait for an empty pool the one of higher priority has key first. */
+static void test_priority_rules_while_the_pool_is_empty(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 2);
+	plan_apps(&pl);
+	net_dry(n, A, B, true);
+	run_apps();
+	const qg_app_opened low = open_qos((qg_etsi004_qos){.chunk_size = 32, .priority = 1});
+	assert_int_equal(open_at(B, A, &low.ksid).status, QG_ETSI004_SUCCESS);
+	const qg_app_opened high = open_qos((qg_etsi004_qos){.chunk_size = 32, .priority = 2});
+	assert_int_equal(open_at(B, A, &high.ksid).status, QG_ETSI004_SUCCESS);
+	get_begin(&ga, A, 0, &low.ksid, 0, 0);
+	get_begin(&gb, A, 0, &high.ksid, 0, 0);
+	pair_nap(300);
+	net_rate(n, A, B, 60);
+	net_dry(n, A, B, false);
+	assert_int_equal(get_end(&gb), QG_ETSI004_SUCCESS);
+	assert_int_equal(get_end(&ga), QG_ETSI004_SUCCESS);
+	const long first = net_find(n, A, B, QG_KMS_NEW_APP_KEYS, 0);
+	net_record r;
+	char text[QG_UUID_TEXT];
+	assert_true(first >= 0 && net_record_get(n, (size_t)first, &r));
+	qg_uuid_format(&high.ksid, text);
+	assert_non_null(memmem(r.body, r.len, text, sizeof text - 1));
+	net_record_free(&r);
+}
+
 /* --- GET_KEY ----------------------------------------------------------------------------------- */
 
 static void test_get_key_by_index_may_be_repeated(void **state)
@@ -528,6 +557,7 @@ int main(void)
 		TEST(test_a_lowest_rate_is_promised_only_if_it_can_be_kept),
 		TEST(test_the_highest_rate_is_kept),
 		TEST(test_a_dry_pool_is_status_2),
+		TEST(test_priority_rules_while_the_pool_is_empty),
 		TEST(test_get_key_by_index_may_be_repeated),
 		TEST(test_metadata_has_age_and_hops),
 		TEST(test_sizes_do_not_depend_on_the_link),

@@ -251,6 +251,28 @@ full_pool_and_limits(const qg_config *c)
 }
 
 static void
+full_admin(const qg_config_admin *a)
+{
+	assert_true(a->given);
+	ends_in(a->socket, "/" DATA "run/admin.sock");
+	assert_int_equal(a->socket_mode, 0660);
+	assert_string_equal(a->socket_group, "operators");
+	assert_true(a->has_listener);
+	assert_int_equal(a->listener.port, 9);
+	assert_int_equal(a->listener.max_connections, 3);
+	assert_int_equal(a->n_users, 2);
+	assert_string_equal(a->users[0].match.cn, "root");
+	assert_false(a->users[0].read_only);
+	assert_string_equal(a->users[1].name, "viewer");
+	assert_true(a->users[1].read_only);
+	assert_true(a->has_scrape);
+	assert_int_equal(a->scrape_port, 10);
+	assert_true(a->scrape_saes);
+	assert_int_equal(a->zeroize_signal, QG_ZEROIZE_USR2);
+	assert_string_equal(a->zeroize_file, "/sys/class/gpio/gpio7/value");
+}
+
+static void
 every_option(void **state)
 {
 	(void)state;
@@ -288,6 +310,7 @@ every_option(void **state)
 	assert_int_equal(c->policy[0].max_keys, 1024);
 	assert_int_equal(c->policy[0].max_extra_slaves, 0);
 	assert_int_equal(c->policy[1].n_slaves, 1);
+	full_admin(&c->admin);
 	full_relay(c);
 	relay_defaults(&c->streams[3]);
 	relay_defaults(&c->streams[4]);

@@ -608,6 +608,86 @@ the_first_of_many_are_told_and_the_rest_logged_once(void **state)
 	qg_directory_free(&d);
 }
 
+/* --- another configuration --------------------------------------------------------- */
+
+/* One that is freed like one that was read: so it has to be read. */
+static qg_config *
+read_config(const char *sae)
+{
+	char name[] = "/tmp/qkdgate-test-XXXXXX", text[2048];
+	qg_config *cfg = NULL;
+	const int fd = mkstemp(name);
+	assert_true(fd >= 0);
+	FILE *f = fdopen(fd, "w"), *report = tmpfile();
+	assert_non_null(f);
+	assert_non_null(report);
+	const int n = snprintf(text, sizeof text,
+			       "kme: {id: KME-A}\n"
+			       "sae_listener: {listen: \"127.0.0.1:1\", certificate: a, key: b, ca: c}\n"
+			       "kms_listener: {listen: \"127.0.0.1:2\", certificate: a, key: b, ca: c}\n"
+			       "store: {database: d, anchor: e, master_key: f, key_ring: g}\n"
+			       "audit: {file: h}\n"
+			       "saes: [{id: %s, certificate: {uri: \"urn:sae:%s\"}}]\n"
+			       "directory: [{sae: far, kme: KME-B}, {sae: alone, kme: KME-NOWHERE}]\n",
+			       sae, sae);
+	assert_true(n > 0 && (size_t)n < sizeof text);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+	assert_int_equal(qg_config_load(name, report, &cfg), QG_OK);
+	assert_int_equal(fclose(report), 0);
+	assert_int_equal(unlink(name), 0);
+	return cfg;
+}
+
+static uint64_t now_ms = 1;
+
+static uint64_t
+told_ms(void)
+{
+	return now_ms;
+}
+
+static int64_t
+no_wall_ms(void)
+{
+	return 0;
+}
+
+static void
+another_configuration_takes_its_place(void **state)
+{
+	fixture *f = *state;
+	static const qg_clock_ops clock = {.elapsed_ms = told_ms, .wall_ms = no_wall_ms};
+	qg_clock_use(&clock);
+	qg_config *cfg = read_config("zoe");
+	const qg_config *now = cfg;
+	const qg_config_sae *alice = qg_directory_local(f->d, "alice");
+	assert_int_equal(qg_directory_renew(f->d, &cfg), QG_OK);
+	assert_null(cfg); /* it is the directory's now */
+	assert_ptr_equal(qg_directory_config(f->d), now);
+	assert_null(qg_directory_local(f->d, "alice"));
+	assert_non_null(qg_directory_local(f->d, "zoe"));
+	assert_string_equal(alice->id, "alice"); /* of the start: it stays */
+	/* Names of KMEs outlast the configuration that gave them. */
+	const char *far = qg_directory_home(f->d, "far"), *alone = qg_directory_home(f->d, "alone");
+	assert_ptr_equal(far, neighbours[0].id);
+	const qg_config_sae *zoe = qg_directory_local(f->d, "zoe");
+	for (int i = 0; i < 50; i++) {
+		cfg = read_config(i % 2 == 0 ? "yves" : "zoe");
+		assert_int_equal(qg_directory_renew(f->d, &cfg), QG_OK);
+		now_ms += 60000;
+		if (i < 5)
+			assert_string_equal(zoe->id, "zoe"); /* not ten minutes yet */
+	}
+	assert_string_equal(alone, "KME-NOWHERE");
+	assert_ptr_equal(qg_directory_home(f->d, "alone"), alone);
+	/* The names of neighbours' certificates are not of it. */
+	f->id.n_dns = 1;
+	put(f->id.dns[0], "kme-b");
+	assert_ptr_equal(qg_directory_neighbour(f->d, &f->id), &neighbours[0]);
+	qg_clock_use(NULL);
+}
+
 #define IN_LEARNING(test) cmocka_unit_test_setup_teardown(test, set_up_learning, tear_down)
 #define IN_FIXTURE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
@@ -625,6 +705,7 @@ main(void)
 		IN_FIXTURE(local_by_id),
 		IN_FIXTURE(home_local_then_exact_then_patterns_in_order),
 		IN_FIXTURE(an_empty_directory_knows_nobody),
+		IN_FIXTURE(another_configuration_takes_its_place),
 		IN_FIXTURE(a_hundred_thousand_saes),
 		IN_LEARNING(what_a_neighbour_says_is_learned),
 		IN_LEARNING(what_it_may_not_say_is_not),

@@ -277,6 +277,7 @@ what_an_answer_means(void **state)
 		{QG_INTEROP_DENIED, QG_INTEROP_OUT_REFUSED, "401 unauthorized: as the test wants"},
 		{QG_INTEROP_TIMEOUT, QG_INTEROP_OUT_UNKNOWN, "408 timeout: as the test wants"},
 		{QG_INTEROP_FULL, QG_INTEROP_OUT_UNKNOWN, "503 server-side-general-error: as the test wants"},
+		{QG_INTEROP_NO_KEY, QG_INTEROP_OUT_UNKNOWN, "503 insufficient-key-material: as the test wants"},
 	};
 	pair *p = pair_new("kme-b");
 	outcome o;
@@ -286,6 +287,7 @@ what_an_answer_means(void **state)
 		send_two(&p->a, 1, NULL, &o);
 		assert_int_equal(o.outcome, ends[i].outcome);
 		assert_string_equal(o.why, ends[i].why);
+		assert_int_equal(o.no_key, ends[i].result == QG_INTEROP_NO_KEY);
 	}
 	side_end(&p->b); /* nobody there */
 	send_two(&p->a, 1, NULL, &o);

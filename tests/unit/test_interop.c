@@ -139,6 +139,95 @@ static void test_a_link_with_key_of_its_own_masks_the_values(void **state)
 	assert_true(net_wait(n, all_settled, NULL));
 }
 
+/* A request as it crossed between the borders, kept by the hook. */
+static struct {
+	qg_interop_mask mask;
+	qg_interop_key key;
+	uint8_t value[32];
+	bool spoil;
+} caught;
+
+static void catch_keys(void *ctx, unsigned from, unsigned to, net_post_kind kind, const void *m)
+{
+	const qg_interop_keys *keys = m;
+	see_keys(ctx, from, to, kind, m);
+	if (kind != NET_POST_KEYS || keys->mask == NULL)
+		return;
+	caught.mask = *keys->mask;
+	caught.key = keys->key[0];
+	memcpy(caught.value, keys->key[0].value, sizeof caught.value);
+	/* the post is the test's own copy */
+	union {
+		const uint8_t *is;
+		uint8_t *may;
+	} v = { .is = keys->key[0].value };
+	if (caught.spoil)
+		v.may[0] ^= 1;
+}
+
+typedef struct verdict_told {
+	sem_t came;
+	qg_interop_result result;
+} verdict_told;
+
+static void on_reply(void *ctx, const qg_interop_reply *r)
+{
+	verdict_told *t = ctx;
+	t->result = r->result;
+	sem_post(&t->came);
+}
+
+static qg_interop_result as_peer_b(const qg_interop_mask *mask, const qg_uuid *id)
+{
+	static const char *const to_d[] = { "sae-d" };
+	qg_interop_key key = { .id = *id, .value = caught.value, .size_bytes = 32 };
+	const qg_interop_keys m = { .saes = { .initiator = "sae-a", .targets = to_d, .n_targets = 1 },
+				    .key = &key, .n_keys = 1, .mask = mask };
+	verdict_told t = { .result = QG_INTEROP_FULL };
+	sem_init(&t.came, 0, 0);
+	qg_interop_receive_keys(qg_core_interop(n->node[C].core), n->node[B].id, &m, on_reply, &t);
+	while (sem_wait(&t.came) != 0)
+		;
+	sem_destroy(&t.came);
+	return t.result;
+}
+
+static void test_rule_16_masks_that_are_missing_forged_or_used_before(void **state)
+{
+	(void)state;
+	start(true);
+	seen.n = 0;
+	n->post_hook = catch_keys;
+	qg_issue_request req = request("sae-a", "sae-d", 1);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	assert_true(net_wait(n, all_settled, NULL));
+	const size_t before = qg_transfers_count(n->node[C].core->transfers);
+	qg_uuid other;
+	qg_uuid_random(&other);
+	assert_int_equal(as_peer_b(NULL, &other), QG_INTEROP_DENIED);
+	assert_int_equal(as_peer_b(&caught.mask, &caught.key.id), QG_INTEROP_DENIED); /* once is enough */
+	assert_int_equal(as_peer_b(&caught.mask, &other), QG_INTEROP_DENIED);
+	qg_interop_mask m = caught.mask;
+	m.pad[0].segment += 1000;
+	assert_int_equal(as_peer_b(&m, &other), QG_INTEROP_NO_KEY);
+	m = caught.mask;
+	memcpy(m.link, "c-to-b", sizeof "c-to-b"); /* not the sender's to use */
+	assert_int_equal(as_peer_b(&m, &other), QG_INTEROP_NO_KEY);
+	m = caught.mask;
+	m.n_pads = QG_KMS_PADS_MAX + 1;
+	assert_int_equal(as_peer_b(&m, &other), QG_INTEROP_DENIED);
+	assert_int_equal(qg_transfers_count(n->node[C].core->transfers), before);
+	expect_once(D, "sae-a", "sae-d", 1);
+	/* changed on its way: refused, and void at home */
+	caught.spoil = true;
+	assert_int_equal(issue_at(A, &req), QG_E_EMPTY);
+	caught.spoil = false;
+	assert_true(net_wait(n, all_settled, NULL));
+	assert_int_not_equal(fetch_at(D, "sae-a", "sae-d", &seen.id[seen.n - 1], 1), QG_OK);
+	assert_int_equal(issue_at(A, &req), QG_OK);
+	expect_once(D, "sae-a", "sae-d", 1);
+}
+
 /* --- it fails ------------------------------------------------------------------------- */
 
 /* Void in both networks, whatever is still to be said. */
@@ -345,6 +434,7 @@ int main(void)
 		TEST(test_back_and_between_the_borders),
 		TEST(test_several_slaves_in_both_networks),
 		TEST(test_a_link_with_key_of_its_own_masks_the_values),
+		TEST(test_rule_16_masks_that_are_missing_forged_or_used_before),
 		TEST(test_rule_18_lost_and_repeated_messages_deliver_once),
 		TEST(test_rule_18_a_peer_that_is_down_voids_all),
 		TEST(test_rule_18_acks_that_never_come_void_all),

@@ -217,6 +217,8 @@ static void start_border(void)
 
 static int stop_border(void **state)
 {
+	for (unsigned i = C; n != NULL && i <= D; i++)
+		node_stop(&n->node[i]);
 	if (n != NULL)
 		n->plan.nodes = 4;
 	return teardown(state);

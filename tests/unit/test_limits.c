@@ -322,6 +322,28 @@ threads_together_get_no_more_than_one(void **state)
 	qg_window_free(&w);
 }
 
+/* A rate that a reload brings: none before, none after, and less than is there. */
+static void
+another_rate_counts_at_once(void **state)
+{
+	(void)state;
+	qg_limits *l;
+	uint32_t wait_s = 0;
+	assert_int_equal(qg_limits_new(0, 0, &l), QG_OK);
+	for (int i = 0; i < 1000; i++)
+		assert_int_equal(qg_limits_take(l, "alice", 100, 0, &wait_s), QG_OK);
+	qg_limits_set(l, 10, 20);
+	assert_int_equal(qg_limits_take(l, "alice", 20, 0, &wait_s), QG_OK);
+	assert_int_equal(qg_limits_take(l, "alice", 1, 0, &wait_s), QG_E_LIMIT);
+	assert_int_equal(qg_limits_take(l, "bob", 1, 0, &wait_s), QG_OK);
+	qg_limits_set(l, 1, 5); /* bob's 19 tokens become 5 */
+	assert_int_equal(qg_limits_take(l, "bob", 6, 0, &wait_s), QG_E_LIMIT);
+	assert_int_equal(qg_limits_take(l, "bob", 5, 0, &wait_s), QG_OK);
+	qg_limits_set(l, 0, 0);
+	assert_int_equal(qg_limits_take(l, "bob", 1000, 0, &wait_s), QG_OK);
+	qg_limits_free(&l);
+}
+
 int
 main(void)
 {
@@ -331,6 +353,7 @@ main(void)
 		cmocka_unit_test(more_than_a_bucket_never_passes),
 		cmocka_unit_test(bucket_is_capped_and_time_never_steps_back),
 		cmocka_unit_test(no_rate_passes_everything),
+		cmocka_unit_test(another_rate_counts_at_once),
 		cmocka_unit_test(oldest_idle_name_is_replaced),
 		cmocka_unit_test(flood_of_names_stays_cheap),
 		cmocka_unit_test(window_holds_the_limit),

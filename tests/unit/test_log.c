@@ -233,6 +233,69 @@ lines_of_threads_do_not_mix(void **state)
 
 #define WITH_SINK(f) cmocka_unit_test_setup_teardown(f, catch_stderr, give_back_stderr)
 
+static void
+note_level(const char *module, qg_log_level level, void *ctx)
+{
+	char *text = ctx;
+	(void)snprintf(text + strlen(text), 256 - strlen(text), "%s=%s ", module, qg_log_level_name(level));
+}
+
+static void
+modules_have_levels_of_their_own(void **state)
+{
+	(void)state;
+	char text[256] = "";
+	qg_log_init(QG_LOG_WARN, QG_LOG_TEXT);
+	assert_int_equal(qg_log_set_level("kms", QG_LOG_DEBUG), QG_OK);
+	assert_int_equal(qg_log_set_level("stream", QG_LOG_ERROR), QG_OK);
+	qg_log(QG_LOG_DEBUG, "kms", "event=seen");
+	qg_log(QG_LOG_WARN, "stream", "event=hidden");
+	qg_log(QG_LOG_INFO, "other", "event=hidden");
+	qg_log(QG_LOG_WARN, "other", "event=seen");
+	const char *said = logged();
+	assert_non_null(strstr(said, "debug kms event=seen"));
+	assert_non_null(strstr(said, "warn other event=seen"));
+	assert_null(strstr(said, "hidden"));
+	qg_log_levels(note_level, text);
+	assert_string_equal(text, "kms=debug stream=error ");
+	qg_log_reset_level("kms");
+	qg_log_reset_level("stream");
+	qg_log_reset_level("never had one");
+	assert_int_equal(qg_log_set_level(NULL, QG_LOG_INFO), QG_OK);
+	assert_int_equal(qg_log_get_level(), QG_LOG_INFO);
+	qg_log(QG_LOG_DEBUG, "kms", "event=hidden");
+	qg_log(QG_LOG_INFO, "stream", "event=seen");
+	said = logged();
+	assert_null(strstr(said, "hidden"));
+	assert_non_null(strstr(said, "event=seen"));
+}
+
+static void
+levels_that_cannot_be_set(void **state)
+{
+	(void)state;
+	char name[40];
+	qg_log_level level = QG_LOG_DEBUG;
+	memset(name, 'x', sizeof name - 1);
+	name[sizeof name - 1] = '\0';
+	assert_int_equal(qg_log_set_level(name, QG_LOG_INFO), QG_E_RANGE);
+	assert_int_equal(qg_log_set_level("", QG_LOG_INFO), QG_E_RANGE);
+	for (int i = 0; i < 32; i++) {
+		(void)snprintf(name, sizeof name, "m%d", i);
+		assert_int_equal(qg_log_set_level(name, QG_LOG_INFO), QG_OK);
+	}
+	assert_int_equal(qg_log_set_level("one more", QG_LOG_INFO), QG_E_FULL);
+	assert_int_equal(qg_log_set_level("m31", QG_LOG_ERROR), QG_OK);
+	for (int i = 0; i < 32; i++) {
+		(void)snprintf(name, sizeof name, "m%d", i);
+		qg_log_reset_level(name);
+	}
+	assert_int_equal(qg_log_level_of("loud", &level), QG_E_INVAL);
+	assert_int_equal(level, QG_LOG_DEBUG);
+	assert_int_equal(qg_log_level_of("warn", &level), QG_OK);
+	assert_int_equal(level, QG_LOG_WARN);
+}
+
 int
 main(void)
 {
@@ -241,6 +304,8 @@ main(void)
 		WITH_SINK(long_line_is_cut), WITH_SINK(json_line),	 WITH_SINK(json_of_odd_text),
 		cmocka_unit_test(safe_text), cmocka_unit_test(safe_has_eight_buffers),
 		WITH_SINK(lines_of_threads_do_not_mix),
+		WITH_SINK(modules_have_levels_of_their_own),
+		cmocka_unit_test(levels_that_cannot_be_set),
 	};
 	qg_clock_use(&fixed);
 	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */

@@ -199,23 +199,27 @@ static void test_no_message_holds_the_key(void **state)
 	start_line(3);
 	assert_int_equal(net_issue_wait(n, A, "sae-a", "sae-c", 64, 32, k), QG_OK);
 	static qg_kms_forward m;
-	size_t seen = 0, matched = 0;
+	bool matched[2][64] = { { false } };
+	size_t n_matched = 0;
 	uint8_t plain[QG_KMS_DATA_MAX];
 	for (long i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, 0); i >= 0;
 	     i = net_find(n, NET_NODES, NET_NODES, QG_KMS_FORWARD_KEYS, (size_t)i + 1)) {
 		net_record r;
 		assert_true(net_record_get(n, (size_t)i, &r) && net_forward_of(&r, &m));
+		unsigned from = r.from;
 		net_record_free(&r);
 		assert_true(net_unmask(n, &m.masked, plain));
 		for (uint32_t j = 0; j < 64; j++) {
 			assert_null(memmem(m.masked.data, m.masked.data_len, k->key + 32 * j, 32));
-			matched += memmem(plain, m.masked.data_len, k->key + 32 * j, 32) != NULL;
+			if (memmem(plain, m.masked.data_len, k->key + 32 * j, 32) == NULL)
+				continue;
+			/* On a busy machine a batch may go twice, under fresh pad. */
+			n_matched += !matched[from == A][j];
+			matched[from == A][j] = true;
 		}
-		seen++;
 	}
 	/* The pads recomputed from the links' key do lead to it, at both links. */
-	assert_true(seen > 0);
-	assert_int_equal(matched, 2 * 64);
+	assert_int_equal(n_matched, 2 * 64);
 }
 
 /* --- a bad network ------------------------------------------------------------------ */

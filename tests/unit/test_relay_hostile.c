@@ -61,7 +61,7 @@ static unsigned audited(unsigned node, const char *text)
 /* Keeps the first forward_keys of a link back, and everything after it. */
 typedef struct thief {
 	unsigned from, to;
-	unsigned skip; /* so many pass first */
+	bool passes_begin; /* what begins a segment passes */
 	atomic_bool has;
 	char body[QG_KMS_MSG_MAX];
 	size_t len;
@@ -72,10 +72,9 @@ static void steal(void *ctx, net_wire *w)
 	thief *t = ctx;
 	if (w->kind != QG_KMS_FORWARD_KEYS || w->answer || w->from != t->from || w->to != t->to)
 		return;
-	if (t->skip > 0) {
-		t->skip--;
+	static qg_kms_forward f;
+	if (t->passes_begin && qg_kms_forward_decode(w->body, w->len, &f) == QG_OK && f.first == 0)
 		return;
-	}
 	w->lost = true;
 	if (atomic_load(&t->has))
 		return;
@@ -521,6 +520,17 @@ static void test_rule_06_dec_keys_serves_no_node_key(void **state)
 
 /* --- rule 16: the same place, other bytes ---------------------------------------------------- */
 
+static bool is_answered(core_net *net, void *ctx)
+{
+	net_record r;
+	const thief *t = ctx;
+	long i = net_find(net, t->from + 1, t->to + 1, QG_KMS_FORWARD_KEYS, 0);
+	bool answered = i >= 0 && net_record_get(net, (size_t)i, &r) && r.answer != NULL && r.status == 200;
+	if (i >= 0)
+		net_record_free(&r);
+	return answered;
+}
+
 /* The first half of a segment is at C, the other is withheld; B, who knows the
  * plaintext, sends the first half again. */
 static void half_a_segment(thief *t)
@@ -529,8 +539,9 @@ static void half_a_segment(thief *t)
 	line_of_three(&pl);
 	pl.far[0].segment_chunks = 512;
 	pl.ready_chunks = 1024;
-	*t = (thief){ .from = A, .to = B, .skip = 1 };
+	*t = (thief){ .from = A, .to = B, .passes_begin = true };
 	start_and_steal(&pl, t);
+	assert_true(net_wait(n, is_answered, t));
 	assert_true(net_forward_get(n, B, C, 0, &m));
 	assert_true(net_unmask(n, &m.masked, plain));
 	/* A little of it is enough: what is used up here B's core will try again. */
@@ -563,7 +574,7 @@ static void test_rule_16_the_same_bytes_again_are_acknowledged_again(void **stat
 	half_a_segment(&t);
 	uint64_t repeated = counts(C).repeated;
 	assert_int_equal(again_from_b(), QG_KMS_FORWARD_DELIVERED);
-	assert_int_equal(counts(C).repeated, repeated + 1);
+	assert_true(counts(C).repeated > repeated);
 	assert_true(epoch_fills(C));
 	net_set_hook(n, NULL, NULL);
 	assert_true(net_deliver(n, A, C, 64, 32));

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 
+#include <inttypes.h>
+
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>

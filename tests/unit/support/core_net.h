@@ -174,7 +174,7 @@ struct core_net {
 	core_node node[NET_NODES];
 	net_fault fault[NET_NODES][NET_NODES][QG_KMS_KINDS];
 	net_way_fault way_fault[NET_NODES][NET_NODES][NET_POST_KINDS];
-	net_post_hook *post_hook;
+	_Atomic(net_post_hook *) post_hook;
 	void *post_hook_ctx;
 	net_post_play *post_play; /* instead of a delivery */
 	qg_config_link links[NET_LINKS];

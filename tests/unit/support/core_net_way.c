@@ -188,8 +188,9 @@ static void post_deliver(net_post *p)
 		post_lost(p);
 		return;
 	}
-	if (n->post_hook != NULL)
-		n->post_hook(n->post_hook_ctx, p->from->index, p->to->index, p->kind, m);
+	net_post_hook *hook = atomic_load(&n->post_hook);
+	if (hook != NULL)
+		hook(n->post_hook_ctx, p->from->index, p->to->index, p->kind, m);
 	if (count_down(&f->lose_requests)) {
 		end_receiving(p->to);
 		post_lost(p);

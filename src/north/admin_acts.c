@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* POST /api/v1/...: what operators do. Every act leaves a line in the audit log,
+ * and one that was refused does, too. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "admin_internal.h"
+#include "qkdgate/json.h"
+#include "qkdgate/log.h"
+
+#define GRACE_S 5
+#define GRACE_MAX_S 86400
+
+static void
+audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err)
+{
+	char reason[128];
+	const int n = snprintf(reason, sizeof reason, "%s%s", what, err == QG_OK ? "" : ": refused");
+	const qg_audit_event e = {
+		.act = QG_AUDIT_ADMIN, .caller = who, .peer = on, .reason = n > 0 ? reason : what};
+	qg_audit_write(a->p.audit, &e);
+	qg_log(QG_LOG_INFO, "admin", "event=act what=\"%s\" on=%s who=%s result=\"%s\"", what, qg_log_safe(on),
+	       qg_log_safe(who), err == QG_OK ? "done" : qg_err_text(err));
+}
+
+/* --- the body --------------------------------------------------------------------- */
+
+/* An object, or nothing, that has only members of the list (NULL ends it). On
+ * failure the request is answered. */
+static bool
+take_body(qg_http_request *http, const char *const *members, json_t **out)
+{
+	size_t len = 0;
+	qg_json_error why;
+	const char *text = qg_http_body(http, &len);
+	json_t *body = NULL;
+	if (len == 0) {
+		*out = json_object();
+		return *out != NULL;
+	}
+	if (qg_json_parse_object(text, len, &body, &why) != QG_OK) {
+		qg_admin_answer_error(http, QG_E_PARSE, "the body is no JSON object: %s %s", why.member, why.what);
+		return false;
+	}
+	const char *name;
+	json_t *value;
+	json_object_foreach(body, name, value) {
+		size_t i = 0;
+		while (members[i] != NULL && strcmp(members[i], name) != 0)
+			i++;
+		if (members[i] != NULL)
+			continue;
+		qg_admin_answer_error(http, QG_E_INVAL, "unknown member %s", qg_log_safe(name));
+		json_decref(body);
+		return false;
+	}
+	*out = body;
+	return true;
+}
+
+static bool
+take_nothing(qg_http_request *http)
+{
+	static const char *const none[] = {NULL};
+	json_t *body = NULL;
+	if (!qg_admin_may_act(http) || !take_body(http, none, &body))
+		return false;
+	json_decref(body);
+	return true;
+}
+
+static void
+answer_done(qg_http_request *http, const char *what)
+{
+	qg_admin_answer(http, 200, json_pack("{s:s}", "done", what));
+}
+
+/* --- the gateway as a whole -------------------------------------------------------- */
+
+void
+qg_admin_on_reload(qg_http_request *http, void *admin)
+{
+	qg_admin *a = admin;
+	char who[QG_ADMIN_WHO_ROOM], why[768] = "";
+	if (!take_nothing(http))
+		return;
+	qg_admin_who(http, who);
+	pthread_mutex_lock(&a->acting);
+	const qg_err err = a->p.ops->reload(a->p.ctx, who, why, sizeof why);
+	pthread_mutex_unlock(&a->acting);
+	if (err == QG_OK)
+		answer_done(http, "reload");
+	else
+		qg_admin_answer_error(http, err, "refused, the old configuration stays: %s",
+				      why[0] != '\0' ? why : qg_err_text(err));
+}
+
+void
+qg_admin_on_drain(qg_http_request *http, void *admin)
+{
+	static const char *const members[] = {"grace_s", NULL};
+	qg_admin *a = admin;
+	json_t *body = NULL;
+	char who[QG_ADMIN_WHO_ROOM];
+	if (!qg_admin_may_act(http) || !take_body(http, members, &body))
+		return;
+	json_t *given = json_object_get(body, "grace_s");
+	const json_int_t grace_s = given != NULL ? json_integer_value(given) : GRACE_S;
+	const bool bad = (given != NULL && !json_is_integer(given)) || grace_s < 0 || grace_s > GRACE_MAX_S;
+	json_decref(body);
+	if (bad) {
+		qg_admin_answer_error(http, QG_E_INVAL, "grace_s: give 0 to %d seconds", GRACE_MAX_S);
+		return;
+	}
+	qg_admin_who(http, who);
+	pthread_mutex_lock(&a->acting);
+	a->p.ops->drain(a->p.ctx, who, (unsigned)grace_s);
+	pthread_mutex_unlock(&a->acting);
+	qg_admin_answer(http, 202, json_pack("{s:s,s:I}", "done", "drain", "grace_s", grace_s));
+}
+
+/* The name of the node must be given, so that no one destroys the wrong one. */
+void
+qg_admin_on_zeroize(qg_http_request *http, void *admin)
+{
+	static const char *const members[] = {"confirm", NULL};
+	qg_admin *a = admin;
+	json_t *body = NULL;
+	char who[QG_ADMIN_WHO_ROOM], why[768] = "";
+	if (!qg_admin_may_act(http) || !take_body(http, members, &body))
+		return;
+	const char *confirm = json_string_value(json_object_get(body, "confirm"));
+	const bool sure = confirm != NULL && strcmp(confirm, a->p.cfg->kme_id) == 0;
+	json_decref(body);
+	qg_admin_who(http, who);
+	if (!sure) {
+		qg_admin_answer_error(http, QG_E_INVAL, "confirm must be the KME ID of this gateway, %s",
+				      a->p.cfg->kme_id);
+		return;
+	}
+	pthread_mutex_lock(&a->acting);
+	const qg_err err = a->p.ops->zeroize(a->p.ctx, who, why, sizeof why);
+	pthread_mutex_unlock(&a->acting);
+	if (err == QG_OK)
+		qg_admin_answer(http, 202, json_pack("{s:s}", "done", "zeroize"));
+	else
+		qg_admin_answer_error(http, QG_E_IO, "in memory all is destroyed, on disk not: %s", why);
+}
+
+/* --- streams ------------------------------------------------------------------------- */
+
+void
+qg_admin_on_reopen(qg_http_request *http, void *admin)
+{
+	qg_admin *a = admin;
+	char who[QG_ADMIN_WHO_ROOM];
+	const char *name = qg_http_path_part(http, 0);
+	if (!take_nothing(http) || qg_admin_find_stream(a, http, name) < 0)
+		return;
+	qg_admin_who(http, who);
+	const qg_err err = qg_core_reopen(a->p.core, name);
+	audit(a, who, "reopen", name, err);
+	if (err == QG_OK)
+		answer_done(http, "reopen");
+	else
+		qg_admin_answer_error(http, err, "stream %s is not open: it is being opened already", name);
+}
+
+void
+qg_admin_on_delete_keys(qg_http_request *http, void *admin)
+{
+	qg_admin *a = admin;
+	char who[QG_ADMIN_WHO_ROOM];
+	uint64_t chunks = 0;
+	const char *name = qg_http_path_part(http, 0);
+	if (!take_nothing(http) || qg_admin_find_stream(a, http, name) < 0)
+		return;
+	qg_admin_who(http, who);
+	const qg_err err = qg_core_delete_keys(a->p.core, name, &chunks);
+	audit(a, who, "delete keys", name, err);
+	if (err == QG_OK)
+		qg_admin_answer(http, 200, json_pack("{s:s,s:I}", "done", "delete-keys", "chunks", (json_int_t)chunks));
+	else
+		qg_admin_answer_error(http, err, "%s", qg_err_text(err));
+}
+
+/* --- SAEs ------------------------------------------------------------------------------ */
+
+static bool
+is_known(qg_admin *a, qg_http_request *http, const char *sae, bool here)
+{
+	const bool known = here ? qg_directory_local(a->p.directory, sae) != NULL
+				: qg_directory_home(a->p.directory, sae) != NULL;
+	if (!known)
+		qg_admin_answer_error(http, QG_E_NOTFOUND, "no SAE %s%s", qg_log_safe(sae), here ? " here" : "");
+	return known;
+}
+
+static void
+suspend(qg_http_request *http, qg_admin *a, bool pair, bool on)
+{
+	char who[QG_ADMIN_WHO_ROOM], on_what[256];
+	const char *sae = qg_http_path_part(http, 0), *other = pair ? qg_http_path_part(http, 1) : NULL;
+	if (!take_nothing(http) || !is_known(a, http, sae, !pair) || (pair && !is_known(a, http, other, false)))
+		return;
+	qg_admin_who(http, who);
+	(void)snprintf(on_what, sizeof on_what, "%.120s%s%.120s", sae, pair ? " " : "", pair ? other : "");
+	const qg_err err = qg_etsi014_suspend(a->p.etsi014, sae, other, on);
+	audit(a, who, on ? "suspend" : "resume", on_what, err);
+	if (err == QG_OK)
+		answer_done(http, on ? "suspend" : "resume");
+	else
+		qg_admin_answer_error(http, err, "%s", err == QG_E_FULL ? "too many pairs are suspended" : qg_err_text(err));
+}
+
+#define SUSPEND(name, pair, on)                                  \
+	void qg_admin_on_##name(qg_http_request *http, void *admin) \
+	{                                                        \
+		suspend(http, admin, pair, on);                  \
+	}
+SUSPEND(suspend_sae, false, true)
+SUSPEND(resume_sae, false, false)
+SUSPEND(suspend_pair, true, true)
+SUSPEND(resume_pair, true, false)
+
+/* --- logs ---------------------------------------------------------------------------------- */
+
+static qg_err
+set_level(const char *module, const char *text)
+{
+	qg_log_level level = QG_LOG_INFO;
+	if (strcmp(text, "default") == 0 && module != NULL) {
+		qg_log_reset_level(module);
+		return QG_OK;
+	}
+	const qg_err err = qg_log_level_of(text, &level);
+	return err == QG_OK ? qg_log_set_level(module, level) : err;
+}
+
+void
+qg_admin_on_set_log(qg_http_request *http, void *admin)
+{
+	static const char *const members[] = {"module", "level", NULL};
+	qg_admin *a = admin;
+	json_t *body = NULL;
+	char who[QG_ADMIN_WHO_ROOM], what[64];
+	if (!qg_admin_may_act(http) || !take_body(http, members, &body))
+		return;
+	const char *module = json_string_value(json_object_get(body, "module"));
+	const char *level = json_string_value(json_object_get(body, "level"));
+	const qg_err err = level != NULL ? set_level(module, level) : QG_E_INVAL;
+	qg_admin_who(http, who);
+	(void)snprintf(what, sizeof what, "log level %.20s", level != NULL ? level : "?");
+	audit(a, who, what, module != NULL ? module : "", err);
+	if (err == QG_OK)
+		answer_done(http, "log");
+	else if (err == QG_E_INVAL)
+		qg_admin_answer_error(http, err, "level: give error, warn, info or debug; or default for a module");
+	else
+		qg_admin_answer_error(http, err, "module: %s", qg_err_text(err));
+	json_decref(body);
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands that do. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl_internal.h"
+
+/* Asks, and says that it is done. Takes path and body. */
+static int
+act(const ctl_options *o, char *path, json_t *body)
+{
+	json_t *answer = NULL;
+	char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
+	const bool no_memory = path == NULL || (body != NULL && text == NULL);
+	json_decref(body);
+	int rc = no_memory ? CTL_FAILED : ctl_ask(o, "POST", path, text, &answer);
+	if (rc == CTL_DONE && o->json) {
+		char *shown = json_dumps(answer, JSON_INDENT(1));
+		printf("%s\n", shown != NULL ? shown : "{}");
+		free(shown);
+	} else if (rc == CTL_DONE) {
+		const json_t *chunks = json_object_get(answer, "chunks");
+		printf("done: %s", json_string_value(json_object_get(answer, "done")));
+		if (chunks != NULL)
+			printf(", %lld chunks", (long long)json_integer_value(chunks));
+		printf("\n");
+	}
+	json_decref(answer);
+	free(text);
+	free(path);
+	return rc;
+}
+
+int
+ctl_act(const ctl_options *o, const ctl_command *c)
+{
+	return act(o, strdup(c->path), NULL);
+}
+
+int
+ctl_drain(const ctl_options *o, const ctl_command *c)
+{
+	return act(o, strdup(c->path), json_pack("{s:I}", "grace_s", (json_int_t)o->grace_s));
+}
+
+/* The command's own name is the last part of the path. */
+int
+ctl_stream_act(const ctl_options *o, const ctl_command *c)
+{
+	char after[64];
+	(void)snprintf(after, sizeof after, "/%s", c->name);
+	return act(o, ctl_path("/api/v1/streams/", o->arguments[0], after), NULL);
+}
+
+int
+ctl_suspend(const ctl_options *o, const ctl_command *c)
+{
+	char after[64];
+	(void)snprintf(after, sizeof after, "/%s", c->name);
+	if (o->n_arguments == 1)
+		return act(o, ctl_path("/api/v1/saes/", o->arguments[0], after), NULL);
+	char *first = ctl_path("/api/v1/pairs/", o->arguments[0], "/");
+	char *path = first != NULL ? ctl_path(first, o->arguments[1], after) : NULL;
+	free(first);
+	return act(o, path, NULL);
+}
+
+int
+ctl_set_log(const ctl_options *o, const ctl_command *c)
+{
+	json_t *body = o->n_arguments == 1
+			       ? json_pack("{s:s}", "level", o->arguments[0])
+			       : json_pack("{s:s,s:s}", "module", o->arguments[0], "level", o->arguments[1]);
+	return act(o, strdup(c->path), body);
+}
+
+int
+ctl_zeroize(const ctl_options *o, const ctl_command *c)
+{
+	if (o->confirm == NULL) {
+		fprintf(stderr, "qkdgatectl: this destroys all key material of the gateway for good; "
+				"if you mean it, give --confirm KME_ID\n");
+		return CTL_USAGE;
+	}
+	return act(o, strdup(c->path), json_pack("{s:s}", "confirm", o->confirm));
+}
