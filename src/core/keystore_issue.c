@@ -258,7 +258,8 @@ static void lease_again(qg_waiter *w, qg_err err);
 static uint32_t
 lease_need(const qg_epoch *e, const qg_issue_request *req, uint64_t now_ms)
 {
-	for (uint32_t i = 0; i < e->n_seg; i++) {
+	uint32_t from_seg = e->issue_from > e->base ? e->issue_from - e->base : 0;
+	for (uint32_t i = from_seg; i < e->n_seg; i++) {
 		const qg_segment *s = e->seg[i];
 		if (!segment_issuable(s, req, now_ms) || s->first_index + s->hi <= e->mark)
 			continue;

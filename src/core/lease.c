@@ -84,14 +84,23 @@ issuable(const qg_segment *s)
 	       s->cursor < s->hi;
 }
 
-/* First chunk that may be issued next, the end of what is confirmed, and how
- * many chunks in between are under the mark. */
+/* The first segment that may have something to issue: a large stock is not looked
+ * through from its beginning. */
+static uint32_t
+first_of(const qg_epoch *e)
+{
+	return e->issue_from > e->base ? e->issue_from - e->base : 0;
+}
+
+/* First chunk that may be issued next, the end of what is confirmed as far as it
+ * matters, which is behind the mark or not, and how many chunks in between are
+ * under the mark. */
 static bool
 issue_range(const qg_epoch *e, uint64_t *from, uint64_t *end, uint64_t *left)
 {
 	bool any = false;
 	*left = 0;
-	for (uint32_t i = 0; i < e->n_seg; i++) {
+	for (uint32_t i = first_of(e); i < e->n_seg; i++) {
 		const qg_segment *s = e->seg[i];
 		if (!issuable(s))
 			continue;
@@ -100,6 +109,8 @@ issue_range(const qg_epoch *e, uint64_t *from, uint64_t *end, uint64_t *left)
 		*end = s->first_index + s->hi;
 		*left += qg_lease_room(s);
 		any = true;
+		if (*end > e->mark)
+			break;
 	}
 	return any;
 }
@@ -111,7 +122,7 @@ static uint64_t
 mark_ahead(const qg_epoch *e, uint64_t from, uint64_t n)
 {
 	uint64_t mark = from;
-	for (uint32_t i = 0; i < e->n_seg && n > 0; i++) {
+	for (uint32_t i = first_of(e); i < e->n_seg && n > 0; i++) {
 		const qg_segment *s = e->seg[i];
 		if (!issuable(s) || s->first_index + s->hi <= from)
 			continue;
