@@ -2,6 +2,6 @@
 #ifndef QKDGATE_VERSION_H
 #define QKDGATE_VERSION_H
 
-#define QG_VERSION "0.2.0"
+#define QG_VERSION "0.3.0"
 
 #endif

@@ -194,7 +194,7 @@ def test_an_orderly_stop_keeps_what_can_be_delivered(make_network, number):
 
 
 def test_version_and_help():
-    for option, word in (("--version", "0.2.0"), ("--help", "check-config")):
+    for option, word in (("--version", "0.3.0"), ("--help", "check-config")):
         done = subprocess.run([binary("qkdgate"), option], capture_output=True, text=True)
         assert done.returncode == 0 and word in done.stdout
     assert subprocess.run([binary("qkdgate"), "--nonsense"], capture_output=True).returncode > 0
