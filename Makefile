@@ -31,13 +31,18 @@ LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 # --- what is built from what -------------------------------------------------
 
 LAYERS  := base wire platform core north east south
-LIB_SRC := $(foreach l,$(LAYERS),$(wildcard src/$(l)/*.c))
+LIB_SRC := $(foreach l,$(LAYERS) client,$(wildcard src/$(l)/*.c))
 GEN_SRC := $(if $(wildcard db/*.sql),$(BUILD)/gen/migrations.c) \
 	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml))
 APP_SRC := $(wildcard src/app/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
 LIB     := $(BUILD)/libqkdgate-core.a
+# What libqkdgate is made of.
+CLIENT  := $(wildcard src/client/*.c) $(wildcard src/base/*.c) $(wildcard src/wire/etsi004*.c) \
+	$(wildcard src/wire/json_text*.c src/wire/http_text*.c) $(wildcard src/platform/tls_*.c) \
+	src/platform/http_client.c src/platform/http_links.c src/platform/log.c src/platform/keyfile.c
+SO      := libqkdgate.so.0
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c)) \
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -45,7 +50,7 @@ FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fu
 
 .PHONY: all programs unit e2e chaos soak check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
-all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS)
+all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS) $(BUILD)/lib/$(SO)
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
@@ -68,6 +73,17 @@ $(LIB): $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
+
+$(BUILD)/pic/%.o: %.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC    $< (shared)")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-fPIE=-fPIC) -c -o $@ $<
+
+$(BUILD)/lib/$(SO): $(CLIENT:%.c=$(BUILD)/pic/%.o) src/client/libqkdgate.map
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) -shared -Wl,-soname,$(SO) -Wl,--version-script=src/client/libqkdgate.map -Wl,-z,defs \
+		$(LDFLAGS:-pie=) -o $@ $(filter %.o,$^) $(LDLIBS)
 
 $(BUILD)/bin/qkdgate: $(APP_OBJ) $(LIB)
 	@mkdir -p $(@D)
@@ -104,7 +120,7 @@ $(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(LIB)
 # These run the simulator as it is built.
 $(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
 
--include $(shell test -d $(BUILD) && find $(BUILD)/obj $(BUILD)/unit $(BUILD)/gen -name '*.d' 2>/dev/null)
+-include $(shell test -d $(BUILD) && find $(BUILD)/obj $(BUILD)/pic $(BUILD)/unit $(BUILD)/gen -name '*.d' 2>/dev/null)
 
 # --- tests -------------------------------------------------------------------
 # Packages may be missing when make begins: it starts again with all of them.
@@ -228,11 +244,17 @@ bench-instructions: bench-programs
 
 # --- installing --------------------------------------------------------------
 
-MAN := $(wildcard docs/man/*.[158])
-install: $(BUILD)/bin/qkdgate $(BUILD)/bin/qkdgatectl
-	for p in $^; do install -D -m 755 $$p $(DESTDIR)$(PREFIX)/bin/$${p##*/} || exit 1; done
+MAN := $(wildcard docs/man/*.[1358])
+install: $(BUILD)/bin/qkdgate $(BUILD)/bin/qkdgatectl $(BUILD)/bin/qkdgate-get $(BUILD)/lib/$(SO)
+	for p in $(filter $(BUILD)/bin/%,$^); do install -D -m 755 $$p $(DESTDIR)$(PREFIX)/bin/$${p##*/} || exit 1; done
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	$(BUILD)/bin/qkdgatectl completion > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/qkdgatectl
+	install -D -m 644 $(BUILD)/lib/$(SO) $(DESTDIR)$(PREFIX)/lib/$(SO)
+	ln -sf $(SO) $(DESTDIR)$(PREFIX)/lib/libqkdgate.so
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include/qkdgate
+	install -m 644 include/qkdgate/client.h include/qkdgate/error.h $(DESTDIR)$(PREFIX)/include/qkdgate
+	sed 's|@PREFIX@|$(PREFIX)|g; s|@VERSION@|$(shell sed -n 's/.*QG_VERSION "\(.*\)"/\1/p' include/qkdgate/version.h)|' \
+		src/client/libqkdgate.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/libqkdgate.pc
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' docs/systemd/qkdgate.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/qkdgate.service
 	install -D -m 644 docs/systemd/qkdgate.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/qkdgate.conf

@@ -196,7 +196,8 @@ typedef struct qg_store_ops {
 	qg_err (*telling_put)(qg_store *s, qg_telling_rec *rec);
 	qg_err (*telling_delete)(qg_store *s, int64_t row); /* QG_E_NOTFOUND */
 
-	/* Named numbers: counters, clock checkpoints. Absent reads as 0. */
+	/* Named numbers: counters, clock checkpoints. Absent reads as 0, and
+	 * what is put as 0 takes no room any more. */
 	qg_err (*number_put)(qg_store *s, const char *name, int64_t value);
 	qg_err (*number_get)(qg_store *s, const char *name, int64_t *value);
 

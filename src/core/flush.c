@@ -192,6 +192,8 @@ forget_run(qg_job *job, qg_store *store)
 		return QG_OK;
 	qg_err err = store->ops->epoch_delete(store, j->epoch->row);
 	if (err == QG_OK)
+		err = qg_pads_forget_seen(j->epoch->row, store);
+	if (err == QG_OK)
 		qg_commit_note_mark(j->epoch->stream->core, j->epoch->id, UINT64_MAX);
 	return err;
 }

@@ -70,14 +70,20 @@ qg_masked_forward_canonical(const void *message, qg_writer *w)
 }
 
 void
+qg_masked_answer_mac(const uint8_t key[QG_MAC_KEY_BYTES], const qg_writer *canonical, uint8_t mac[QG_MAC_BYTES])
+{
+	assert(!canonical->bad);
+	crypto_onetimeauth(mac, canonical->buf, canonical->len, key);
+}
+
+void
 qg_masked_forward_mac(const uint8_t key[QG_MAC_KEY_BYTES], const uint8_t request_mac[QG_MAC_BYTES],
 		      const qg_kms_forward_answer *a, uint8_t mac[QG_MAC_BYTES])
 {
 	uint8_t bytes[512];
 	qg_writer w = qg_writer_of(bytes, sizeof bytes);
 	qg_kms_forward_answer_canonical(request_mac, a, &w);
-	assert(!w.bad);
-	crypto_onetimeauth(mac, bytes, w.len, key);
+	qg_masked_answer_mac(key, &w, mac);
 }
 
 /* --- sealing --------------------------------------------------------------------- */

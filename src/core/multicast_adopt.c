@@ -194,6 +194,25 @@ qg_mc_end_of(struct qg_core *core, const char *initiator, const qg_uuid *id, con
 	qg_mc_let(op);
 }
 
+void
+qg_multicast_fail_all(struct qg_core *core, const char *why)
+{
+	struct qg_multicast *mc = core->multicast;
+	for (;;) {
+		pthread_mutex_lock(&mc->lock);
+		qg_mc *op = mc->ops;
+		while (op != NULL && op->phase != QG_MC_SENDING)
+			op = op->next;
+		if (op != NULL)
+			op->flights++;
+		pthread_mutex_unlock(&mc->lock);
+		if (op == NULL)
+			return;
+		qg_mc_fail(op, QG_MC_SENDING, why, NULL);
+		qg_mc_let(op);
+	}
+}
+
 uint64_t
 qg_mc_outstanding(struct qg_core *core, const char *origin)
 {

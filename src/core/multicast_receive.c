@@ -359,6 +359,8 @@ judge(make_in *in)
 		finish_no(in, QG_KMS_MAKE_UNKNOWN, why);
 	else if (any_issued_here(in))
 		finish_no(in, QG_KMS_MAKE_EXISTS, "the ID is one of this gateway's own");
+	else if (!qg_relay_neighbour_quota(in->core, in->neighbour, in->m.masked.data_len))
+		finish(in, QG_KMS_MAKE_FULL);
 	else
 		take(in);
 }

@@ -137,6 +137,12 @@ put_seen(qg_store *store, int64_t epoch_row, uint32_t seen_mac, uint32_t seen_pa
 }
 
 qg_err
+qg_pads_forget_seen(int64_t epoch_row, qg_store *store)
+{
+	return put_seen(store, epoch_row, 0, 0);
+}
+
+qg_err
 qg_pads_load_seen(qg_epoch *e, qg_store *store)
 {
 	char name[SEEN_NAME_MAX];

@@ -65,6 +65,9 @@ bool qg_pads_rolled_back(const qg_epoch *e, uint32_t seen_mac, uint32_t seen_pad
 /* Reads seen_mac and seen_pad of an epoch that was restored. Without locks, at
  * start. */
 qg_err qg_pads_load_seen(qg_epoch *e, qg_store *store) QG_CHECKED;
+/* What was stored of them, with the row of an epoch that is deleted. In the
+ * transaction that deletes it. */
+qg_err qg_pads_forget_seen(int64_t epoch_row, qg_store *store) QG_CHECKED;
 
 /* Opens what will soon be wanted. Called by the conductor, without the lock. */
 void qg_pads_step(qg_stream *st);

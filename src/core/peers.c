@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core_internal.h"
+#include "records_internal.h"
 #include "relay_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
@@ -188,6 +189,8 @@ end_old_store(struct qg_core *core)
 		qg_flush_destroy(st);
 	}
 	save_rollback_row(core);
+	/* What a start took up again may have been delivered since. */
+	qg_multicast_fail_all(core, "the database was put back");
 	(void)qg_transfers_expire(core->transfers, core->committer, UINT64_MAX);
 	qg_app_streams_end_all(core);
 }

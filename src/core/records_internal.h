@@ -62,6 +62,9 @@ void qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const
  * conductor, without locks. Returns when something is due next. */
 uint64_t qg_multicast_step(struct qg_core *core, uint64_t now_ms);
 
+/* Every request under way fails: the store is an old one (SOUNDNESS 9). */
+void qg_multicast_fail_all(struct qg_core *core, const char *why);
+
 /* The gateway stops: what is under way becomes void and is answered. */
 void qg_multicast_wind_down(struct qg_core *core);
 

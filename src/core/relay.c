@@ -93,16 +93,26 @@ bool
 qg_relay_quota(struct qg_core *core, const char *neighbour, const char *source, const char *stream, size_t n)
 {
 	struct qg_relay *r = core->relay;
-	char route[2 * QG_KMS_NAME_MAX + 2];
+	char route[3 * QG_KMS_NAME_MAX + 3];
 	uint64_t now_ms = qg_clock_elapsed_ms();
 	uint32_t wait_s;
-	int len = snprintf(route, sizeof route, "%s/%s", source, stream);
+	/* The source is a claim of the neighbour's: under another's name it uses up
+	 * only what is its own. */
+	int len = snprintf(route, sizeof route, "%s/%s/%s", neighbour, source, stream);
 	if (len < 0 || (size_t)len >= sizeof route || n > UINT32_MAX)
 		return false;
 	/* In this order: what a stream asks for beyond its own share is not taken
 	 * from the other streams of that neighbour. */
 	return qg_limits_take(r->route_bytes, route, (uint32_t)n, now_ms, &wait_s) == QG_OK &&
 	       qg_limits_take(r->neighbour_bytes, neighbour, (uint32_t)n, now_ms, &wait_s) == QG_OK;
+}
+
+bool
+qg_relay_neighbour_quota(struct qg_core *core, const char *neighbour, size_t n)
+{
+	uint32_t wait_s;
+	return n <= UINT32_MAX && qg_limits_take(core->relay->neighbour_bytes, neighbour, (uint32_t)n,
+						 qg_clock_elapsed_ms(), &wait_s) == QG_OK;
 }
 
 static void

@@ -29,6 +29,8 @@ void qg_relay_free(struct qg_core *core);
 
 /* Whether n bytes may be relayed for this neighbour and this virtual stream now. */
 bool qg_relay_quota(struct qg_core *core, const char *neighbour, const char *source, const char *stream, size_t n);
+/* The same for n bytes of keys that it hands over. */
+bool qg_relay_neighbour_quota(struct qg_core *core, const char *neighbour, size_t n);
 
 /* A message of a neighbour is taken for forged, replayed or misdirected: counted,
  * logged (within limits) and audited. */
@@ -94,7 +96,10 @@ bool qg_masked_disowned(qg_kms_forward_result result);
 qg_err qg_masked_open(struct qg_core *core, const char *neighbour, const void *message, const qg_kms_masked *masked,
 		      qg_masked_canonical *canonical, qg_waiter *w, qg_secret **keys) QG_CHECKED;
 
-/* The MAC of an answer to forward_keys under its one-time key. */
+/* The MAC of an answer, whose canonical bytes were written whole, under its
+ * one-time key; and that of an answer to forward_keys. */
+void qg_masked_answer_mac(const uint8_t key[QG_MAC_KEY_BYTES], const qg_writer *canonical,
+			  uint8_t mac[QG_MAC_BYTES]);
 void qg_masked_forward_mac(const uint8_t key[QG_MAC_KEY_BYTES], const uint8_t request_mac[QG_MAC_BYTES],
 			   const qg_kms_forward_answer *a, uint8_t mac[QG_MAC_BYTES]);
 void qg_masked_forward_canonical(const void *message, qg_writer *w);

@@ -60,6 +60,7 @@ struct qg_relay_out {
 		uint64_t ms;
 	} told[QG_RELAY_TOLD_MAX];
 	size_t n_told;
+	uint64_t fault_ms; /* of the last one */
 };
 
 /* A message to be sent, and under way. */

@@ -23,6 +23,7 @@
 #define ROUNDS_MAX 8        /* times that a segment is sent as a whole */
 #define GIVEN_UP_MAX 64     /* segments in a row: the epoch leads nowhere */
 #define TELL_AGAIN_MS 60000
+#define STEADY_MS 10000     /* without a fault, until it is said that it works again */
 
 /* --- the segment on offer ------------------------------------------------------ */
 
@@ -451,6 +452,17 @@ qg_relay_out_shorten(qg_relay_send *t, uint32_t n)
 
 /* --- what came of it ------------------------------------------------------------------ */
 
+/* A route on which little arrives now and then is not told as good and bad in turns. */
+static void
+tell_recovered(qg_stream *st, uint64_t now_ms)
+{
+	struct qg_relay_out *r = st->relay;
+	if (r->n_told == 0 || now_ms - r->fault_ms < STEADY_MS)
+		return;
+	qg_log(QG_LOG_INFO, "relay", "event=relay_recovered stream=%s", st->cfg->name);
+	r->n_told = 0;
+}
+
 static void
 acknowledged(struct qg_relay_out *r, const qg_relay_send *t)
 {
@@ -460,9 +472,7 @@ acknowledged(struct qg_relay_out *r, const qg_relay_send *t)
 	r->faults = r->openings = r->full_ms = 0;
 	r->batch += (BATCH_MAX - r->batch) / 64;
 	r->at_ms = 0;
-	if (r->n_told > 0)
-		qg_log(QG_LOG_INFO, "relay", "event=relay_recovered stream=%s", t->stream->cfg->name);
-	r->n_told = 0;
+	tell_recovered(t->stream, qg_clock_elapsed_ms());
 	if (r->left == 0) {
 		r->phase = QG_RELAY_ASK;
 		t->stream->offer_at_ms = 0;
@@ -496,6 +506,7 @@ tell_fault(qg_stream *st, const char *at, const char *next, qg_route_fault fault
 {
 	struct qg_relay_out *r = st->relay;
 	size_t i = 0;
+	r->fault_ms = now_ms;
 	while (i < r->n_told && (r->told[i].fault != fault || strcmp(r->told[i].at, at) != 0))
 		i++;
 	if (i < r->n_told && now_ms - r->told[i].ms < TELL_AGAIN_MS)

@@ -436,7 +436,7 @@ static const cfg_option relay[] = {
 	 .help = "Part of `node_chunks` that is kept from relaying for others."},
 	{.name = "neighbour_bytes_per_s", .type = CFG_UINT, AT(qg_config, relay_neighbour_bytes_per_s),
 	 .max = UINT32_MAX, .preset = "0", .unit = "bytes/s",
-	 .help = "Relayed for one neighbour; 0: no limit."},
+	 .help = "Relayed for one neighbour, and taken of keys that it hands over; 0: no limit."},
 	{.name = "route_bytes_per_s", .type = CFG_UINT, AT(qg_config, relay_route_bytes_per_s),
 	 .max = UINT32_MAX, .preset = "0", .unit = "bytes/s",
 	 .help = "Relayed for one virtual stream of others; 0: no limit."},

@@ -68,6 +68,7 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_NUMBER_PUT] =
 		"INSERT INTO number (name, value) VALUES (?1, ?2)"
 		" ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+	[QG_SQL_NUMBER_DELETE] = "DELETE FROM number WHERE name = ?1",
 	[QG_SQL_NUMBER_GET] = "SELECT value FROM number WHERE name = ?1",
 
 	[QG_SQL_APP_STREAM_PUT] =

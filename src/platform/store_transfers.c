@@ -219,12 +219,6 @@ qg_store_load_tellings(qg_store *s, qg_err (*each)(const qg_telling_rec *rec, vo
 	return qg_sql_each(s, QG_SQL_TELLING_LOAD, NULL, 0, telling_row, &load);
 }
 
-qg_err
-qg_store_number_put(qg_store *s, const char *name, int64_t value)
-{
-	return qg_sql_change(s, QG_SQL_NUMBER_PUT, QG_ARGS(qg_arg_text(name), qg_arg_i64(value)), QG_E_IO);
-}
-
 static qg_err
 number_row(qg_sql_row *r, void *ctx)
 {
@@ -233,6 +227,14 @@ number_row(qg_sql_row *r, void *ctx)
 		return QG_E_CORRUPT;
 	*(int64_t *)ctx = value;
 	return QG_OK;
+}
+
+qg_err
+qg_store_number_put(qg_store *s, const char *name, int64_t value)
+{
+	if (value == 0)
+		return qg_sql_change(s, QG_SQL_NUMBER_DELETE, QG_ARGS(qg_arg_text(name)), QG_OK);
+	return qg_sql_change(s, QG_SQL_NUMBER_PUT, QG_ARGS(qg_arg_text(name), qg_arg_i64(value)), QG_E_IO);
 }
 
 qg_err

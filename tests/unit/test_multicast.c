@@ -107,6 +107,28 @@ static void test_more_than_one_message_holds(void **state)
 	assert_int_equal(issue(&req), QG_E_RANGE);
 }
 
+/* One neighbour's keys have a quota at each node; the others' have their own. */
+static void test_a_neighbour_hands_over_no_more_than_its_quota(void **state)
+{
+	(void)state;
+	static const char *extra[] = { "sae-b" };
+	net_plan pl;
+	plan_star(&pl);
+	pl.node_chunks = 2048;
+	n = net_start(&pl);
+	set_number(B, &n->node[B].cfg.relay_neighbour_bytes_per_s, 1); /* and one message at once */
+	qg_issue_request req = { .master = "sae-a", .slave = "sae-a2", .extra = extra, .n_extra = 1, .number = 100,
+				 .size_bytes = 100, .max_hops = UINT32_MAX };
+	assert_int_equal(issue(&req), QG_OK);
+	assert_int_equal(fetch_at(B, "sae-b", k->id, 100), QG_OK);
+	assert_int_equal(issue(&req), QG_E_EMPTY);
+	extra[0] = "sae-c";
+	assert_int_equal(issue(&req), QG_OK);
+	extra[0] = "sae-b";
+	set_number(B, &n->node[B].cfg.relay_neighbour_bytes_per_s, 0);
+	assert_int_equal(issue(&req), QG_OK);
+}
+
 static void test_rule_18_lost_answers_and_doubles_deliver_once(void **state)
 {
 	(void)state;
@@ -382,6 +404,7 @@ int main(void)
 		TEST(test_restarts_keep_what_is_held),
 		TEST(test_over_a_virtual_stream),
 		TEST(test_more_than_one_message_holds),
+		TEST(test_a_neighbour_hands_over_no_more_than_its_quota),
 		TEST(test_rule_18_lost_answers_and_doubles_deliver_once),
 		TEST(test_rule_18_a_home_that_is_down_voids_all),
 		TEST(test_rule_18_a_crash_of_the_master_voids_all),

@@ -451,6 +451,19 @@ refusing_disk_is_told_and_recovers(void **state)
 	assert_int_equal(v, 2);
 }
 
+static void
+numbers_put_to_zero_leave_the_database(void **state)
+{
+	(void)state;
+	static const char name[] = "number-of-an-epoch-that-ended";
+	for (int64_t v = 7; v >= 0; v -= 7) {
+		open_db();
+		assert_int_equal(put_number(db, name, v), QG_OK);
+		close_db();
+		assert_int_equal(file_has(path, name, sizeof name - 1), v != 0);
+	}
+}
+
 /* A failure inside the transaction ends it for good: nothing that comes after
  * is committed by itself. */
 static void
@@ -710,6 +723,7 @@ main(void)
 		CASE(someone_elses_file_is_refused),
 		CASE(missing_folder_is_told),
 		CASE(refusing_disk_is_told_and_recovers),
+		CASE(numbers_put_to_zero_leave_the_database),
 		CASE(lost_transaction_is_not_carried_on),
 		CASE(full_disk_is_told_and_recovers),
 		CASE(soundness_12_dropped_blobs_leave_the_database),
