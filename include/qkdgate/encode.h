@@ -25,4 +25,8 @@ void qg_hex_encode(const uint8_t *in, size_t n, char *out);
 /* Decodes exactly 2 * n characters. QG_E_PARSE. */
 qg_err qg_hex_decode(const char *in, size_t n_chars, uint8_t *out, size_t n) QG_CHECKED;
 
+/* Bytes of the character that the NUL-terminated text begins with (RFC 3629): 0
+ * when it is none of UTF-8, or its end. */
+size_t qg_utf8_len(const char *text);
+
 #endif

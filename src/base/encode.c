@@ -173,3 +173,28 @@ qg_hex_decode(const char *in, size_t n_chars, uint8_t *out, size_t n)
 		out[i] = (uint8_t)(hex_value(in[2 * i]) << 4 | hex_value(in[2 * i + 1]));
 	return QG_OK;
 }
+
+size_t
+qg_utf8_len(const char *text)
+{
+	static const struct {
+		unsigned char first, last, second_min, second_max;
+		size_t len;
+	} forms[] = {
+		{0x01, 0x7f, 0, 0xff, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+		{0xe1, 0xec, 0x80, 0xbf, 3},    {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+		{0xf0, 0xf0, 0x90, 0xbf, 4},    {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+	};
+	const unsigned char *const s = (const unsigned char *)text;
+	for (size_t f = 0; f < sizeof forms / sizeof forms[0]; f++) {
+		if (s[0] < forms[f].first || s[0] > forms[f].last)
+			continue;
+		if (forms[f].len > 1 && (s[1] < forms[f].second_min || s[1] > forms[f].second_max))
+			return 0;
+		for (size_t i = 2; i < forms[f].len; i++)
+			if ((s[i] & 0xc0) != 0x80)
+				return 0;
+		return forms[f].len;
+	}
+	return 0;
+}

@@ -243,7 +243,8 @@ static qg_err
 submit(qg_as_stream *st, unsigned what, const qg_as_block *b, qg_as_block *dropped, qg_as_stored_fn *then,
        void *ctx)
 {
-	const size_t bytes = (what & SAVE_BLOCK) != 0 ? b->message_len + b->sealed_len : 0;
+	const bool whole = b != NULL && (what & SAVE_BLOCK) != 0;
+	const size_t bytes = whole ? b->message_len + b->sealed_len : 0;
 	save_job *j = calloc(1, sizeof *j + bytes);
 	if (j == NULL) {
 		qg_log(QG_LOG_WARN, "app", "event=app_stream_not_saved error=\"%s\"", qg_err_text(QG_E_NOMEM));
@@ -257,7 +258,7 @@ submit(qg_as_stream *st, unsigned what, const qg_as_block *b, qg_as_block *dropp
 	j->ctx = ctx;
 	j->dropped = dropped;
 	take_record(st, j);
-	if ((what & SAVE_BLOCK) != 0)
+	if (whole)
 		copy_block(j, b);
 	else if (b != NULL)
 		j->block = (qg_app_block_rec){.first = b->first, .since_ms = b->since_ms};
@@ -391,6 +392,7 @@ copy_bytes(const uint8_t *from, size_t n, void *to)
 		return QG_E_NOMEM;
 	memcpy(copy, from, n);
 	memcpy(to, &copy, sizeof copy);
+	/* cppcheck-suppress memleak ; it is *to's */
 	return QG_OK;
 }
 

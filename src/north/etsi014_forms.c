@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "etsi014_internal.h"
+#include "qkdgate/encode.h"
 
 void
 qg_014_say(qg_014_problem *why, const char *fmt, ...)
@@ -18,31 +19,6 @@ qg_014_say(qg_014_problem *why, const char *fmt, ...)
 		why->message[0] = '\0'; /* a message that is too long is cut, which harms nobody */
 }
 
-/* Bytes of the UTF-8 sequence that s begins with (RFC 3629), 0 when it is none. */
-static size_t
-utf8_len(const unsigned char *s)
-{
-	static const struct {
-		unsigned char first, last, second_min, second_max;
-		size_t len;
-	} forms[] = {
-		{0x01, 0x7f, 0, 0xff, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3},    {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4},    {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-	for (size_t f = 0; f < sizeof forms / sizeof forms[0]; f++) {
-		if (s[0] < forms[f].first || s[0] > forms[f].last)
-			continue;
-		if (forms[f].len > 1 && (s[1] < forms[f].second_min || s[1] > forms[f].second_max))
-			return 0;
-		for (size_t i = 2; i < forms[f].len; i++)
-			if ((s[i] & 0xc0) != 0x80)
-				return 0;
-		return forms[f].len;
-	}
-	return 0;
-}
-
 bool
 qg_014_sae_id_valid(const char *id)
 {
@@ -50,7 +26,7 @@ qg_014_sae_id_valid(const char *id)
 	bool blank = true;
 	size_t len = 0;
 	while (s[len] != '\0') {
-		const size_t n = utf8_len(s + len);
+		const size_t n = qg_utf8_len(id + len);
 		if (n == 0 || s[len] < ' ' || s[len] == 0x7f)
 			return false;
 		if (s[len] == 0xc2 && s[len + 1] < 0xa0) /* C1 controls */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "config_internal.h"
+#include "qkdgate/encode.h"
 
 #define VALUE_MAX ((size_t)4096) /* bytes of a value in which variables stand */
 #define NAME_MAX_BYTES ((size_t)128)
@@ -31,31 +32,6 @@ put(expander *x, const char *text, size_t n)
 	return true;
 }
 
-/* The length of the character at p, 0 when it is none of UTF-8 (RFC 3629). */
-static size_t
-character(const unsigned char *p)
-{
-	static const struct {
-		unsigned char low, high, second_low, second_high;
-		size_t len;
-	} forms[] = {
-		{0x00, 0x7f, 0, 0, 1},          {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
-		{0xe1, 0xec, 0x80, 0xbf, 3},    {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-		{0xf0, 0xf0, 0x90, 0xbf, 4},    {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-	};
-	for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-		if (p[0] < forms[i].low || p[0] > forms[i].high)
-			continue;
-		if (forms[i].len > 1 && (p[1] < forms[i].second_low || p[1] > forms[i].second_high))
-			return 0;
-		for (size_t k = 2; k < forms[i].len; k++)
-			if ((p[k] & 0xc0) != 0x80)
-				return 0;
-		return forms[i].len;
-	}
-	return 0;
-}
-
 /* As what libyaml takes from a file, and without the characters that only a
  * text in quotes could hold there. */
 static bool
@@ -63,7 +39,7 @@ is_text(const char *value)
 {
 	const unsigned char *p = (const unsigned char *)value;
 	while (*p != '\0') {
-		const size_t n = character(p);
+		const size_t n = qg_utf8_len((const char *)p);
 		if (n == 0 || *p < ' ' || *p == 0x7f)
 			return false;
 		p += n;

@@ -183,6 +183,23 @@ hex_length_must_fit(void **state)
 	assert_memory_equal(out, "\xab\xcd", 2);
 }
 
+static void
+utf8_characters(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		size_t len;
+	} cases[] = {
+		{"a", 1},        {"\xc3\xa9", 2},         {"\xe2\x82\xac", 3},     {"\xf0\x9f\x94\x91", 4},
+		{"", 0},         {"\x80", 0},             {"\xc3", 0},             {"\xc0\xaf", 0},
+		{"\xe0\x80\xaf", 0}, {"\xed\xa0\x80", 0}, {"\xf4\x90\x80\x80", 0}, {"\xf0\x9f\x94", 0},
+		{"\xff", 0},    {"\xe2\x82", 0},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		assert_int_equal(qg_utf8_len(cases[i].text), cases[i].len);
+}
+
 int
 main(void)
 {
@@ -194,7 +211,7 @@ main(void)
 		cmocka_unit_test(base64_is_strict),
 		cmocka_unit_test(base64_keeps_to_the_room),
 		cmocka_unit_test(hex_takes_its_digits_only),
-		cmocka_unit_test(hex_length_must_fit),
+		cmocka_unit_test(hex_length_must_fit), cmocka_unit_test(utf8_characters),
 	};
 	if (sodium_init() < 0)
 		return 1;

@@ -192,12 +192,13 @@ cell_ways(ctl_table *t, const json_t *list)
 	char text[512] = "";
 	size_t i, k, len = 0;
 	json_t *way, *node;
-	json_array_foreach(list, i, way)
+	json_array_foreach(list, i, way) {
 		json_array_foreach(json_object_get(way, "nodes"), k, node) {
 			const int n = snprintf(text + len, sizeof text - len, "%s%s", k > 0 ? " - " : i > 0 ? ", " : "",
 					       json_string_value(node));
 			len = n > 0 && (size_t)n < sizeof text - len ? len + (size_t)n : len;
 		}
+	}
 	ctl_cell(t, text[0] != '\0' ? TONE_PLAIN : TONE_BAD, false, "%s", text[0] != '\0' ? text : "none");
 }
 
