@@ -118,11 +118,12 @@ check_sources(doctor *d, const json_t *answer)
 {
 	size_t i;
 	json_t *s;
-	json_array_foreach(json_object_get(answer, "sources"), i, s)
+	json_array_foreach(json_object_get(answer, "sources"), i, s) {
 		if (!is(s, "reached"))
 			find(d, "is the QKD module up? check network, address and certificates of that source",
 			     "stream %s: its source %s port %lld cannot be reached: %s", text_of(s, "stream"),
 			     text_of(s, "host"), (long long)number_of(s, "port"), text_of(s, "failure"));
+	}
 }
 
 static void
@@ -146,10 +147,11 @@ check_neighbours(doctor *d, const json_t *answer)
 {
 	size_t i;
 	json_t *n;
-	json_array_foreach(json_object_get(answer, "neighbours"), i, n)
+	json_array_foreach(json_object_get(answer, "neighbours"), i, n) {
 		if (json_is_false(json_object_get(n, "reached")))
 			find(d, "is it up? check network, url and certificates",
 			     "neighbour %s cannot be reached: %s", text_of(n, "kme"), text_of(n, "failure"));
+	}
 }
 
 /* --- one key through ---------------------------------------------------------------- */

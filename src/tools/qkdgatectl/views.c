@@ -291,9 +291,10 @@ print_view(const ctl_view *view, const json_t *answer, bool color)
 	ctl_table *t = ctl_table_new(view->n);
 	for (size_t k = 0; k < view->n; k++)
 		ctl_cell(t, TONE_HEAD, false, "%s", view->columns[k].title);
-	json_array_foreach(rows, i, row)
+	json_array_foreach(rows, i, row) {
 		for (size_t k = 0; k < view->n; k++)
 			put_cell(t, row, &view->columns[k]);
+	}
 	ctl_table_print(&t, color);
 }
 
@@ -347,8 +348,9 @@ print_status(const json_t *answer, bool color)
 	ctl_say(color, ready ? TONE_GOOD : TONE_BAD, "%s, qkdgate %s, up %lld s: %s",
 		json_string_value(json_object_get(node, "kme")), json_string_value(json_object_get(node, "version")),
 		(long long)json_integer_value(json_object_get(node, "uptime_s")), ready ? "ready" : "NOT READY");
-	json_array_foreach(json_object_get(node, "reasons"), i, reason)
+	json_array_foreach(json_object_get(node, "reasons"), i, reason) {
 		ctl_say(color, TONE_WARN, "  %s", json_string_value(reason));
+	}
 	printf("\n");
 	print_view(&ctl_view_streams, answer, color);
 	printf("\n");
@@ -391,8 +393,9 @@ ctl_show_health(const ctl_options *o, const ctl_command *c)
 		print_json(answer);
 	} else {
 		ctl_say(o->color, good ? TONE_GOOD : TONE_BAD, "%s%s", good ? "" : "not ", member);
-		json_array_foreach(json_object_get(answer, "reasons"), i, reason)
+		json_array_foreach(json_object_get(answer, "reasons"), i, reason) {
 			ctl_say(o->color, TONE_WARN, "  %s", json_string_value(reason));
+		}
 	}
 	json_decref(answer);
 	return good ? CTL_DONE : CTL_FAILED;
