@@ -160,6 +160,8 @@ def test_health(network):
         wait_for(f"{service} to be healthy", lambda: network.inspect(service)["State"]["Health"]["Status"] == "healthy")
     container = network.container("kme-a")
     assert docker("exec", container, "/usr/bin/qkdgatectl", "health", "--ready", check=False).returncode == 0
+    if network.kind is not KINDS["pair"]:
+        return  # once is enough: it waits for the command's own limit of 30 s
     pid = network.inspect("kme-a")["State"]["Pid"]
     os.kill(pid, signals.SIGSTOP)
     try:
