@@ -39,6 +39,8 @@ def test_kills_at_random_moments_deliver_nothing_twice_and_nothing_wrong(make_ne
     net.wait_stock("bob", "alice", timeout_s=60)
     time.sleep(1)
     end_all(loads)
+    for pair in (("alice", "bob"), ("bob", "alice")):
+        net.wait_stock(*pair, at_least=20, timeout_s=60)  # what the load has used up comes again
     print(f"{len(ledger.issued)} keys issued, {len(ledger.delivered)} delivered, "
           f"{len(ledger.lost)} in requests without an answer")
     ledger.check()
