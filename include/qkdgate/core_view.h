@@ -104,4 +104,10 @@ qg_err qg_core_reopen(qg_core *core, const char *stream) QG_CHECKED;
  * is opened anew. *chunks: how many were given up here. QG_E_NOTFOUND. */
 qg_err qg_core_delete_keys(qg_core *core, const char *stream, uint64_t *chunks) QG_CHECKED;
 
+/* Keeps an entry that an operator made at run time (QG_E_EXISTS), or forgets it
+ * (QG_E_NOTFOUND); durable when it returns. QG_E_IO, QG_E_UNKNOWN. Not from the
+ * committer's thread. */
+qg_err qg_core_entry_put(qg_core *core, const qg_entry_rec *rec) QG_CHECKED;
+qg_err qg_core_entry_delete(qg_core *core, const char *list, const char *name) QG_CHECKED;
+
 #endif

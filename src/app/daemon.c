@@ -93,7 +93,8 @@ make_store(daemon_parts *d)
 static qg_err
 make_directory(daemon_parts *d)
 {
-	return qg_directory_new(d->cfg, &d->directory);
+	const qg_err err = qg_directory_new(d->cfg, &d->directory);
+	return err == QG_OK ? qg_daemon_load_entries(d) : err;
 }
 
 static qg_err
@@ -188,7 +189,10 @@ make_etsi014(daemon_parts *d)
 				  .directory = d->directory,
 				  .keystore = qg_core_keystore(d->core),
 				  .audit = d->audit};
-	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
+	const qg_err err = qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
+	if (err == QG_OK)
+		qg_etsi014_renew(d->etsi014, qg_directory_config(d->directory));
+	return err;
 }
 
 static qg_err
@@ -287,6 +291,8 @@ unmake_all(daemon_parts *d)
 	qg_audit_close(&d->audit);
 	qg_directory_free(&d->directory);
 	qg_sealer_close(&d->sealer);
+	qg_daemon_free_entries(d);
+	pthread_mutex_destroy(&d->changing);
 }
 
 /* --- running -------------------------------------------------------------------- */
@@ -322,7 +328,7 @@ audit_life(daemon_parts *d, qg_audit_act act)
 qg_err
 qg_daemon_run(const char *file, const qg_config *cfg)
 {
-	daemon_parts d = {.cfg = cfg, .file = file};
+	daemon_parts d = {.cfg = cfg, .file = file, .changing = PTHREAD_MUTEX_INITIALIZER};
 	sigset_t signals;
 	qg_daemon_block_signals(cfg, &signals);
 	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
@@ -352,9 +358,9 @@ static const daemon_step reset_steps[] = {
 };
 
 qg_err
-qg_daemon_reset_epochs(const qg_config *cfg)
+qg_daemon_reset_epochs(const char *file, const qg_config *cfg)
 {
-	daemon_parts d = {.cfg = cfg};
+	daemon_parts d = {.cfg = cfg, .file = file, .changing = PTHREAD_MUTEX_INITIALIZER};
 	qg_err err = make_all(&d, reset_steps, sizeof reset_steps / sizeof reset_steps[0]);
 	unmake_all(&d);
 	return err;

@@ -78,11 +78,19 @@ static const column routes_columns[] = {
 VIEW(routes, "routes", "no virtual streams begin here");
 
 static const column saes_columns[] = {
-	{"SAE", "id", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO}, {"REQUESTS", "requests", COL_NUMBER},
+	{"SAE", "id", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO}, {"REQUESTS", "requests", COL_NUMBER},
 	{"ISSUED", "issued", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER}, {"REFUSED", "refused", COL_NUMBER},
 	{"LIMITED", "limited", COL_NUMBER}, {"LAST KEY REQUEST", "last_ms", COL_WHEN},
 };
 VIEW(saes, "saes", "no SAEs here");
+
+static const column rules_columns[] = {
+	{"RULE", "name", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"MASTER", "master", COL_TEXT},
+	{"SLAVES", "slaves", COL_LIST}, {"BOTH WAYS", "both_ways", COL_TEXT}, {"BITS", "default_key_bits", COL_NUMBER},
+	{"LEAST", "min_key_bits", COL_NUMBER}, {"MOST", "max_key_bits", COL_NUMBER}, {"KEYS", "max_keys", COL_NUMBER},
+	{"EXTRA SLAVES", "max_extra_slaves", COL_NUMBER},
+};
+VIEW(rules, "rules", "no rules: no SAE gets a key");
 
 static const column certificates_columns[] = {
 	{"OF", "of", COL_TEXT}, {"WHAT", "what", COL_TEXT}, {"EXPIRES IN", "expires_in_s", COL_EXPIRY},
