@@ -185,10 +185,14 @@ make_push_listener(daemon_parts *d)
 static qg_err
 make_etsi014(daemon_parts *d)
 {
+	const qg_etsi014_levels levels = {.known = d->levels.known, .away_ms = d->levels.away_ms,
+					  .level = d->levels.level, .n = d->levels.n};
 	qg_etsi014_parts parts = {.cfg = d->cfg,
 				  .directory = d->directory,
 				  .keystore = qg_core_keystore(d->core),
-				  .audit = d->audit};
+				  .audit = d->audit,
+				  .accounts = qg_core_accounts(d->core),
+				  .levels = &levels};
 	const qg_err err = qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
 	if (err == QG_OK)
 		qg_etsi014_renew(d->etsi014, qg_directory_config(d->directory));
@@ -237,6 +241,7 @@ static const daemon_step run_steps[] = {
 	{"audit", make_audit},
 	{"store", make_store},
 	{"directory", make_directory},
+	{"levels", qg_daemon_load_levels},
 	{"kms", make_kms},
 	{"etsi020", make_etsi020},
 	{"core", make_core},
@@ -270,6 +275,10 @@ static void
 unmake_all(daemon_parts *d)
 {
 	qg_admin_stop(&d->admin);
+	if (d->etsi014 != NULL) {
+		qg_etsi014_unlisten(d->etsi014);
+		qg_daemon_save_levels(d);
+	}
 	qg_etsi014_stop(&d->etsi014);
 	qg_etsi004_server_stop(d->etsi004);
 	if (d->etsi020 != NULL)
@@ -292,6 +301,7 @@ unmake_all(daemon_parts *d)
 	qg_directory_free(&d->directory);
 	qg_sealer_close(&d->sealer);
 	qg_daemon_free_entries(d);
+	qg_daemon_free_levels(&d->levels);
 	pthread_mutex_destroy(&d->changing);
 }
 

@@ -24,6 +24,7 @@
  *   daemon.c       its parts: made, plugged together, taken apart
  *   daemon_entries.c  SAEs and rules that were made at run time
  *   daemon_acts.c  what is done to the gateway as a whole while it runs
+ *   daemon_levels.c  rates over a restart
  *   daemon_wait.c  the main thread: signals, the watchdog, the tamper switch */
 
 #define QG_DAEMON_WHY_ROOM 512
@@ -39,6 +40,14 @@ typedef struct daemon_entries {
 	daemon_entry *entry;
 	size_t n;
 } daemon_entries;
+
+/* What SAEs had left of their rates; the strings are its own. */
+typedef struct daemon_levels {
+	qg_level_rec *level;
+	size_t n, room;
+	bool known;
+	uint64_t away_ms;
+} daemon_levels;
 
 typedef struct daemon_parts {
 	const qg_config *cfg; /* of the start */
@@ -62,6 +71,7 @@ typedef struct daemon_parts {
 	atomic_bool zeroized;
 	pthread_mutex_t changing; /* one change of the configuration in force at a time */
 	daemon_entries entries;   /* guarded by it */
+	daemon_levels levels;     /* of the stop before */
 	char why[QG_DAEMON_WHY_ROOM];
 } daemon_parts;
 
@@ -75,6 +85,11 @@ qg_err qg_daemon_read_config(daemon_parts *d, bool in_force, const daemon_entrie
 			     char *why, size_t why_room) QG_CHECKED;
 /* A line in the audit log and in the operating log. */
 void qg_daemon_audit(daemon_parts *d, const char *who, const char *what, const char *on, qg_err err);
+
+/* Rates over a restart: what was kept, and what is to be kept. */
+qg_err qg_daemon_load_levels(daemon_parts *d) QG_CHECKED;
+void qg_daemon_save_levels(daemon_parts *d);
+void qg_daemon_free_levels(daemon_levels *l);
 
 /* At the start, when the directory is there: what the database has. One that
  * contradicts the file is left out, and the log says so. */

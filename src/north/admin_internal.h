@@ -17,6 +17,7 @@
  *   admin_acts.c     POST /api/v1/...
  *   admin_later.c    answers that take long, in threads of their own
  *   admin_audit.c    the audit log: shows it, checks it, goes on in another file
+ *   admin_accounting.c  totals by day
  *   admin_entries.c  SAEs and rules at run time
  *   admin_health.c   /healthz, /readyz
  *   admin_metrics.c  /metrics
@@ -104,7 +105,8 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 	X(sources) X(healthz) X(readyz) X(metrics) X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) \
 	X(transfers) X(saes) X(limits) X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) \
 	X(delete_keys) X(suspend_sae) X(resume_sae) X(suspend_pair) X(resume_pair) X(set_log) X(zeroize) \
-	X(audit) X(verify_audit) X(rotate_audit) X(rules) X(add_sae) X(remove_sae) X(add_rule) X(remove_rule)
+	X(audit) X(verify_audit) X(rotate_audit) X(rules) X(add_sae) X(remove_sae) X(add_rule) X(remove_rule) \
+	X(accounting)
 
 #define QG_ADMIN_DECLARE(name) void qg_admin_on_##name(qg_http_request *http, void *admin);
 QG_ADMIN_HANDLERS(QG_ADMIN_DECLARE)

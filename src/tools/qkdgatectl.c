@@ -24,6 +24,7 @@ const ctl_command ctl_commands[] = {
 	{"transfers", "", 0, 0, "keys with an ID of their own", ctl_show, API "transfers", &ctl_view_transfers},
 	{"saes", "", 0, 0, "the SAEs and what they did", ctl_show, API "saes", &ctl_view_saes},
 	{"rules", "", 0, 0, "which SAEs may share keys", ctl_show, API "rules", &ctl_view_rules},
+	{"accounting", "", 0, 0, "who got how much, by day", ctl_show_accounting, API "accounting", &ctl_view_accounting},
 	{"limits", "", 0, 0, "whose requests exceeded a rate", ctl_show, API "limits", &ctl_view_limits},
 	{"certificates", "", 0, 0, "certificates, and when they expire", ctl_show, API "certificates",
 	 &ctl_view_certificates},

@@ -52,6 +52,8 @@ typedef struct ctl_options {
 	const char *confirm;
 	unsigned lines; /* of the audit log; 0: not given */
 	const char *act, *sae, *id, *since;
+	const char *from, *to; /* days of the accounting */
+	bool csv;
 	const char *master_key, *key_ring, *head;
 	ctl_sae master, slave;
 	const char *command;
@@ -123,6 +125,7 @@ int ctl_suspend(const ctl_options *o, const ctl_command *c);
 int ctl_stream_act(const ctl_options *o, const ctl_command *c);
 int ctl_set_log(const ctl_options *o, const ctl_command *c);
 int ctl_zeroize(const ctl_options *o, const ctl_command *c);
+int ctl_show_accounting(const ctl_options *o, const ctl_command *c);
 int ctl_audit(const ctl_options *o, const ctl_command *c);
 int ctl_entry(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
@@ -130,7 +133,13 @@ int ctl_completion(const ctl_options *o, const ctl_command *c);
 
 /* The views of views.c, for the table of commands. */
 extern const struct ctl_view ctl_view_streams, ctl_view_neighbours, ctl_view_routes, ctl_view_saes,
-	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node, ctl_view_rules;
+	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node, ctl_view_rules, ctl_view_accounting;
+
+/* Puts a query argument behind *path, which it owns; nothing for value NULL. False
+ * without memory: *path is freed then. */
+bool ctl_add_argument(char **path, const char *name, const char *value);
+/* Says what an answer other than 2xx says. */
+void ctl_tell_refusal(int status, const char *text, size_t len);
 
 /* A path with a name in it, percent-encoded; the caller's to free, NULL without memory. */
 char *ctl_path(const char *before, const char *name, const char *after);
