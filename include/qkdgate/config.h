@@ -35,6 +35,8 @@ typedef struct qg_config_sae {
 	const char *const *applications; /* URIs, exact or patterns, that it may call itself
 					    over ETSI GS QKD 004 */
 	size_t n_applications;
+	const char *const *push;         /* those of them that key is pushed to */
+	size_t n_push;
 } qg_config_sae;
 
 /* At which KME a remote SAE lives. First match rules. */

@@ -167,6 +167,8 @@ static const cfg_option sae[] = {
 	{.name = "applications", .type = CFG_PATTERNS, LIST(qg_config_sae, applications, n_applications),
 	 .max = 1024, .note = "none",
 	 .help = "URIs, exact or patterns, that it may call itself in OPEN_CONNECT of ETSI GS QKD 004."},
+	{.name = "push", .type = CFG_PATTERNS, LIST(qg_config_sae, push, n_push), .max = 1024, .note = "none",
+	 .help = "Those of them, exact or patterns, that key is pushed to after a GET_KEY, in profiles that can."},
 	END,
 };
 
@@ -563,7 +565,12 @@ static const cfg_option app_listener[] = {
 	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_app_listener, at.idle_timeout_s), .min = 1,
 	 .max = 86400, .preset = "300", .unit = "s",
-	 .help = "A connection without a request is closed after this time. Its streams live on."},
+	 .help = "A connection without a request, or that does not take what is sent to it, is closed after "
+		 "this time. Its streams live on."},
+	{.name = "ticket_key_s", .type = CFG_UINT, AT(qg_config_app_listener, at.ticket_key_s), .max = 604800,
+	 .preset = "21600", .unit = "s",
+	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they "
+		 "cannot."},
 	END,
 };
 
