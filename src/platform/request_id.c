@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "qkdgate/request_id.h"
 
-#include <sodium.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "qkdgate/secret.h"
 
 static _Thread_local const qg_request_id *current;
 
@@ -33,7 +34,7 @@ qg_request_id_make(qg_request_id *out)
 	static const char digits[] = "0123456789abcdef";
 	static _Thread_local uint64_t part[2]; /* of the thread, and how many it made */
 	if (part[0] == 0)
-		randombytes_buf(part, sizeof part);
+		qg_random(part, sizeof part);
 	part[1]++;
 	out->given = false;
 	for (unsigned i = 0; i < 32; i++)
