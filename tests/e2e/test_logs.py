@@ -192,8 +192,7 @@ def test_a_log_file_is_rotated_by_signal_and_by_command(make_network):
     wait_for("a refusal", lambda: "event=reload_refused" in text_of(file), 30)
     assert "event=reload_refused" not in third.read_text()
     assert local(net).get("/api/v1/logs")["lost"] == 0
-    audit = (net.folder / "kme-a" / "audit.log").read_text()
-    assert '"reason":"reopen log"' in audit
+    wait_for("the audit log", lambda: '"reason":"reopen log"' in text_of(net.folder / "kme-a" / "audit.log"), 30)
 
 
 def test_a_log_that_cannot_be_written_holds_up_no_key(make_network):

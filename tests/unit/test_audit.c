@@ -704,7 +704,7 @@ the_request_stands_where_its_caller_gave_it(void **state)
 	char *second = line_at(text, 2), *id = strstr(text, ",\"request\":\"order-66\",\"tag\":");
 	assert_non_null(id);
 	assert_true(id > second && id < line_at(text, 3));
-	assert_null(strstr(id + 1, "request"));
+	assert_null(strstr(id + strlen(",\"request"), "request"));
 	id[strlen(",\"request\":\"order-6")] = '7';
 	spill(text, n);
 	free(text);
