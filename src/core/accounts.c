@@ -299,7 +299,8 @@ flush_all(qg_accounts *a)
 }
 
 qg_err
-qg_accounts_read(qg_accounts *a, int64_t from, int64_t to, void (*each)(const qg_account_rec *rec, void *ctx), void *ctx)
+qg_accounts_read(qg_accounts *a, int64_t from, int64_t to, void (*each)(const qg_account_rec *rec, void *ctx),
+		 void *ctx)
 {
 	reading r = {.job.run = reading_run, .from = from, .to = to};
 	flush_all(a);

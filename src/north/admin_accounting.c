@@ -130,14 +130,18 @@ add_csv(const qg_account_rec *r, void *ctx)
 {
 	char day[DATE_ROOM];
 	date_text(r->day, day);
-	(void)fprintf(ctx, "%s,", day);
+	(void)fputs(day, ctx);
+	(void)fputc(',', ctx);
 	put_field(ctx, r->sae);
 	(void)fputc(',', ctx);
 	put_field(ctx, r->other);
 	const uint64_t figures[] = {r->requests, r->issued, r->issued_bits, r->fetched, r->fetched_bits, r->refused,
 				    r->limited};
-	for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++)
-		(void)fprintf(ctx, ",%llu", (unsigned long long)figures[i]);
+	for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+		char text[24];
+		(void)snprintf(text, sizeof text, ",%llu", (unsigned long long)figures[i]);
+		(void)fputs(text, ctx);
+	}
 	(void)fputs("\r\n", ctx);
 }
 

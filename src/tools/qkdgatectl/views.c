@@ -78,9 +78,9 @@ static const column routes_columns[] = {
 VIEW(routes, "routes", "no virtual streams begin here");
 
 static const column saes_columns[] = {
-	{"SAE", "id", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO}, {"REQUESTS", "requests", COL_NUMBER},
-	{"ISSUED", "issued", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER}, {"REFUSED", "refused", COL_NUMBER},
-	{"LIMITED", "limited", COL_NUMBER}, {"LAST KEY REQUEST", "last_ms", COL_WHEN},
+	{"SAE", "id", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO},
+	{"REQUESTS", "requests", COL_NUMBER}, {"ISSUED", "issued", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER},
+	{"REFUSED", "refused", COL_NUMBER}, {"LIMITED", "limited", COL_NUMBER}, {"LAST KEY REQUEST", "last_ms", COL_WHEN},
 };
 VIEW(saes, "saes", "no SAEs here");
 
