@@ -757,6 +757,44 @@ static void test_a_hop_that_sends_other_key_is_found_out(void **state)
 	assert_true(audited(C, "\"act\":\"destroyed\"") >= 1);
 }
 
+/* B passes on as it should, and then says that the far end holds other key. */
+static void accuse_the_far_end(void *ctx, net_wire *w)
+{
+	static qg_kms_forward f;
+	static qg_kms_forward_answer a;
+	net_record r;
+	if (w->kind != QG_KMS_FORWARD_KEYS || !w->answer || w->from != A || w->to != B || w->status != 200 ||
+	    qg_kms_forward_answer_decode(w->body, w->len, &a) != QG_OK || a.result != QG_KMS_FORWARD_DELIVERED)
+		return;
+	a.result = QG_KMS_FORWARD_MISMATCH;
+	assert_true(net_record_get(w->net, w->record, &r) && net_forward_of(&r, &f));
+	net_record_free(&r);
+	net_answer_mac(w->net, &f, &a);
+	assert_int_equal(qg_kms_forward_answer_encode(&a, w->body, w->room, &w->len), QG_OK);
+	atomic_fetch_add((atomic_uint *)ctx, 1);
+}
+
+static void test_a_hop_that_accuses_the_far_end_ends_no_epoch(void **state)
+{
+	(void)state;
+	static atomic_uint lies;
+	start_over_b();
+	assert_true(net_forward_get(n, A, B, 0, &m));
+	assert_true(epoch_fills(A) && epoch_fills(C));
+	atomic_store(&lies, 0);
+	net_set_hook(n, accuse_the_far_end, &lies);
+	for (unsigned i = 0; i < 500 && atomic_load(&lies) == 0; i++) {
+		assert_true(net_deliver(n, A, C, 64, 32));
+		pair_nap(20);
+	}
+	assert_int_not_equal(atomic_load(&lies), 0);
+	unsigned around = forwards_to(A, D);
+	for (int i = 0; i < 8; i++)
+		assert_true(net_deliver(n, A, C, 64, 32));
+	assert_true(forwards_to(A, D) > around);
+	assert_true(epoch_fills(A) && epoch_fills(C));
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -776,6 +814,7 @@ int main(void)
 		CASE(test_a_hop_whose_answers_are_changed_is_isolated),
 		CASE(test_a_hop_that_refuses_all_is_isolated),
 		CASE(test_a_hop_that_sends_other_key_is_found_out),
+		CASE(test_a_hop_that_accuses_the_far_end_ends_no_epoch),
 	};
 	if (pair_init() != 0)
 		return 1;
