@@ -12,8 +12,8 @@
 #define GRACE_S 5
 #define GRACE_MAX_S 86400
 
-static void
-audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err)
+void
+qg_admin_audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err)
 {
 	char reason[128];
 	const int n = snprintf(reason, sizeof reason, "%s%s", what, err == QG_OK ? "" : ": refused");
@@ -160,7 +160,7 @@ qg_admin_on_reopen(qg_http_request *http, void *admin)
 		return;
 	qg_admin_who(http, who);
 	const qg_err err = qg_core_reopen(a->p.core, name);
-	audit(a, who, "reopen", name, err);
+	qg_admin_audit(a, who, "reopen", name, err);
 	if (err == QG_OK)
 		answer_done(http, "reopen");
 	else
@@ -178,7 +178,7 @@ qg_admin_on_delete_keys(qg_http_request *http, void *admin)
 		return;
 	qg_admin_who(http, who);
 	const qg_err err = qg_core_delete_keys(a->p.core, name, &chunks);
-	audit(a, who, "delete keys", name, err);
+	qg_admin_audit(a, who, "delete keys", name, err);
 	if (err == QG_OK)
 		qg_admin_answer(http, 200, json_pack("{s:s,s:I}", "done", "delete-keys", "chunks", (json_int_t)chunks));
 	else
@@ -207,7 +207,7 @@ suspend(qg_http_request *http, qg_admin *a, bool pair, bool on)
 	qg_admin_who(http, who);
 	(void)snprintf(on_what, sizeof on_what, "%.120s%s%.120s", sae, pair ? " " : "", pair ? other : "");
 	const qg_err err = qg_etsi014_suspend(a->p.etsi014, sae, other, on);
-	audit(a, who, on ? "suspend" : "resume", on_what, err);
+	qg_admin_audit(a, who, on ? "suspend" : "resume", on_what, err);
 	if (err == QG_OK)
 		answer_done(http, on ? "suspend" : "resume");
 	else
@@ -252,7 +252,7 @@ qg_admin_on_set_log(qg_http_request *http, void *admin)
 	const qg_err err = level != NULL ? set_level(module, level) : QG_E_INVAL;
 	qg_admin_who(http, who);
 	(void)snprintf(what, sizeof what, "log level %.20s", level != NULL ? level : "?");
-	audit(a, who, what, module != NULL ? module : "", err);
+	qg_admin_audit(a, who, what, module != NULL ? module : "", err);
 	if (err == QG_OK)
 		answer_done(http, "log");
 	else if (err == QG_E_INVAL)

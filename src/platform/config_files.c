@@ -11,6 +11,7 @@
 
 #include "config_internal.h"
 #include "keyfile_internal.h"
+#include "qkdgate/passwords.h"
 #include "qkdgate/zeroize.h"
 #include "seal_internal.h"
 
@@ -200,6 +201,18 @@ check_socket(files *f, const qg_config_admin *a)
 		report_option(f, admin, "socket_group", "is no group of this machine");
 }
 
+static void
+check_passwords(files *f, const qg_config_admin *a)
+{
+	char why[WHY_ROOM] = "";
+	if (!a->has_passwords)
+		return;
+	const qg_err err = qg_passwords_load(a->passwords.file, NULL, why, sizeof why);
+	if (err != QG_OK)
+		report_option(f, qg_cfg_find(qg_cfg_find(f->root, "admin"), "passwords"), "file",
+			      why[0] == '\0' ? qg_err_text(err) : why);
+}
+
 /* It would do its work at once. */
 static void
 check_tamper(files *f, const qg_config_admin *a)
@@ -234,6 +247,7 @@ qg_config_check_files(const char *file, const qg_config *c, FILE *report)
 		check_written(&f, "store", "key_ring", c->key_ring);
 		check_written(&f, "audit", "file", c->audit_file);
 		check_socket(&f, &c->admin);
+		check_passwords(&f, &c->admin);
 		check_tamper(&f, &c->admin);
 		err = r.nomem ? QG_E_NOMEM : r.n > 0 ? QG_E_PARSE : QG_OK;
 	}
