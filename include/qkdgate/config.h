@@ -270,6 +270,7 @@ typedef struct qg_config {
 
 	/* section `audit`, `log` */
 	const char *audit_file;
+	uint32_t audit_rotate_mib; /* 0: never */
 	qg_log_level log_level;
 	qg_log_format log_format;
 

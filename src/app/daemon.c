@@ -65,6 +65,8 @@ make_audit(daemon_parts *d)
 	qg_sealer_derive(d->sealer, "audit", key);
 	qg_err err = qg_audit_open(d->cfg->audit_file, key, &d->audit);
 	qg_wipe(key, sizeof key);
+	if (err == QG_OK)
+		qg_audit_rotate_at(d->audit, (uint64_t)d->cfg->audit_rotate_mib << 20);
 	if (err == QG_E_EXISTS)
 		snprintf(d->why, sizeof d->why, "audit log %s: in use by another process",
 			 d->cfg->audit_file);

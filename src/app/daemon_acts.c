@@ -102,6 +102,7 @@ put_in_force(daemon_parts *d, qg_config **cfg)
 	const qg_config *now = qg_directory_config(d->directory);
 	qg_etsi014_renew(d->etsi014, now);
 	qg_admin_renew(d->admin);
+	qg_audit_rotate_at(d->audit, (uint64_t)now->audit_rotate_mib << 20);
 	return qg_log_set_level(NULL, now->log_level);
 }
 

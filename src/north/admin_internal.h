@@ -16,6 +16,8 @@
  *   admin.c          start, stop, listeners, who is there, answers
  *   admin_reads.c    GET /api/v1/...
  *   admin_acts.c     POST /api/v1/...
+ *   admin_later.c    answers that take long, in threads of their own
+ *   admin_audit.c    the audit log: shows it, checks it, goes on in another file
  *   admin_health.c   /healthz, /readyz
  *   admin_metrics.c  /metrics
  *   admin_sources.c  GET /api/v1/sources: tries whether they can be reached
@@ -148,15 +150,30 @@ void qg_admin_answer_error(qg_http_request *http, qg_err err, const char *fmt, .
 /* Headers for an answer that a browser may see. */
 void qg_admin_guard_answer(qg_http_request *http);
 
-/* A line in audit log and log. */
-void qg_admin_audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err);
-
 /* The files of certificates that are in use, and what for. */
 typedef void qg_admin_files_fn(const char *of, const qg_tls_files *f, void *ctx);
 void qg_admin_each_files(const qg_config *cfg, qg_admin_files_fn *each, void *ctx);
 
 /* What was found out about certificates is no longer so. */
 void qg_admin_forget_alarms(qg_admin *a);
+
+/* {"done": what} */
+void qg_admin_answer_done(qg_http_request *http, const char *what);
+
+/* The body, an object or nothing, that has only members of the list (NULL ends it),
+ * from a caller who may act. On failure the request is answered. */
+bool qg_admin_take_body(qg_http_request *http, const char *const *members, struct json_t **out);
+/* From a caller who may act, with no body or an empty object. On failure the request is answered. */
+bool qg_admin_take_nothing(qg_http_request *http);
+
+/* A line in the audit log about what an administrator did, or was refused. */
+void qg_admin_audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err);
+
+/* Runs `work` in a thread of its own, which answers the request and frees arg; where
+ * too many do so already, or there is no memory, the request is answered 503 and
+ * arg freed with free. */
+void qg_admin_later(qg_admin *a, qg_http_request *http,
+		    void (*work)(qg_admin *a, qg_http_request *http, void *arg), void *arg);
 
 /* The stream of that name, or -1 after the request was answered 404. */
 long qg_admin_find_stream(qg_admin *a, qg_http_request *http, const char *name);
@@ -178,7 +195,7 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 	X(index) X(page) X(session) X(sign_in) X(sign_out) X(alarms) X(history) X(sources) X(healthz) X(readyz) X(metrics) \
 	X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) X(transfers) X(saes) X(limits) \
 	X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) X(delete_keys) X(suspend_sae) X(resume_sae) \
-	X(suspend_pair) X(resume_pair) X(set_log) X(zeroize)
+	X(suspend_pair) X(resume_pair) X(set_log) X(zeroize) X(audit) X(verify_audit) X(rotate_audit)
 
 #define QG_ADMIN_DECLARE(name) void qg_admin_on_##name(qg_http_request *http, void *admin);
 QG_ADMIN_HANDLERS(QG_ADMIN_DECLARE)

@@ -58,6 +58,17 @@ size_t qg_audit_chain_line(qg_audit_chain *c, const qg_uuid *id, char *out);
  * goes on behind it. */
 bool qg_audit_chain_check(qg_audit_chain *c, const char *line, size_t n);
 
+/* The number of a line that has the form of one, whether or not it verifies. */
+bool qg_audit_chain_number(const char *line, size_t n, uint64_t *seq);
+
+/* Before the first line of a file is checked: where it says which line it follows
+ * (its own tag covers that), the chain goes on from there, and true is returned. */
+bool qg_audit_chain_begin(qg_audit_chain *c, const char *line, size_t n);
+#define QG_AUDIT_FOLLOWS "follows line "
+
+/* Writes such a line, the first of another file. */
+size_t qg_audit_chain_follow(qg_audit_chain *c, int64_t time_ms, char *out);
+
 /* Takes a line on trust, as the one before those to be checked. *other_run
  * tells whether its common part differs from the last one taken so. False when
  * it has not the form of a line. */
@@ -76,6 +87,17 @@ typedef struct qg_audit_file {
 qg_err qg_audit_file_open(const char *path, const uint8_t key[32], qg_audit_file *out,
 			  qg_audit_chain *chain) QG_CHECKED;
 
+/* The newest file that was put aside, the caller's to free; NULL where there is none. */
+qg_err qg_audit_last_rotated(const char *path, char **out) QG_CHECKED;
+
+/* Goes on in a new file: the old one gets the number of its last line behind its
+ * name, unless someone has moved it away already. On failure all stays as it was:
+ * QG_E_IO, QG_E_NOMEM. Both are synced. */
+qg_err qg_audit_file_rotate(qg_audit_file *f, const char *path, qg_audit_chain *c) QG_CHECKED;
+
+/* All n bytes, or QG_E_IO. */
+qg_err qg_audit_read_at(int fd, char *to, size_t n, off_t at) QG_CHECKED;
+qg_err qg_audit_sync_folder(const char *path) QG_CHECKED;
 /* All n bytes, or QG_E_IO. */
 qg_err qg_audit_write_at(int fd, const char *from, size_t n, off_t at) QG_CHECKED;
 

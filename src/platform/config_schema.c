@@ -118,6 +118,9 @@ static const cfg_option store[] = {
 static const cfg_option audit[] = {
 	{.name = "file", .type = CFG_PATH, .required = true, AT(qg_config, audit_file), .min = 1,
 	 .max = PATH_LEN_MAX, .help = "Audit log, made when absent; only ever appended to."},
+	{.name = "rotate_mib", .type = CFG_UINT, .live = true, AT(qg_config, audit_rotate_mib), .max = 1048576,
+	 .preset = "1024", .unit = "MiB",
+	 .help = "The log goes on in another file from this size on; 0: never. The chain goes on over files."},
 	END,
 };
 

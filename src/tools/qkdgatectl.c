@@ -28,6 +28,8 @@ const ctl_command ctl_commands[] = {
 	{"certificates", "", 0, 0, "certificates, and when they expire", ctl_show, API "certificates",
 	 &ctl_view_certificates},
 	{"store", "", 0, 0, "database, anchor, key ring, audit log", ctl_show, API "store", &ctl_view_store},
+	{"audit", "[verify|rotate] [FILE...]", 0, 10000, "the audit log: show, verify, go on in another file", ctl_audit,
+	 NULL, NULL},
 	{"logs", "", 0, 0, "log levels", ctl_show_logs, API "logs", NULL},
 	{"health", "", 0, 0, "whether it is alive; with --ready, can deliver", ctl_show_health, NULL, NULL},
 	{"metrics", "", 0, 0, "the metrics, as Prometheus reads them", ctl_show_metrics, "/metrics", NULL},

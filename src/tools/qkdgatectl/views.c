@@ -305,8 +305,8 @@ print_view(const ctl_view *view, const json_t *answer, bool color)
 	ctl_table_print(&t, color);
 }
 
-static void
-print_json(const json_t *answer)
+void
+ctl_print_json(const json_t *answer)
 {
 	char *text = json_dumps(answer, JSON_INDENT(1));
 	if (text != NULL)
@@ -322,7 +322,7 @@ show_at(const ctl_options *o, const ctl_view *view, const char *path)
 	if (rc != CTL_DONE)
 		return rc;
 	if (o->json)
-		print_json(answer);
+		ctl_print_json(answer);
 	else
 		print_view(view, answer, o->color);
 	json_decref(answer);
@@ -376,7 +376,7 @@ ctl_show_status(const ctl_options *o, const ctl_command *c)
 	if (rc != CTL_DONE)
 		return rc;
 	if (o->json)
-		print_json(answer);
+		ctl_print_json(answer);
 	else
 		print_status(answer, o->color);
 	const bool ready = json_is_true(json_object_get(json_object_get(answer, "node"), "ready"));
@@ -397,7 +397,7 @@ ctl_show_health(const ctl_options *o, const ctl_command *c)
 	size_t i;
 	json_t *reason;
 	if (o->json) {
-		print_json(answer);
+		ctl_print_json(answer);
 	} else {
 		ctl_say(o->color, good ? TONE_GOOD : TONE_BAD, "%s%s", good ? "" : "not ", member);
 		json_array_foreach(json_object_get(answer, "reasons"), i, reason) {
@@ -434,7 +434,7 @@ ctl_show_logs(const ctl_options *o, const ctl_command *c)
 	const char *module;
 	json_t *level;
 	if (o->json) {
-		print_json(answer);
+		ctl_print_json(answer);
 	} else {
 		ctl_table *t = ctl_table_new(2);
 		ctl_cell(t, TONE_PLAIN, false, "all others");
