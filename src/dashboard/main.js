@@ -6,7 +6,7 @@ import { makeCard, showHistory, updateCard } from "./charts.js";
 import { by, el, keyed, say, set } from "./dom.js";
 import { bytes, clock, duration, number, rate } from "./format.js";
 import { draw } from "./picture.js";
-import { ofNeighbour, ofNode, ofStream, SIGN } from "./state.js";
+import { ofNeighbour, ofNode, ofPeer, ofStream, SIGN } from "./state.js";
 import { makeTables } from "./tables.js";
 
 const EVERY_MS = 2000;
@@ -221,10 +221,8 @@ by("span-day").addEventListener("click", () => setSpan("day"));
 function readPeers(answer) {
   const list = (answer && answer.peers) || [];
   return list.map((p) => {
-    const reached = p.reached ?? null;
-    const state = reached === false ? { tone: "bad", word: "unreachable" }
-      : reached === true ? { tone: "good", word: "reached" } : { tone: "off", word: "not called yet" };
-    return { name: String(p.name ?? p.kme ?? p.id ?? "?"), state, detail: p.failure ?? p.url ?? "–" };
+    const how = [p.link, p.mode, p.dialect, p.url].filter((x) => typeof x === "string");
+    return { name: p.id, state: ofPeer(p), detail: [...how, p.failure].filter((x) => x).join(" · ") };
   });
 }
 

@@ -27,6 +27,15 @@ export function ofNeighbour(n) {
   return { tone: "off", word: "not called yet" };
 }
 
+/** A key manager of another network. */
+export function ofPeer(p) {
+  if (p.suspended)
+    return { tone: "warn", word: "suspended" };
+  if (p.reached === false)
+    return { tone: "bad", word: "unreachable" };
+  return p.reached === true ? { tone: "good", word: "reached" } : { tone: "off", word: "not called yet" };
+}
+
 export function ofNode(n) {
   if (!n.alive)
     return { tone: "bad", word: "standstill" };
