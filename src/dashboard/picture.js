@@ -169,15 +169,19 @@ function drawBeyond(status, nodes) {
   return parts;
 }
 
-const streams = (status, neighbour) => status.streams.filter((s) => s.neighbour === neighbour && !s.virtual).length;
+const LANES = [0, 5, -5, 10, -10];
 
+/** Along the links, between their streams; ways that begin alike side by side. */
 function drawRoutes(status, nodes) {
   const parts = [];
-  status.routes.forEach((r, k) => r.routes.forEach((way, j) => {
+  const begun = new Map();
+  status.routes.forEach((r) => r.routes.forEach((way) => {
     const at = way.nodes.map((id) => nodes.get(id));
     if (at.some((n) => !n) || at.length < 3)
       return;
-    const aside = (streams(status, way.nodes[1]) * 15) / 2 + 8 + 6 * ((k + j) % 3);
+    const lane = begun.get(way.nodes[1]) || 0;
+    const aside = LANES[lane % LANES.length];
+    begun.set(way.nodes[1], lane + 1);
     const points = at.slice(1).map((n, i) => between(at[i], n, aside));
     const d = points.map((l, i) => `${i === 0 ? "M" : "L"}${l.from.x.toFixed(1)} ${l.from.y.toFixed(1)} L${l.to.x.toFixed(1)} ${l.to.y.toFixed(1)}`);
     const stream = status.streams.find((s) => s.name === r.stream);
