@@ -263,6 +263,9 @@ typedef struct qg_config {
 	uint32_t audit_rotate_mib; /* 0: never */
 	qg_log_level log_level;
 	qg_log_format log_format;
+	qg_log_to log_to;
+	const char *log_file;       /* NULL unless lines go there */
+	const char *journal_socket;
 
 	bool sandbox;              /* section `process` */
 

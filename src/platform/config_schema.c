@@ -25,6 +25,8 @@ static const cfg_choice levels[] = {
 	{"error", QG_LOG_ERROR}, {"warn", QG_LOG_WARN}, {"info", QG_LOG_INFO}, {"debug", QG_LOG_DEBUG},
 	{NULL, 0}};
 static const cfg_choice formats[] = {{"text", QG_LOG_TEXT}, {"json", QG_LOG_JSON}, {NULL, 0}};
+static const cfg_choice log_places[] = {
+	{"stderr", QG_LOG_STDERR}, {"journal", QG_LOG_JOURNAL}, {"file", QG_LOG_FILE}, {NULL, 0}};
 static const cfg_choice directions[] = {{"outbound", QG_DIRECTION_OUTBOUND},
 					{"inbound", QG_DIRECTION_INBOUND},
 					{"shared", QG_DIRECTION_SHARED},
@@ -129,6 +131,13 @@ static const cfg_option log_options[] = {
 	 .help = "What is logged: this level and those before it."},
 	{.name = "format", .type = CFG_CHOICE, AT(qg_config, log_format), .preset = "text",
 	 .choices = formats, .help = "Form of a line: key=value or JSON."},
+	{.name = "to", .type = CFG_CHOICE, AT(qg_config, log_to), .preset = "stderr", .choices = log_places,
+	 .help = "Where lines go. The journal has their parts as fields, whatever the format."},
+	{.name = "file", .type = CFG_PATH, AT(qg_config, log_file), .min = 1, .max = PATH_LEN_MAX,
+	 .note = "required with `to: file`",
+	 .help = "Appended to, made with mode 0640 when absent; opened anew by SIGHUP and `qkdgatectl reopen-log`."},
+	{.name = "journal_socket", .type = CFG_PATH, AT(qg_config, journal_socket), .min = 1, .max = 107,
+	 .preset = "/run/systemd/journal/socket", .help = "Where the journal listens, for `to: journal`."},
 	END,
 };
 
@@ -634,7 +643,7 @@ const cfg_option qg_cfg_schema[] = {
 	 .also = offsetof(qg_config, admin.given), .fields = admin,
 	 .help = "For operators and their tools. Without it there is no admin interface."},
 	{.name = "log", .type = CFG_SECTION, .fields = log_options,
-	 .help = "The operating log on standard error."},
+	 .help = "The operating log."},
 	{.name = "process", .type = CFG_SECTION, .fields = process,
 	 .help = "What the process itself may."},
 	{.name = "saes", .type = CFG_ENTRIES, .live = true, LIST(qg_config, saes, n_saes), .max = LIST_MAX, .fields = sae,
