@@ -315,7 +315,7 @@ qg_core_stop(qg_core **corep)
 			qg_accounts_flush(core->accounts);
 		drain_jobs(core);
 		qg_committer_stop(&core->committer);
-		core->anchored.commits = (uint64_t)core->commits;
+		core->anchored.commits = (uint64_t)core->commits_stored;
 		if (qg_anchor_write(core->anchor, &core->anchored) != QG_OK)
 			qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written");
 	}

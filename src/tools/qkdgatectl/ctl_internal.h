@@ -20,6 +20,7 @@
  *   audit.c       the audit log
  *   entries.c     SAEs and rules at run time
  *   doctor.c      the check of a whole node
+ *   password.c    lines for the file of passwords
  *   completion.c  for the shell */
 
 /* Exit statuses: qkdgatectl(1). */
@@ -129,12 +130,13 @@ int ctl_show_accounting(const ctl_options *o, const ctl_command *c);
 int ctl_audit(const ctl_options *o, const ctl_command *c);
 int ctl_entry(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
+int ctl_hash_password(const ctl_options *o, const ctl_command *c);
 int ctl_completion(const ctl_options *o, const ctl_command *c);
 
 /* The views of views.c, for the table of commands. */
 extern const struct ctl_view ctl_view_streams, ctl_view_neighbours, ctl_view_routes, ctl_view_saes,
 	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node,
-	ctl_view_rules, ctl_view_accounting;
+	ctl_view_rules, ctl_view_accounting, ctl_view_alarms;
 
 /* Puts a query argument behind *path, which it owns; nothing for value NULL. False
  * without memory: *path is freed then. */
