@@ -115,4 +115,8 @@ qg_err qg_core_entry_delete(qg_core *core, const char *list, const char *name) Q
 #define QG_CORE_LEVELS_MS "levels_ms" /* the number in the store: wall clock, 0: none are kept */
 qg_err qg_core_levels_put(qg_core *core, const qg_level_rec *level, size_t n) QG_CHECKED;
 
+/* Soon, the sealer is asked whether a new generation is due, and what it sealed is
+ * sealed again where it is: after the master key was changed. */
+void qg_core_rotate(qg_core *core);
+
 #endif

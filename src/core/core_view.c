@@ -185,3 +185,10 @@ qg_core_delete_keys(qg_core *core, const char *stream, uint64_t *chunks)
 	qg_flush_destroy(st);
 	return QG_OK;
 }
+
+void
+qg_core_rotate(qg_core *core)
+{
+	atomic_store(&core->rotate_now, true);
+	qg_conductor_kick(core);
+}

@@ -67,6 +67,7 @@ static const qg_http_route routes[] = {
 	{"POST", "/api/v1/audit/rotate", qg_admin_on_rotate_audit, BODY},
 	{"POST", "/api/v1/reload", qg_admin_on_reload, BODY},
 	{"POST", "/api/v1/drain", qg_admin_on_drain, BODY},
+	{"POST", "/api/v1/master-key/rotate", qg_admin_on_rotate_master_key, BODY},
 	{"POST", "/api/v1/zeroize", qg_admin_on_zeroize, BODY},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])

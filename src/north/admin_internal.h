@@ -203,7 +203,7 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 	X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) X(delete_keys) X(suspend_sae) X(resume_sae) \
 	X(suspend_pair) X(resume_pair) X(set_log) X(reopen_log) X(zeroize) \
 	X(audit) X(verify_audit) X(rotate_audit) X(rules) X(add_sae) X(remove_sae) X(add_rule) X(remove_rule) \
-	X(accounting)
+	X(accounting) X(rotate_master_key)
 
 #define QG_ADMIN_DECLARE(name) void qg_admin_on_##name(qg_http_request *http, void *admin);
 QG_ADMIN_HANDLERS(QG_ADMIN_DECLARE)

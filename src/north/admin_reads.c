@@ -378,6 +378,7 @@ qg_admin_on_store(qg_http_request *http, void *admin)
 	put(j, "database_works", json_boolean(f.commits.works));
 	put(j, "anchor_works", json_boolean(f.anchor_works));
 	put(j, "audit_works", json_boolean(f.audit_works));
+	put(j, "master_key_pending", json_boolean(a->p.ops->master_pending(a->p.ctx)));
 	put_number(j, "commits", f.commits.groups);
 	put_number(j, "jobs", f.commits.jobs);
 	put_number(j, "failures", f.commits.failures);

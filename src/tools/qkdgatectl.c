@@ -47,6 +47,8 @@ const ctl_command ctl_commands[] = {
 	 ctl_entry, NULL, NULL},
 	{"log", "[MODULE] LEVEL", 1, 2, "set a log level; default takes a module's back", ctl_set_log, API "logs", NULL},
 	{"reopen-log", "", 0, 0, "open the log's file anew, after it was moved away", ctl_act, API "logs/reopen", NULL},
+	{"rotate-master-key", "[FILE]", 0, 1, "take another master key, while all goes on", ctl_rotate_master_key,
+	 API "master-key/rotate", NULL},
 	{"zeroize", "", 0, 0, "destroy all key material, for good", ctl_zeroize, API "zeroize", NULL},
 	{"hash-password", "NAME [read_only]", 1, 2, "make a line for admin.passwords.file", ctl_hash_password, NULL, NULL},
 	{"completion", "", 0, 0, "print the completion for bash", ctl_completion, NULL, NULL},

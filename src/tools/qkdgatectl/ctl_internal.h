@@ -129,6 +129,7 @@ int ctl_zeroize(const ctl_options *o, const ctl_command *c);
 int ctl_show_accounting(const ctl_options *o, const ctl_command *c);
 int ctl_audit(const ctl_options *o, const ctl_command *c);
 int ctl_entry(const ctl_options *o, const ctl_command *c);
+int ctl_rotate_master_key(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
 int ctl_hash_password(const ctl_options *o, const ctl_command *c);
 int ctl_completion(const ctl_options *o, const ctl_command *c);

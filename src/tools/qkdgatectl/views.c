@@ -122,7 +122,8 @@ VIEW(limits, "hit", "no limit was hit");
 
 static const column store_columns[] = {
 	{"database works", "database_works", COL_YES}, {"anchor works", "anchor_works", COL_YES},
-	{"audit log works", "audit_works", COL_YES}, {"commits", "commits", COL_NUMBER}, {"changes", "jobs", COL_NUMBER},
+	{"audit log works", "audit_works", COL_YES}, {"two master keys", "master_key_pending", COL_NO},
+	{"commits", "commits", COL_NUMBER}, {"changes", "jobs", COL_NUMBER},
 	{"failures", "failures", COL_NUMBER}, {"mean commit, ms", "mean_commit_ms", COL_NUMBER},
 };
 VIEW(store, NULL, "");
