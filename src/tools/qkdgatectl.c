@@ -29,7 +29,7 @@ const ctl_command ctl_commands[] = {
 	{"store", "", 0, 0, "database, anchor, key ring, audit log", ctl_show, API "store", &ctl_view_store},
 	{"audit", "[verify|rotate] [FILE...]", 0, 10000, "the audit log: show, verify, go on in another file", ctl_audit,
 	 NULL, NULL},
-	{"logs", "", 0, 0, "log levels", ctl_show_logs, API "logs", NULL},
+	{"logs", "", 0, 0, "the log: levels, where it goes, lines lost", ctl_show_logs, API "logs", NULL},
 	{"health", "", 0, 0, "whether it is alive; with --ready, can deliver", ctl_show_health, NULL, NULL},
 	{"metrics", "", 0, 0, "the metrics, as Prometheus reads them", ctl_show_metrics, "/metrics", NULL},
 	{"doctor", "", 0, 0, "check the node end to end; says what to do", ctl_doctor, NULL, NULL},
@@ -40,6 +40,7 @@ const ctl_command ctl_commands[] = {
 	{"suspend", "SAE [OTHER]", 1, 2, "no keys for an SAE, or for a pair", ctl_suspend, NULL, NULL},
 	{"resume", "SAE [OTHER]", 1, 2, "keys again", ctl_suspend, NULL, NULL},
 	{"log", "[MODULE] LEVEL", 1, 2, "set a log level; default takes a module's back", ctl_set_log, API "logs", NULL},
+	{"reopen-log", "", 0, 0, "open the log's file anew, after it was moved away", ctl_act, API "logs/reopen", NULL},
 	{"zeroize", "", 0, 0, "destroy all key material, for good", ctl_zeroize, API "zeroize", NULL},
 	{"completion", "", 0, 0, "print the completion for bash", ctl_completion, NULL, NULL},
 };
