@@ -144,6 +144,14 @@ stats(void)
 	return s;
 }
 
+static void
+serves(void)
+{
+	qg_conn *c = dial();
+	ask(c, "GET /show/well", 200, "part=well");
+	qg_conn_close(&c);
+}
+
 /* Waits until the server has seen so many leave, or be turned away. */
 #define WAIT_FOR(what)                                                     \
 	do {                                                               \
@@ -172,34 +180,38 @@ a_server_turns_away_who_comes_too_often(void **state)
 		close(fds[i]);
 	qg_conn_close(&c);
 	frozen_ms += 60000;
-	still_serves();
+	serves();
 	qg_http_server_stop(&server);
 	qg_clock_use(NULL);
 }
 
+#define MOST 256u
+#define STRANGERS 500u
+#define AT_ONCE 10u
+
+/* Half of the connections, and those that come between two looks of the server. */
 static void
 who_never_finishes_a_handshake_leaves_room(void **state)
 {
 	(void)state;
 	qg_http_options o = default_options();
 	o.threads = 1;
-	o.max_connections = 32;
+	o.max_connections = MOST;
 	o.idle_timeout_s = 600;
 	start_with(&o);
-	int fds[100];
+	static int fds[STRANGERS];
 	qg_conn *known = dial();
 	ask(known, "GET /show/x", 200, NULL);
-	for (size_t i = 0; i < 100; i++) {
+	for (size_t i = 0; i < STRANGERS; i++) {
 		fds[i] = tcp();
 		(void)send(fds[i], "\x16\x03\x01", i % 3, MSG_NOSIGNAL);
-		/* As strangers come: not all between two looks of the server. */
-		WAIT_FOR(stats().connections <= 20);
+		if (i % AT_ONCE == 0) /* all before it have been seen, and who was too many has left */
+			serves();
+		WAIT_FOR(stats().connections <= MOST / 2 + 4 * AT_ONCE);
 	}
-	for (int i = 0; i < 3; i++)
-		still_serves();
+	WAIT_FOR(stats().failed_handshakes >= STRANGERS - MOST / 2 - 4 * AT_ONCE);
 	ask(known, "GET /show/x", 200, NULL);
-	WAIT_FOR(stats().failed_handshakes >= 100 - 20);
-	for (size_t i = 0; i < 100; i++)
+	for (size_t i = 0; i < STRANGERS; i++)
 		close(fds[i]);
 	qg_conn_close(&known);
 	qg_http_server_stop(&server);
@@ -221,7 +233,7 @@ who_leaves_within_a_request_is_let_go(void **state)
 		qg_conn_close(&c);
 	}
 	WAIT_FOR(stats().connections == 0);
-	still_serves();
+	serves();
 	qg_http_server_stop(&server);
 }
 
