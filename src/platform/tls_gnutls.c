@@ -28,6 +28,7 @@ static const char *const priorities[] = {
 struct qg_tls_context {
 	gnutls_priority_t priority;
 	qg_tls_role role;
+	bool optional; /* a client need have no certificate */
 	_Atomic(qg_tls_trust *) trust; /* changed and counted up under the lock */
 	pthread_mutex_t lock;
 	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
@@ -92,7 +93,10 @@ static bool check_client(gnutls_session_t session, unsigned *status, qg_tls_iden
 static int
 verify_client_now(gnutls_session_t session)
 {
-	unsigned status = 0;
+	const qg_tls_trust *t = gnutls_db_get_ptr(session);
+	unsigned status = 0, n = 0;
+	if (t->optional && (gnutls_certificate_get_peers(session, &n) == NULL || n == 0))
+		return 0;
 	if (check_client(session, &status, NULL))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
@@ -254,6 +258,7 @@ qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *why, siz
 	qg_err err = load_trust(f, ctx->role, why, why_room, &fresh);
 	if (err != QG_OK)
 		return err;
+	fresh->optional = ctx->optional;
 	pthread_mutex_lock(&ctx->lock);
 	qg_tls_trust *old = atomic_exchange(&ctx->trust, fresh);
 	pthread_mutex_unlock(&ctx->lock);
@@ -296,6 +301,13 @@ qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s)
 	ctx->own_tickets = key_s > 0;
 }
 
+void
+qg_tls_context_optional(qg_tls_context *ctx)
+{
+	ctx->optional = true;
+	atomic_load(&ctx->trust)->optional = true;
+}
+
 /* GnuTLS copies the key, and derives others from it as time goes by; so who has
  * it has them all, and it must go too. A client whose ticket is of an old key
  * does a full handshake. */
@@ -335,8 +347,23 @@ push_out(gnutls_transport_ptr_t out, const giovec_t *piece, int n)
 	return qg_tls_out_push(out, piece, (size_t)n);
 }
 
+static ssize_t
+pull_in(gnutls_transport_ptr_t in, void *p, size_t n)
+{
+	return qg_tls_in_pull(in, p, n);
+}
+
+static int
+wait_in(gnutls_transport_ptr_t p, unsigned timeout_ms)
+{
+	const qg_tls_in *in = p;
+	if (qg_tls_in_has(in))
+		return 1;
+	return gnutls_system_recv_timeout((gnutls_transport_ptr_t)(intptr_t)in->fd, timeout_ms);
+}
+
 qg_err
-qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust **held)
+qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out, qg_tls_trust **held)
 {
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
@@ -344,11 +371,14 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust *
 	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
 	    !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
-	gnutls_transport_set_ptr2(session, (gnutls_transport_ptr_t)(intptr_t)out->fd, out);
+	gnutls_transport_set_ptr2(session, in, out);
+	gnutls_transport_set_pull_function(session, pull_in);
+	gnutls_transport_set_pull_timeout_function(session, wait_in);
 	gnutls_transport_set_vec_push_function(session, push_out);
-	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
-	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
-					   on_certificate_message);
+	gnutls_certificate_server_set_request(session, ctx->optional ? GNUTLS_CERT_REQUEST : GNUTLS_CERT_REQUIRE);
+	if (!ctx->optional)
+		gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
+						   on_certificate_message);
 	return QG_OK;
 }
 
