@@ -134,7 +134,7 @@ struct qg_http_link {
 	bool up;             /* the handshake is done */
 	qg_http_local local; /* without TLS: who it is */
 	bool waiting;      /* for a late answer: no time limit of ours */
-	bool answering;    /* an answer goes out */
+	bool answering;    /* a whole request is here, and its answer not yet all out */
 	uint64_t ended_ms; /* when its client said that nothing more comes; 0: it has not */
 	bool watched;      /* qg_link_watch knows the socket */
 	uint64_t since_ms; /* the last time a request was begun or answered */

@@ -80,7 +80,7 @@ qg_links_cut_ended(const qg_http_link *list, uint64_t now_ms)
 {
 	for (const qg_http_link *l = list; l != NULL; l = l->next) {
 		int unread = 0;
-		if (l->ended_ms == 0 || now_ms - l->ended_ms < ENDED_MS || l->waiting || l->answering)
+		if (l->ended_ms == 0 || now_ms - l->ended_ms < ENDED_MS || l->answering)
 			continue;
 		if (ioctl(l->fd, FIONREAD, &unread) == 0 && unread == 0)
 			(void)shutdown(l->fd, SHUT_RDWR);

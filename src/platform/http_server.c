@@ -355,6 +355,7 @@ finish(qg_http_request *req)
 		return queue_refusal(req, req->refused, req->refused_text);
 	assert(!req->handled);
 	req->handled = true;
+	req->link->answering = true;
 	const qg_request_id *before = qg_request_id_enter(&req->id);
 	req->match.route->handler(req, req->worker->server->o.ctx);
 	(void)qg_request_id_enter(before);

@@ -244,12 +244,12 @@ identify_anybody(const qg_http_local *who, void *ctx)
 	return alice;
 }
 
-/* It says that no more comes, and waits. */
+/* It says that no more comes, and waits for longer than who left is given. */
 static void
 who_ends_and_waits_gets_the_answer(void **state)
 {
 	(void)state;
-	static const char request[] = "GET /later/3000 HTTP/1.1\r\nHost: k\r\n\r\n";
+	static const char request[] = "GET /hold HTTP/1.1\r\nHost: k\r\n\r\n";
 	qg_http_options o = default_options();
 	o.transport = QG_HTTP_PLAIN;
 	o.identify_local = identify_anybody;
@@ -259,12 +259,14 @@ who_ends_and_waits_gets_the_answer(void **state)
 	char text[4096];
 	size_t n = 0;
 	assert_int_equal(send(fd, request, sizeof request - 1, 0), sizeof request - 1);
-	usleep(300000);
+	WAIT_FOR(atomic_load(&held) != NULL);
 	assert_int_equal(shutdown(fd, SHUT_WR), 0);
+	usleep(2500000);
+	qg_http_answer(atomic_load(&held), 200, "text/plain", "held", 4);
 	for (ssize_t some = 1; some > 0 && n < sizeof text - 1; n += some > 0 ? (size_t)some : 0)
 		some = recv(fd, text + n, sizeof text - 1 - n, 0);
 	text[n] = '\0';
-	assert_non_null(strstr(text, "late 3000"));
+	assert_non_null(strstr(text, "held"));
 	close(fd);
 	qg_http_server_stop(&server);
 }
