@@ -26,6 +26,7 @@ typedef struct qg_config_listener {
 	unsigned max_connections;
 	unsigned ticket_key_s;
 	unsigned max_per_address;
+	unsigned address_handshakes_per_s;
 	unsigned idle_timeout_s;
 } qg_config_listener;
 

@@ -285,6 +285,7 @@ listen_https(qg_admin *a, char *why, size_t why_room)
 	o.tls = l->tls;
 	o.max_connections = l->max_connections;
 	o.max_per_address = l->max_per_address;
+	o.address_handshakes_per_s = l->address_handshakes_per_s;
 	o.idle_timeout_s = l->idle_timeout_s;
 	o.identify = identify;
 	if (a->sign_in != NULL) {
