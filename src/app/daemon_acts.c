@@ -212,6 +212,13 @@ is_reached(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms)
 	return qg_kms_reached(d->kms, neighbour, last, ago_ms);
 }
 
+static bool
+is_peer_reached(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms)
+{
+	const daemon_parts *d = ctx;
+	return qg_etsi020_reached(d->etsi020, peer, answered, ago_ms);
+}
+
 /* --- zeroize ------------------------------------------------------------------------ */
 
 #define SUFFIXES 5
@@ -270,4 +277,5 @@ const qg_admin_ops qg_daemon_acts = {
 	.entries = qg_daemon_each_entry,
 	.draining = is_draining,
 	.reached = is_reached,
+	.peer_reached = is_peer_reached,
 };

@@ -192,3 +192,9 @@ qg_core_rotate(qg_core *core)
 	atomic_store(&core->rotate_now, true);
 	qg_conductor_kick(core);
 }
+
+size_t
+qg_core_view_transfers(qg_core *core, int64_t after, qg_transfer_view *out, size_t most)
+{
+	return qg_transfers_list(core->transfers, after, qg_lifetime_owner_ms(&core->life), out, most);
+}

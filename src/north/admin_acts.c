@@ -8,9 +8,11 @@
 #include "admin_internal.h"
 #include "qkdgate/json.h"
 #include "qkdgate/log.h"
+#include "qkdgate/nearest.h"
 
 #define GRACE_S 5
 #define GRACE_MAX_S 86400
+#define NAMES_MAX 1024 /* looked through for the one that may be meant */
 
 void
 qg_admin_audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err)
@@ -221,9 +223,19 @@ is_known(qg_admin *a, qg_http_request *http, const char *sae, bool here)
 {
 	const bool known = here ? qg_directory_local(a->p.directory, sae) != NULL
 				: qg_directory_home(a->p.directory, sae) != NULL;
-	if (!known)
-		qg_admin_answer_error(http, QG_E_NOTFOUND, "no SAE %s%s", qg_log_safe(sae), here ? " here" : "");
-	return known;
+	if (known)
+		return true;
+	const qg_config *cfg = qg_directory_config(a->p.directory);
+	const char *names[NAMES_MAX];
+	size_t n = 0;
+	for (size_t i = 0; i < cfg->n_saes && n < NAMES_MAX; i++)
+		names[n++] = cfg->saes[i].id;
+	for (size_t i = 0; !here && i < cfg->n_directory && n < NAMES_MAX; i++)
+		names[n++] = cfg->directory[i].sae;
+	const char *near = qg_nearest(sae, names, n);
+	qg_admin_answer_error(http, QG_E_NOTFOUND, "no SAE %s%s%s%s%s", qg_log_safe(sae), here ? " here" : "",
+			      near != NULL ? ": is " : "", near != NULL ? near : "", near != NULL ? " meant?" : "");
+	return false;
 }
 
 static void

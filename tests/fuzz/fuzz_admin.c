@@ -102,9 +102,17 @@ master_pending(void *ctx)
 	return false;
 }
 
+static bool
+peer_reached(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms)
+{
+	(void)ctx, (void)peer, (void)answered, (void)ago_ms;
+	return false;
+}
+
 static const qg_admin_ops ops = {
 	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .reached = reached,
-	.change = change, .entries = entries, .change_master = change_master, .master_pending = master_pending};
+	.change = change, .entries = entries, .change_master = change_master, .master_pending = master_pending,
+	.peer_reached = peer_reached};
 
 /* --- the gateway -------------------------------------------------------------- */
 

@@ -79,6 +79,13 @@ ctl_suspend(const ctl_options *o, const ctl_command *c)
 	return act(o, path, NULL);
 }
 
+/* suspend-peer, resume-peer */
+int
+ctl_peer(const ctl_options *o, const ctl_command *c)
+{
+	return act(o, ctl_path("/api/v1/peers/", o->arguments[0], c->name[0] == 's' ? "/suspend" : "/resume"), NULL);
+}
+
 int
 ctl_set_log(const ctl_options *o, const ctl_command *c)
 {
