@@ -85,6 +85,8 @@ reload_tls(daemon_parts *d, const qg_config *cfg, char *why, size_t why_room)
 		err = qg_push_reload_tls(d->push, &cfg->push.tls, why, why_room);
 	if (err == QG_OK)
 		err = qg_admin_reload_tls(d->admin, &cfg->admin.listener.tls, why, why_room);
+	if (err == QG_OK)
+		err = qg_admin_reload_passwords(d->admin, why, why_room);
 	return err;
 }
 

@@ -46,6 +46,7 @@ struct qg_http_request {
 	struct MHD_Connection *mhd; /* the same to libmicrohttpd; NULL: the client left */
 	atomic_uint refs;
 	const void *peer;
+	bool visitor; /* peer is of this request alone */
 	uint64_t begun_ns;
 	qg_request_id id;
 	char method[QG_HTTP_METHOD_MAX];

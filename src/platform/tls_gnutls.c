@@ -28,6 +28,7 @@ static const char *const priorities[] = {
 struct qg_tls_context {
 	gnutls_priority_t priority;
 	qg_tls_role role;
+	bool optional; /* a client need have no certificate */
 	_Atomic(qg_tls_trust *) trust; /* changed and counted up under the lock */
 	pthread_mutex_t lock;
 	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
@@ -92,7 +93,10 @@ static bool check_client(gnutls_session_t session, unsigned *status, qg_tls_iden
 static int
 verify_client_now(gnutls_session_t session)
 {
-	unsigned status = 0;
+	const qg_tls_trust *t = gnutls_db_get_ptr(session);
+	unsigned status = 0, n = 0;
+	if (t->optional && (gnutls_certificate_get_peers(session, &n) == NULL || n == 0))
+		return 0;
 	if (check_client(session, &status, NULL))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
@@ -254,6 +258,7 @@ qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *why, siz
 	qg_err err = load_trust(f, ctx->role, why, why_room, &fresh);
 	if (err != QG_OK)
 		return err;
+	fresh->optional = ctx->optional;
 	pthread_mutex_lock(&ctx->lock);
 	qg_tls_trust *old = atomic_exchange(&ctx->trust, fresh);
 	pthread_mutex_unlock(&ctx->lock);
@@ -294,6 +299,13 @@ qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s)
 {
 	ctx->ticket_key_s = key_s;
 	ctx->own_tickets = key_s > 0;
+}
+
+void
+qg_tls_context_optional(qg_tls_context *ctx)
+{
+	ctx->optional = true;
+	atomic_load(&ctx->trust)->optional = true;
 }
 
 /* GnuTLS copies the key, and derives others from it as time goes by; so who has
@@ -363,9 +375,10 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out,
 	gnutls_transport_set_pull_function(session, pull_in);
 	gnutls_transport_set_pull_timeout_function(session, wait_in);
 	gnutls_transport_set_vec_push_function(session, push_out);
-	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
-	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
-					   on_certificate_message);
+	gnutls_certificate_server_set_request(session, ctx->optional ? GNUTLS_CERT_REQUEST : GNUTLS_CERT_REQUIRE);
+	if (!ctx->optional)
+		gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
+						   on_certificate_message);
 	return QG_OK;
 }
 

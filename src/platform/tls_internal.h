@@ -93,14 +93,19 @@ qg_err qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *w
  * that qg_tls_adopt sees can, for 6 hours, and those of qg_tls_session_new not. */
 void qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s);
 
+/* Servers: a client need have no certificate; one that it has must be good. Before
+ * the first session. */
+void qg_tls_context_optional(qg_tls_context *ctx);
+
 /* The files that a session lives under, as they were when they were loaded. */
 typedef struct qg_tls_trust qg_tls_trust;
 
 /* Puts our rules into a server session that another library made and has not
  * begun to use: credentials, priorities, tickets, a client certificate that is
- * required and verified inside the handshake. *held is the session's trust, to
- * be put after it. What it receives and sends goes through in and out, which stay
- * the caller's and live until the session's last use. QG_E_NOMEM. */
+ * required (see qg_tls_context_optional) and verified inside the handshake. *held
+ * is the session's trust, to be put after it. What it receives and sends goes through
+ * in and out, which stay the caller's and live until the session's last use.
+ * QG_E_NOMEM. */
 qg_err qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out,
 		    qg_tls_trust **held) QG_CHECKED;
 
