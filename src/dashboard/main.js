@@ -231,6 +231,7 @@ function showAll(status, alarms, transfers, saes, peers) {
   showHead(status, alarms);
   showTiles(status, alarms);
   showAlarms(alarms);
+  last = [status, peers];
   draw(by("picture"), status, peers);
   showCards(status.streams);
   tables.streams(status.streams);
@@ -260,6 +261,8 @@ const maybe = (path) => get(path).catch((e) => {
 });
 
 let hasPeers = true;
+let last = null; // what the picture shows
+new ResizeObserver(() => last && draw(by("picture"), ...last)).observe(by("picture"));
 
 async function load() {
   const [status, alarms, transfers, saes, peers] = await Promise.all([

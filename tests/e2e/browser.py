@@ -82,6 +82,11 @@ class Browser:
         self._said += [f"{entry['level']} {entry['message']}" for entry in self.driver.get_log("browser")]
         return self._said
 
+    def forget(self):
+        """What the console said until now was meant."""
+        self.console()
+        self._said = []
+
     # --- as whom, on what -------------------------------------------------------------------------
 
     def devtools(self, command, **arguments):
