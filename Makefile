@@ -41,7 +41,8 @@ LIB     := $(BUILD)/libqkdgate-core.a
 # What libqkdgate is made of.
 CLIENT  := $(wildcard src/client/*.c) $(wildcard src/base/*.c) $(wildcard src/wire/etsi004*.c) \
 	$(wildcard src/wire/json_text*.c src/wire/http_text*.c) $(wildcard src/platform/tls_*.c) \
-	src/platform/http_client.c src/platform/http_links.c src/platform/log.c src/platform/keyfile.c
+	src/platform/http_client.c src/platform/http_links.c src/platform/log.c src/platform/log_out.c \
+	src/platform/request_id.c src/platform/keyfile.c
 SO      := libqkdgate.so.0
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c)) \

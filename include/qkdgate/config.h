@@ -35,6 +35,8 @@ typedef struct qg_config_sae {
 	const char *const *applications; /* URIs, exact or patterns, that it may call itself
 					    over ETSI GS QKD 004 */
 	size_t n_applications;
+	const char *const *push;         /* those of them that key is pushed to */
+	size_t n_push;
 } qg_config_sae;
 
 /* At which KME a remote SAE lives. First match rules. */
@@ -273,6 +275,9 @@ typedef struct qg_config {
 	uint32_t audit_rotate_mib; /* 0: never */
 	qg_log_level log_level;
 	qg_log_format log_format;
+	qg_log_to log_to;
+	const char *log_file;       /* NULL unless lines go there */
+	const char *journal_socket;
 
 	bool sandbox;              /* section `process` */
 

@@ -17,7 +17,9 @@
  * core, each with a daemon of its own on the same port (SO_REUSEPORT), driven
  * by our loop over its epoll descriptor. A route's handler runs on one of
  * these threads once the body is complete, and answers at once or later, from
- * any thread; it never blocks. */
+ * any thread; it never blocks. Each request has an ID (request_id.h), taken from
+ * its header or made; the answer bears it, and it is that of the thread while the
+ * handler runs. */
 
 typedef struct qg_http_server qg_http_server;
 typedef struct qg_http_request qg_http_request;

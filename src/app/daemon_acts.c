@@ -101,6 +101,8 @@ put_in_force(daemon_parts *d, qg_config **cfg)
 		return err;
 	const qg_config *now = qg_directory_config(d->directory);
 	qg_etsi014_renew(d->etsi014, now);
+	qg_etsi004_server_renew(d->etsi004);
+	qg_core_renew(d->core);
 	qg_admin_renew(d->admin);
 	qg_audit_rotate_at(d->audit, (uint64_t)now->audit_rotate_mib << 20);
 	return qg_log_set_level(NULL, now->log_level);

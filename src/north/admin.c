@@ -54,6 +54,7 @@ static const qg_http_route routes[] = {
 	{"GET", "/api/v1/store", qg_admin_on_store, 0},
 	{"GET", "/api/v1/logs", qg_admin_on_logs, 0},
 	{"POST", "/api/v1/logs", qg_admin_on_set_log, BODY},
+	{"POST", "/api/v1/logs/reopen", qg_admin_on_reopen_log, BODY},
 	{"GET", "/api/v1/audit", qg_admin_on_audit, 0},
 	{"GET", "/api/v1/audit/verify", qg_admin_on_verify_audit, 0},
 	{"POST", "/api/v1/audit/rotate", qg_admin_on_rotate_audit, BODY},

@@ -394,11 +394,17 @@ add_level(const char *module, qg_log_level level, void *ctx)
 void
 qg_admin_on_logs(qg_http_request *http, void *admin)
 {
-	(void)admin;
-	json_t *modules = json_object();
+	static const char *const places[] = {
+		[QG_LOG_STDERR] = "stderr", [QG_LOG_JOURNAL] = "journal", [QG_LOG_FILE] = "file"};
+	const qg_admin *a = admin;
+	const qg_log_state state = qg_log_get_state();
+	json_t *modules = json_object(), *j;
 	qg_log_levels(add_level, modules);
-	qg_admin_answer(http, 200, json_pack("{s:s,s:o}", "level", qg_log_level_name(qg_log_get_level()), "modules",
-					     modules));
+	j = json_pack("{s:s,s:o,s:s,s:b}", "level", qg_log_level_name(qg_log_get_level()), "modules", modules, "to",
+		      places[a->p.cfg->log_to], "works", state.works);
+	put(j, "file", a->p.cfg->log_to == QG_LOG_FILE ? json_string(a->p.cfg->log_file) : json_null());
+	put_number(j, "lost", state.lost);
+	qg_admin_answer(http, 200, j);
 }
 
 /* --- all in one ------------------------------------------------------------------------------ */

@@ -87,6 +87,7 @@ queue(qg_http_request *req, int status, struct MHD_Response *r)
 	req->link->since_ms = now_ns / 1000000;
 	qg_http_count_answer(&req->worker->counts, &req->worker->server->o, req->match.route, status,
 			     now_ns - req->begun_ns);
+	add_header(r, QG_REQUEST_ID_HEADER, req->id.text);
 	qg_tls_out_hold(&req->link->out);
 	enum MHD_Result rc = MHD_queue_response(req->mhd, (unsigned)status, r);
 	MHD_destroy_response(r);
@@ -99,6 +100,7 @@ static enum MHD_Result
 queue_refusal(qg_http_request *req, int status, const char *text)
 {
 	const qg_http_options *o = &req->worker->server->o;
+	const qg_request_id *before = qg_request_id_enter(&req->id);
 	char buf[1024];
 	size_t len = 0;
 	if (o->refuse != NULL)
@@ -115,6 +117,7 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 	}
 	if (o->on_refused != NULL && o->refuse == NULL)
 		o->on_refused(status, req->method, req->target.path, o->ctx);
+	(void)qg_request_id_enter(before);
 	return queue(req, status == MHD_HTTP_CONTENT_TOO_LARGE ? MHD_HTTP_BAD_REQUEST : status, r);
 }
 
@@ -318,6 +321,7 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	 * where just that is wanted. */
 	qg_http_framing framing = {0};
 	(void)MHD_get_connection_values(mhd, MHD_HEADER_KIND, see_field, &framing);
+	qg_request_id_take(&req->id, framing.n_request_ids == 1 ? framing.request_id : NULL);
 	if (qg_http_foresee_body(req, &framing))
 		return MHD_YES;
 	return queue_refusal(req, req->refused, req->refused_text);
@@ -350,7 +354,9 @@ finish(qg_http_request *req)
 		return queue_refusal(req, req->refused, req->refused_text);
 	assert(!req->handled);
 	req->handled = true;
+	const qg_request_id *before = qg_request_id_enter(&req->id);
 	req->match.route->handler(req, req->worker->server->o.ctx);
+	(void)qg_request_id_enter(before);
 	/* Deferred, it may have been answered already: the queue has it then. */
 	return req->deferred ? MHD_YES : send_answer(req);
 }

@@ -34,11 +34,13 @@ struct qg_tls_context {
 	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
 	unsigned ticket_key_s;
 	uint64_t ticket_key_ms; /* when it was made */
+	bool own_tickets;       /* for sessions of qg_tls_session_new, too */
 };
 
 struct qg_tls_session {
 	gnutls_session_t gnutls;
 	const char *peer_name;
+	qg_tls_context *ctx;
 	qg_tls_trust *trust; /* the files that it lives under */
 	bool up;             /* the handshake is done */
 };
@@ -296,6 +298,7 @@ void
 qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s)
 {
 	ctx->ticket_key_s = key_s;
+	ctx->own_tickets = key_s > 0;
 }
 
 void
@@ -407,7 +410,8 @@ qg_tls_no_certificate(void)
 static bool
 session_set_up(qg_tls_session *s, qg_tls_context *ctx, int fd, bool verify_client)
 {
-	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS;
+	const bool tickets = ctx->role == QG_TLS_SERVER && ctx->own_tickets;
+	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | (tickets ? 0 : GNUTLS_NO_TICKETS);
 	flags |= ctx->role == QG_TLS_SERVER ? GNUTLS_SERVER : GNUTLS_CLIENT;
 	if (gnutls_init(&s->gnutls, flags) != 0)
 		return false;
@@ -415,7 +419,8 @@ session_set_up(qg_tls_session *s, qg_tls_context *ctx, int fd, bool verify_clien
 	gnutls_transport_set_int(s->gnutls, fd);
 	gnutls_handshake_set_timeout(s->gnutls, GNUTLS_INDEFINITE_TIMEOUT); /* the caller's deadline rules */
 	s->trust = trust_get(ctx);
-	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 || put_under(s->gnutls, s->trust) != QG_OK)
+	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 || put_under(s->gnutls, s->trust) != QG_OK ||
+	    (tickets && !enable_tickets(ctx, s->gnutls)))
 		return false;
 	if (ctx->role == QG_TLS_SERVER)
 		gnutls_certificate_server_set_request(s->gnutls, verify_client ? GNUTLS_CERT_REQUIRE
@@ -433,6 +438,7 @@ qg_tls_session_new(qg_tls_context *ctx, int fd, const char *peer_name, bool veri
 	if (s == NULL)
 		return QG_E_NOMEM;
 	s->peer_name = peer_name;
+	s->ctx = ctx;
 	if (!session_set_up(s, ctx, fd, verify_client)) {
 		qg_tls_session_free(&s);
 		return QG_E_NOMEM;
@@ -523,8 +529,13 @@ qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got)
 qg_err
 qg_tls_session_identify(qg_tls_session *s, qg_tls_identity *out)
 {
-	unsigned status = 0;
-	return check_client(s->gnutls, &status, out) ? QG_OK : QG_E_AUTH;
+	return qg_tls_identify(s->ctx, s->gnutls, &s->trust, out);
+}
+
+bool
+qg_tls_session_is_current(const qg_tls_session *s)
+{
+	return qg_tls_is_current(s->ctx, s->trust);
 }
 
 void

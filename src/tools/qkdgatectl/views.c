@@ -443,6 +443,14 @@ ctl_show_logs(const ctl_options *o, const ctl_command *c)
 			ctl_cell(t, TONE_PLAIN, false, "%s", module);
 			ctl_cell(t, TONE_PLAIN, false, "%s", json_string_value(level));
 		}
+		const json_t *file = json_object_get(answer, "file");
+		const bool works = json_is_true(json_object_get(answer, "works"));
+		ctl_cell(t, TONE_PLAIN, false, "to");
+		ctl_cell(t, works ? TONE_PLAIN : TONE_BAD, false, "%s%s",
+			 json_string_value(json_is_string(file) ? file : json_object_get(answer, "to")),
+			 works ? "" : ": cannot be written");
+		ctl_cell(t, TONE_PLAIN, false, "lines lost");
+		ctl_cell(t, TONE_PLAIN, false, "%lld", (long long)json_integer_value(json_object_get(answer, "lost")));
 		ctl_table_print(&t, o->color);
 	}
 	json_decref(answer);
