@@ -160,7 +160,8 @@ counter(qg_as_call *call, const qg_kms_app_qos *qos, qg_as_done *done)
 	qg_as_done_add(done, call);
 }
 
-static void
+/* True: there is one by now, which it has to be seen against. */
+static bool
 open_new(struct qg_app_streams *all, const qg_as_names *n, qg_as_call *call, const qg_uuid *ksid, qg_as_done *done)
 {
 	qg_kms_app_qos qos;
@@ -169,21 +170,23 @@ open_new(struct qg_app_streams *all, const qg_as_names *n, qg_as_call *call, con
 		call->lowered = true;
 	else if (err == QG_E_STATE || err == QG_E_UNSUPPORTED || (err == QG_OK && call->open->qos.oblivious)) {
 		counter(call, &qos, done);
-		return;
+		return false;
 	} else if (err != QG_OK) {
 		qg_as_refuse(call, QG_ETSI004_NO_CONNECTION, done);
-		return;
+		return false;
 	}
 	qg_as_stream *st = NULL;
 	pthread_mutex_lock(&all->lock);
-	if (!qg_uuid_is_null(ksid) && qg_as_find(all, ksid) != NULL)
-		qg_as_refuse(call, QG_ETSI004_IN_USE, done); /* a moment ago there was none */
-	else
+	/* A moment ago there was none: the other KME, or another thread. */
+	int end;
+	const bool there = qg_uuid_is_null(ksid) ? find_waiting(all, n, &end) != NULL : qg_as_find(all, ksid) != NULL;
+	if (!there)
 		st = create(all, n, &qos, call, ksid, done);
 	if (st != NULL)
 		qg_as_leave(st, done);
 	else
 		pthread_mutex_unlock(&all->lock);
+	return there;
 }
 
 static void
@@ -241,8 +244,10 @@ open_call(qg_as_call *call, const qg_uuid *ksid)
 		return;
 	}
 	pthread_mutex_unlock(&all->lock);
-	open_new(all, &n, call, ksid, &done);
+	const bool again = open_new(all, &n, call, ksid, &done);
 	qg_as_done_run(&done);
+	if (again)
+		open_call(call, ksid);
 }
 
 void

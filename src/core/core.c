@@ -305,7 +305,7 @@ qg_core_stop(qg_core **corep)
 		qg_flush_checkpoint(core);
 		drain_jobs(core);
 		qg_committer_stop(&core->committer);
-		core->anchored.commits = (uint64_t)core->commits;
+		core->anchored.commits = (uint64_t)core->commits_stored;
 		if (qg_anchor_write(core->anchor, &core->anchored) != QG_OK)
 			qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written");
 	}

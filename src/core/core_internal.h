@@ -241,7 +241,9 @@ struct qg_core {
 	bool anchor_due, anchor_full;
 	atomic_bool anchor_bad;    /* others may look */
 	uint64_t anchor_at_ms;
-	int64_t commits;
+	int64_t commits;        /* so far */
+	int64_t commits_stored; /* as the store has it */
+	bool anchor_now;        /* the transaction's count goes to store and anchor */
 	bool commits_due;
 	qg_segment *stage;
 };

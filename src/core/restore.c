@@ -274,6 +274,26 @@ anchor_open(struct qg_core *core, qg_anchor_state *a, bool *found, char *why, si
 	return err;
 }
 
+/* A start is counted too: what was committed since the store last heard of the
+ * count is older than it. */
+static qg_err
+count_start(struct qg_core *core)
+{
+	qg_store *store = core->part.store;
+	qg_err err = store->ops->begin(store);
+	if (err != QG_OK)
+		return err;
+	err = store->ops->number_put(store, "commits", core->commits + 1);
+	if (err != QG_OK) {
+		store->ops->rollback(store);
+		return err;
+	}
+	err = store->ops->commit(store);
+	if (err == QG_OK)
+		core->commits_stored = ++core->commits;
+	return err;
+}
+
 static void
 anchor_fill(struct qg_core *core)
 {
@@ -461,6 +481,8 @@ restore_loaded(struct qg_core *core, restore *r, bool found, const qg_anchor_sta
 	}
 	if (err == QG_OK)
 		err = qg_app_streams_load(core, core->rolled_back || r->reset);
+	if (err == QG_OK)
+		err = count_start(core);
 	if (err == QG_OK) {
 		anchor_fill(core);
 		err = qg_anchor_write(core->anchor, &core->anchored);

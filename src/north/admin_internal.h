@@ -192,10 +192,10 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 /* --- handlers --------------------------------------------------------------------- */
 
 #define QG_ADMIN_HANDLERS(X) \
-	X(index) X(page) X(session) X(sign_in) X(sign_out) X(alarms) X(history) \
-	X(sources) X(healthz) X(readyz) X(metrics) X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) \
-	X(transfers) X(saes) X(limits) X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) \
-	X(delete_keys) X(suspend_sae) X(resume_sae) X(suspend_pair) X(resume_pair) X(set_log) X(reopen_log) X(zeroize) \
+	X(index) X(page) X(session) X(sign_in) X(sign_out) X(alarms) X(history) X(sources) X(healthz) X(readyz) X(metrics) \
+	X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) X(transfers) X(saes) X(limits) \
+	X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) X(delete_keys) X(suspend_sae) X(resume_sae) \
+	X(suspend_pair) X(resume_pair) X(set_log) X(reopen_log) X(zeroize) \
 	X(audit) X(verify_audit) X(rotate_audit)
 
 #define QG_ADMIN_DECLARE(name) void qg_admin_on_##name(qg_http_request *http, void *admin);

@@ -201,18 +201,6 @@ check_socket(files *f, const qg_config_admin *a)
 		report_option(f, admin, "socket_group", "is no group of this machine");
 }
 
-static void
-check_passwords(files *f, const qg_config_admin *a)
-{
-	char why[WHY_ROOM] = "";
-	if (!a->has_passwords)
-		return;
-	const qg_err err = qg_passwords_load(a->passwords.file, NULL, why, sizeof why);
-	if (err != QG_OK)
-		report_option(f, qg_cfg_find(qg_cfg_find(f->root, "admin"), "passwords"), "file",
-			      why[0] == '\0' ? qg_err_text(err) : why);
-}
-
 /* A log that cannot be written stops nobody; a folder that is not there is a slip
  * of the pen. */
 static void
@@ -229,6 +217,18 @@ check_log(files *f, const qg_config *c)
 		report_system(f, log, "file", "is its folder and cannot be reached", folder);
 	else if (!S_ISDIR(st.st_mode) || (stat(c->log_file, &st) == 0 && !S_ISREG(st.st_mode)))
 		report_option(f, log, "file", "is not a regular file in a folder");
+}
+
+static void
+check_passwords(files *f, const qg_config_admin *a)
+{
+	char why[WHY_ROOM] = "";
+	if (!a->has_passwords)
+		return;
+	const qg_err err = qg_passwords_load(a->passwords.file, NULL, why, sizeof why);
+	if (err != QG_OK)
+		report_option(f, qg_cfg_find(qg_cfg_find(f->root, "admin"), "passwords"), "file",
+			      why[0] == '\0' ? qg_err_text(err) : why);
 }
 
 /* It would do its work at once. */

@@ -126,6 +126,7 @@ struct qg_http_link {
 	bool counted; /* in the census, under key */
 	qg_census_key key;
 	qg_tls_trust *trust; /* of its session */
+	qg_tls_in in;
 	qg_tls_out out;
 	bool identified;     /* peer holds what identify said under this trust */
 	const void *peer;

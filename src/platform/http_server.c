@@ -444,7 +444,7 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 		return true;
 	}
 	void *session = session_of(mhd);
-	return session != NULL && qg_tls_adopt(s->tls, session, &c->out, &c->trust) == QG_OK;
+	return session != NULL && qg_tls_adopt(s->tls, session, &c->in, &c->out, &c->trust) == QG_OK;
 }
 
 static void
@@ -456,6 +456,7 @@ conn_open(worker *w, struct MHD_Connection *mhd, void **context)
 	if (c != NULL) {
 		c->mhd = mhd;
 		c->fd = fd;
+		qg_tls_in_init(&c->in, fd);
 		qg_tls_out_init(&c->out, fd);
 		c->since_ms = qg_clock_elapsed_ms();
 		qg_link_join(c, &w->young);

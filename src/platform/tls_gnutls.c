@@ -347,8 +347,23 @@ push_out(gnutls_transport_ptr_t out, const giovec_t *piece, int n)
 	return qg_tls_out_push(out, piece, (size_t)n);
 }
 
+static ssize_t
+pull_in(gnutls_transport_ptr_t in, void *p, size_t n)
+{
+	return qg_tls_in_pull(in, p, n);
+}
+
+static int
+wait_in(gnutls_transport_ptr_t p, unsigned timeout_ms)
+{
+	const qg_tls_in *in = p;
+	if (qg_tls_in_has(in))
+		return 1;
+	return gnutls_system_recv_timeout((gnutls_transport_ptr_t)(intptr_t)in->fd, timeout_ms);
+}
+
 qg_err
-qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust **held)
+qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out, qg_tls_trust **held)
 {
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
@@ -356,7 +371,9 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust *
 	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
 	    !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
-	gnutls_transport_set_ptr2(session, (gnutls_transport_ptr_t)(intptr_t)out->fd, out);
+	gnutls_transport_set_ptr2(session, in, out);
+	gnutls_transport_set_pull_function(session, pull_in);
+	gnutls_transport_set_pull_timeout_function(session, wait_in);
 	gnutls_transport_set_vec_push_function(session, push_out);
 	gnutls_certificate_server_set_request(session, ctx->optional ? GNUTLS_CERT_REQUEST : GNUTLS_CERT_REQUIRE);
 	if (!ctx->optional)

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import struct
+import threading
 import time
 import uuid
 
@@ -168,6 +169,33 @@ def test_streams_outlive_connections_and_gateways(make_network):
     assert [alice.get(ksid, i).key for i in range(40)] == first
     wait_for("more key", lambda: alice.get(ksid, 400).status == 0, 60)
     compare(alice, bob, ksid, 400)
+
+
+@pytest.fixture(scope="module")
+def busy(make_shared):
+    return make_shared(tweak=lambda _, c: c.update(app_streams={"opens_per_s": 10_000, "per_sae": 10_000}))
+
+
+@pytest.mark.parametrize("peer, predefined", [("bob", True), ("bob", False), ("dave", True), ("dave", False)],
+                         ids=["direct-predefined", "direct-undefined", "same-node-predefined", "same-node-undefined"])
+def test_both_ends_open_at_the_same_moment(busy, peer, predefined):
+    barrier = threading.Barrier(2)
+
+    def run(one, names, ksid):
+        barrier.wait(60)
+        opened = one.open(*names, ksid)
+        return opened.status, opened.ksid
+
+    alice, other = app(busy, "alice"), app(busy, peer)
+    alice.connect(), other.connect()
+    names = uri(busy, "alice"), uri(busy, peer)
+    for _ in range(60):
+        ksid = new_ksid() if predefined else None
+        mine = later(run, alice, names, ksid)
+        theirs = later(run, other, tuple(reversed(names)), ksid)
+        assert mine() == theirs() == (0, ksid or mine()[1])
+        compare(alice, other, mine()[1], 2)
+        assert alice.close(mine()[1]) == other.close(mine()[1]) == 0
 
 
 # --- strangers, floods, garbage ------------------------------------------------------------------------
