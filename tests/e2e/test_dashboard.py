@@ -405,8 +405,10 @@ def sign_in(browser, net, user="admin", password=PASSWORD, node="kme-a"):
 
 @pytest.fixture
 def page(browser, net):
-    """Signed in and drawn."""
-    sign_in(browser, net)
+    """Signed in, maybe by the test before, and drawn."""
+    here = browser.driver.current_url.startswith(net.admin_url("kme-a") + "/")
+    if not (here and browser.shown("#page") and browser.text("#user") == "admin" and not browser.shown("#dialog")):
+        sign_in(browser, net)
     browser.wait("the page", lambda: browser.shown("#picture svg") and browser.shown("#stream-table tbody tr"))
     return browser
 
