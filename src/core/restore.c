@@ -204,9 +204,11 @@ load_segment(const qg_segment_rec *rec, void *ctx)
 		err = restore_segment(e, rec, s);
 	if (err == QG_OK)
 		err = qg_epoch_add(e, s);
-	if (err != QG_OK)
+	if (err != QG_OK) {
 		qg_log(QG_LOG_ERROR, "store", "event=segment_not_restored stream=%s segment=%u reason=\"%s\"",
 		       e->stream->cfg->name, rec->number, qg_err_text(err));
+		qg_segment_free(&s);
+	}
 	return err;
 }
 
