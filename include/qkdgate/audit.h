@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qkdgate/error.h"
 #include "qkdgate/uuid.h"
@@ -17,7 +18,10 @@
  * and is synced about once a second.
  *
  *   {"seq":N[,"id":"UUID"],"time":"...","act":"..."[,"caller":"..."]
- *   [,"peer":"..."][,"bits":N][,"reason":"..."],"tag":"32 hex digits"}
+ *   [,"peer":"..."][,"bits":N][,"reason":"..."][,"request":"..."],"tag":"32 hex digits"}
+ *
+ * `request` is the ID that whoever asked gave the request (request_id.h); one that
+ * was made here has no place in it: it would end every run below.
  *
  * in one line. The text from `,"time"` up to `,"tag"` is the line's common
  * part, the text before it its own part. Lines that follow one another with
@@ -26,7 +30,12 @@
  * and the common part; a line's tag is the SipHash-2-4-128 under the run's key
  * of the tag before the line and its own part. (One BLAKE2b per line alone
  * would cost more than all else that is done for a key.) In strings, bytes
- * that are not printable ASCII stand as \u00XX. */
+ * that are not printable ASCII stand as \u00XX.
+ *
+ * The log goes on in another file when the one in use is large enough or when it is
+ * told to. The one before then has the number of its last line behind its name (12
+ * digits or more), and the new one begins with a line of act "rotated", whose reason
+ * is "follows line N TAG": number and tag of the line before, covered by its own. */
 
 typedef enum qg_audit_act {
 	QG_AUDIT_ISSUED,    /* enc_keys handed a key to the master */
@@ -42,8 +51,14 @@ typedef enum qg_audit_act {
 	QG_AUDIT_ACCEPTED,  /* another network brought a key, or one goes to it: it is durable here */
 	QG_AUDIT_RELAYED,   /* every target of a key of another network has it */
 	QG_AUDIT_RELEASED,  /* the other network has the key, the master here may get it */
+	QG_AUDIT_ROTATED,   /* a file follows another; written by the module */
 	QG_AUDIT_ADMIN      /* an administrator (caller) acted: peer is what on, reason what */
 } qg_audit_act;
+
+#define QG_AUDIT_ACTS (QG_AUDIT_ADMIN + 1)
+
+/* The name of an act as the lines have it; NULL: no act. */
+const char *qg_audit_act_name(size_t act);
 
 /* Of each string at most 256 bytes are kept. */
 typedef struct qg_audit_event {
@@ -82,8 +97,72 @@ bool qg_audit_healthy(const qg_audit *a);
  * the operating log says so. */
 void qg_audit_close(qg_audit **a);
 
-/* Checks a whole file. *bad_line is the first line (from 1) that does not
- * verify. QG_E_CORRUPT then; QG_E_IO. */
+/* The file goes on in another one from this size on; 0 (the state after opening): never. */
+void qg_audit_rotate_at(qg_audit *a, uint64_t bytes);
+
+/* Goes on in another file now. QG_E_IO when that cannot be made: then the one in use stays. */
+qg_err qg_audit_rotate(qg_audit *a) QG_CHECKED;
+
+/* --- reading ------------------------------------------------------------------ */
+
+/* The end of a chain: who keeps it elsewhere notices that lines were cut off. */
+#define QG_AUDIT_TAG_BYTES 16
+typedef struct qg_audit_end {
+	uint64_t seq; /* 0: no line */
+	uint8_t tag[QG_AUDIT_TAG_BYTES];
+} qg_audit_end;
+
+/* The last line that is synced. Any thread. */
+void qg_audit_synced(qg_audit *a, qg_audit_end *out);
+
+/* The files of a log in the order of their lines, that at `path` last; as many as
+ * are there. Freed with qg_audit_paths_free. QG_E_IO, QG_E_NOMEM. */
+typedef struct qg_audit_paths {
+	char **path;
+	size_t n;
+} qg_audit_paths;
+qg_err qg_audit_paths_find(const char *path, qg_audit_paths *out) QG_CHECKED;
+void qg_audit_paths_free(qg_audit_paths *p);
+
+#define QG_AUDIT_WHAT 160
+typedef struct qg_audit_report {
+	uint64_t first;     /* number of the first line; 1: the log is there from its start */
+	qg_audit_end end;   /* the last line that verifies */
+	uint64_t lines;     /* that verify */
+	size_t bad_file;    /* of the list, with QG_E_CORRUPT */
+	size_t bad_line;    /* of that file, from 1 */
+	char what[QG_AUDIT_WHAT]; /* what is wrong there */
+} qg_audit_report;
+
+/* Checks files as one log, whatever order they are given in. With `known`, an end
+ * that the log had once, also that it passes through it. A file may be written
+ * meanwhile. QG_E_CORRUPT: the report says where; QG_E_IO: bad_file could not be
+ * read; QG_E_NOMEM. */
+qg_err qg_audit_verify_files(const char *const *paths, size_t n, const unsigned char key[32],
+			     const qg_audit_end *known, qg_audit_report *out) QG_CHECKED;
+
+/* Checks all files of an open log with its own key, and up to what it wrote last.
+ * *paths are the caller's but with QG_E_NOMEM, and QG_E_IO where they are none.
+ * Errors as of qg_audit_verify_files. */
+qg_err qg_audit_check(qg_audit *a, qg_audit_paths *paths, qg_audit_report *out) QG_CHECKED;
+
+/* Checks one file. *bad_line is the first line (from 1) that does not verify.
+ * QG_E_CORRUPT then; QG_E_IO. */
 qg_err qg_audit_verify(const char *path, const unsigned char key[32], size_t *bad_line) QG_CHECKED;
+
+/* Which lines; NULL: any. Texts are compared as they stand in the lines. */
+typedef struct qg_audit_filter {
+	const char *act;
+	const char *who;   /* the caller or the peer */
+	const char *id;    /* of the key */
+	const char *since; /* "2026-01-31T12:00:00", or its beginning */
+	size_t most;       /* so many of the newest */
+} qg_audit_filter;
+
+/* The newest lines that match, oldest first. They are not verified. `each` gets a
+ * line without its newline. At most 256 MiB are looked through, from the end;
+ * *all is false when older lines were not looked at. QG_E_IO, QG_E_NOMEM. */
+qg_err qg_audit_find(const char *const *paths, size_t n, const qg_audit_filter *f,
+		     void (*each)(const char *line, size_t len, void *ctx), void *ctx, bool *all) QG_CHECKED;
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "qkdgate/error.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/store.h"
 
 /* Group commit: the one thread that writes the database. It takes every job
@@ -14,7 +15,8 @@
  * each job of the group is run again in a transaction of its own, so that one
  * bad job harms no other; a job's run may thus be called twice and must have
  * no effect outside the store but on members it sets itself. When the commit
- * itself fails, every job of the group is told its error (store.h). */
+ * itself fails, every job of the group is told its error (store.h). Both run
+ * under the ID of the request for which the job was submitted. */
 
 typedef struct qg_job qg_job;
 
@@ -23,6 +25,7 @@ struct qg_job {
 	void (*done)(qg_job *job, qg_err err);       /* after it; may free the job */
 	qg_job *next;                                /* the committer's */
 	qg_err result;                               /* the committer's */
+	qg_request_id request;                       /* the committer's: who submitted it worked on */
 };
 
 typedef struct qg_committer qg_committer;
@@ -48,8 +51,10 @@ qg_err qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_c
  * committer's thread as ever. Not after qg_committer_stop returned. */
 void qg_committer_submit(qg_committer *c, qg_job *job);
 
-/* Between true and false on one thread, which does not wait in between: the jobs
- * that it submits wake the committer once, at the end, and so become one group. */
+/* Between true and false on one thread: the jobs that it submits stay with it and
+ * are handed over together at the end, and so become one group; before that when
+ * they are very many, and when the thread waits for one (qg_committer_run). Not
+ * across qg_committer_stop. */
 void qg_committer_gather(qg_committer *c, bool on);
 
 /* Queues a job and waits for it; err is what done would get. Not from the

@@ -62,4 +62,8 @@ qg_err qg_sealer_destroy_below(qg_sealer *s, uint32_t generation) QG_CHECKED;
  * the anchor): BLAKE2b keyed by the master key over the purpose text. */
 void qg_sealer_derive(const qg_sealer *s, const char *purpose, uint8_t out[32]);
 
+/* The same without a sealer: only reads the files, and makes none. key_ring may be
+ * NULL while the master key was never rotated. Errors as of qg_sealer_open. */
+qg_err qg_seal_derive(const qg_seal_options *o, const char *purpose, uint8_t out[32]) QG_CHECKED;
+
 #endif

@@ -417,7 +417,8 @@ qg_epoch_retire_old(qg_stream *st)
 {
 	unsigned n = 0;
 	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
-		if (e->keys_out == NULL || n++ < QG_ISSUE_EPOCHS || e->state != QG_EPOCH_ENDED)
+		/* The newest counts, for it will have keys. */
+		if ((e->keys_out == NULL && e != st->newest) || n++ < QG_ISSUE_EPOCHS || e->state != QG_EPOCH_ENDED)
 			continue;
 		e->state = QG_EPOCH_DRAINING;
 		qg_epoch_save(e);

@@ -30,6 +30,15 @@ failed(qg_relay_send *t, size_t at, qg_route_fault fault)
 	qg_conductor_kick(core);
 }
 
+/* A hop says that the far end says so, which a hop that lies can. The far end
+ * itself is asked: if it is true, its epoch has ended, and it tells. */
+static void
+doubt(qg_relay_send *t)
+{
+	qg_routes_suspect(t->stream->core->routes, &t->route, qg_clock_elapsed_ms());
+	qg_relay_out_ask(t->stream);
+}
+
 static void
 at_far_end(qg_relay_send *t, qg_kms_forward_result result)
 {
@@ -46,7 +55,7 @@ at_far_end(qg_relay_send *t, qg_kms_forward_result result)
 	else if (current && result == QG_KMS_FORWARD_UNKNOWN)
 		qg_relay_out_ask(st);
 	else if (current && result == QG_KMS_FORWARD_MISMATCH)
-		qg_relay_out_give_up(st, true, "the far end holds other key for what was relayed");
+		doubt(t);
 	qg_relay_send_free(t);
 	pthread_mutex_unlock(&st->lock);
 	qg_conductor_kick(st->core);

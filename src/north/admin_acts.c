@@ -12,8 +12,8 @@
 #define GRACE_S 5
 #define GRACE_MAX_S 86400
 
-static void
-audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err)
+void
+qg_admin_audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err)
 {
 	char reason[128];
 	const int n = snprintf(reason, sizeof reason, "%s%s", what, err == QG_OK ? "" : ": refused");
@@ -26,10 +26,8 @@ audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err
 
 /* --- the body --------------------------------------------------------------------- */
 
-/* An object, or nothing, that has only members of the list (NULL ends it). On
- * failure the request is answered. */
-static bool
-take_body(qg_http_request *http, const char *const *members, json_t **out)
+bool
+qg_admin_take_body(qg_http_request *http, const char *const *members, json_t **out)
 {
 	size_t len = 0;
 	qg_json_error why;
@@ -59,19 +57,19 @@ take_body(qg_http_request *http, const char *const *members, json_t **out)
 	return true;
 }
 
-static bool
-take_nothing(qg_http_request *http)
+bool
+qg_admin_take_nothing(qg_http_request *http)
 {
 	static const char *const none[] = {NULL};
 	json_t *body = NULL;
-	if (!qg_admin_may_act(http) || !take_body(http, none, &body))
+	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, none, &body))
 		return false;
 	json_decref(body);
 	return true;
 }
 
-static void
-answer_done(qg_http_request *http, const char *what)
+void
+qg_admin_answer_done(qg_http_request *http, const char *what)
 {
 	qg_admin_answer(http, 200, json_pack("{s:s}", "done", what));
 }
@@ -83,14 +81,14 @@ qg_admin_on_reload(qg_http_request *http, void *admin)
 {
 	qg_admin *a = admin;
 	char who[QG_ADMIN_WHO_ROOM], why[768] = "";
-	if (!take_nothing(http))
+	if (!qg_admin_take_nothing(http))
 		return;
 	qg_admin_who(http, who);
 	pthread_mutex_lock(&a->acting);
 	const qg_err err = a->p.ops->reload(a->p.ctx, who, why, sizeof why);
 	pthread_mutex_unlock(&a->acting);
 	if (err == QG_OK)
-		answer_done(http, "reload");
+		qg_admin_answer_done(http, "reload");
 	else
 		qg_admin_answer_error(http, err, "refused, the old configuration stays: %s",
 				      why[0] != '\0' ? why : qg_err_text(err));
@@ -103,7 +101,7 @@ qg_admin_on_drain(qg_http_request *http, void *admin)
 	qg_admin *a = admin;
 	json_t *body = NULL;
 	char who[QG_ADMIN_WHO_ROOM];
-	if (!qg_admin_may_act(http) || !take_body(http, members, &body))
+	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, members, &body))
 		return;
 	json_t *given = json_object_get(body, "grace_s");
 	const json_int_t grace_s = given != NULL ? json_integer_value(given) : GRACE_S;
@@ -128,7 +126,7 @@ qg_admin_on_zeroize(qg_http_request *http, void *admin)
 	qg_admin *a = admin;
 	json_t *body = NULL;
 	char who[QG_ADMIN_WHO_ROOM], why[768] = "";
-	if (!qg_admin_may_act(http) || !take_body(http, members, &body))
+	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, members, &body))
 		return;
 	const char *confirm = json_string_value(json_object_get(body, "confirm"));
 	const bool sure = confirm != NULL && strcmp(confirm, a->p.cfg->kme_id) == 0;
@@ -156,13 +154,13 @@ qg_admin_on_reopen(qg_http_request *http, void *admin)
 	qg_admin *a = admin;
 	char who[QG_ADMIN_WHO_ROOM];
 	const char *name = qg_http_path_part(http, 0);
-	if (!take_nothing(http) || qg_admin_find_stream(a, http, name) < 0)
+	if (!qg_admin_take_nothing(http) || qg_admin_find_stream(a, http, name) < 0)
 		return;
 	qg_admin_who(http, who);
 	const qg_err err = qg_core_reopen(a->p.core, name);
-	audit(a, who, "reopen", name, err);
+	qg_admin_audit(a, who, "reopen", name, err);
 	if (err == QG_OK)
-		answer_done(http, "reopen");
+		qg_admin_answer_done(http, "reopen");
 	else
 		qg_admin_answer_error(http, err, "stream %s is not open: it is being opened already", name);
 }
@@ -174,11 +172,11 @@ qg_admin_on_delete_keys(qg_http_request *http, void *admin)
 	char who[QG_ADMIN_WHO_ROOM];
 	uint64_t chunks = 0;
 	const char *name = qg_http_path_part(http, 0);
-	if (!take_nothing(http) || qg_admin_find_stream(a, http, name) < 0)
+	if (!qg_admin_take_nothing(http) || qg_admin_find_stream(a, http, name) < 0)
 		return;
 	qg_admin_who(http, who);
 	const qg_err err = qg_core_delete_keys(a->p.core, name, &chunks);
-	audit(a, who, "delete keys", name, err);
+	qg_admin_audit(a, who, "delete keys", name, err);
 	if (err == QG_OK)
 		qg_admin_answer(http, 200, json_pack("{s:s,s:I}", "done", "delete-keys", "chunks", (json_int_t)chunks));
 	else
@@ -202,14 +200,14 @@ suspend(qg_http_request *http, qg_admin *a, bool pair, bool on)
 {
 	char who[QG_ADMIN_WHO_ROOM], on_what[256];
 	const char *sae = qg_http_path_part(http, 0), *other = pair ? qg_http_path_part(http, 1) : NULL;
-	if (!take_nothing(http) || !is_known(a, http, sae, !pair) || (pair && !is_known(a, http, other, false)))
+	if (!qg_admin_take_nothing(http) || !is_known(a, http, sae, !pair) || (pair && !is_known(a, http, other, false)))
 		return;
 	qg_admin_who(http, who);
 	(void)snprintf(on_what, sizeof on_what, "%.120s%s%.120s", sae, pair ? " " : "", pair ? other : "");
 	const qg_err err = qg_etsi014_suspend(a->p.etsi014, sae, other, on);
-	audit(a, who, on ? "suspend" : "resume", on_what, err);
+	qg_admin_audit(a, who, on ? "suspend" : "resume", on_what, err);
 	if (err == QG_OK)
-		answer_done(http, on ? "suspend" : "resume");
+		qg_admin_answer_done(http, on ? "suspend" : "resume");
 	else
 		qg_admin_answer_error(http, err, "%s", err == QG_E_FULL ? "too many pairs are suspended" : qg_err_text(err));
 }
@@ -245,19 +243,34 @@ qg_admin_on_set_log(qg_http_request *http, void *admin)
 	qg_admin *a = admin;
 	json_t *body = NULL;
 	char who[QG_ADMIN_WHO_ROOM], what[64];
-	if (!qg_admin_may_act(http) || !take_body(http, members, &body))
+	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, members, &body))
 		return;
 	const char *module = json_string_value(json_object_get(body, "module"));
 	const char *level = json_string_value(json_object_get(body, "level"));
 	const qg_err err = level != NULL ? set_level(module, level) : QG_E_INVAL;
 	qg_admin_who(http, who);
 	(void)snprintf(what, sizeof what, "log level %.20s", level != NULL ? level : "?");
-	audit(a, who, what, module != NULL ? module : "", err);
+	qg_admin_audit(a, who, what, module != NULL ? module : "", err);
 	if (err == QG_OK)
-		answer_done(http, "log");
+		qg_admin_answer_done(http, "log");
 	else if (err == QG_E_INVAL)
 		qg_admin_answer_error(http, err, "level: give error, warn, info or debug; or default for a module");
 	else
 		qg_admin_answer_error(http, err, "module: %s", qg_err_text(err));
 	json_decref(body);
+}
+
+void
+qg_admin_on_reopen_log(qg_http_request *http, void *admin)
+{
+	char who[QG_ADMIN_WHO_ROOM];
+	if (!qg_admin_take_nothing(http))
+		return;
+	const qg_err err = qg_log_reopen();
+	qg_admin_who(http, who);
+	qg_admin_audit(admin, who, "reopen log", "", err);
+	if (err == QG_OK)
+		qg_admin_answer_done(http, "reopen-log");
+	else
+		qg_admin_answer_error(http, err, "the log cannot be opened; what was open stays");
 }

@@ -3,19 +3,12 @@
  * to each, with the TLS handshake, which is closed again. A stream with a full pool
  * asks its source nothing, and so does not notice. */
 #include <jansson.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "admin_internal.h"
 
 #define TRY_MS 1500
-#define TRYING_MAX 4u /* requests at a time */
-
-typedef struct attempt {
-	qg_admin *a;
-	qg_http_request *http;
-} attempt;
 
 static bool
 same_source(const qg_config_source *x, const qg_config_source *y)
@@ -62,48 +55,15 @@ try_all(const qg_config *cfg)
 	return list;
 }
 
-static void *
-attempt_main(void *arg)
+static void
+answer_sources(qg_admin *a, qg_http_request *http, void *arg)
 {
-	attempt *t = arg;
-	qg_admin *a = t->a;
-	qg_admin_answer(t->http, 200, json_pack("{s:o}", "sources", try_all(a->p.cfg)));
-	free(t);
-	atomic_fetch_sub(&a->trying, 1);
-	return NULL;
-}
-
-static bool
-start(attempt *t)
-{
-	pthread_t thread;
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	const bool ok = pthread_create(&thread, NULL, attempt_main, t) == 0;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (ok)
-		pthread_detach(thread);
-	return ok;
+	(void)arg;
+	qg_admin_answer(http, 200, json_pack("{s:o}", "sources", try_all(a->p.cfg)));
 }
 
 void
 qg_admin_on_sources(qg_http_request *http, void *admin)
 {
-	qg_admin *a = admin;
-	attempt *t = malloc(sizeof *t);
-	if (t == NULL || atomic_fetch_add(&a->trying, 1) >= TRYING_MAX) {
-		if (t != NULL)
-			atomic_fetch_sub(&a->trying, 1);
-		free(t);
-		qg_admin_answer_error(http, QG_E_AGAIN, "sources are being tried already");
-		return;
-	}
-	*t = (attempt){.a = a, .http = http};
-	qg_http_defer(http);
-	if (start(t))
-		return;
-	free(t);
-	atomic_fetch_sub(&a->trying, 1);
-	qg_admin_answer_error(http, QG_E_NOMEM, "out of memory");
+	qg_admin_later(admin, http, answer_sources, NULL);
 }

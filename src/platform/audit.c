@@ -24,9 +24,11 @@
 #define FLUSH_MS 100   /* an event waits no longer before it is written */
 #define SYNC_MS 1000   /* what is written waits no longer before it is synced */
 #define RETRY_MS 1000  /* after a write that failed */
+#define ROTATE_RETRY_MS 60000
 #define NEVER UINT64_MAX
+#define KEY_BYTES ((size_t)32)
 
-/* In a buffer: this, the three strings, the IDs; not aligned. */
+/* In a buffer: this, the four strings, the IDs; not aligned. */
 typedef struct record {
 	qg_audit_head head; /* its pointers are not used */
 	uint32_t n_ids;
@@ -46,6 +48,12 @@ struct qg_audit {
 	queue filling;
 	uint64_t first_ms;    /* when the first event of `filling` came */
 	uint64_t queued, written, synced; /* lines since the start */
+	qg_audit_end end; /* of what is synced */
+	uint64_t rotate_bytes; /* 0: never */
+	uint64_t rotate_begun, rotate_ended; /* how often it was tried */
+	uint64_t rotate_after_ms; /* not before, after it failed */
+	bool rotate_failed;    /* the last time */
+	bool rotate_wanted;
 	bool sync_wanted;
 	bool closing;
 	bool failing;         /* the last attempt to write failed */
@@ -57,6 +65,8 @@ struct qg_audit {
 	queue taken;
 	qg_audit_file file;
 	qg_audit_chain chain;
+	char *path;
+	qg_secret *key; /* constant, for who verifies */
 	char *out; /* lines to be written */
 	size_t out_len;
 	uint64_t synced_ms; /* when it was last synced */
@@ -99,9 +109,9 @@ append(queue *q, const void *p, size_t n)
 
 /* Queues one event, or a part of its IDs. */
 static void
-queue_part(qg_audit *a, record *r, const qg_audit_event *e, const qg_uuid *ids)
+queue_part(qg_audit *a, record *r, const qg_audit_event *e, const qg_request_id *request, const qg_uuid *ids)
 {
-	size_t size = sizeof *r + r->head.caller_len + r->head.peer_len + r->head.reason_len +
+	size_t size = sizeof *r + r->head.caller_len + r->head.peer_len + r->head.reason_len + r->head.request_len +
 		      16 * (size_t)r->n_ids;
 	uint64_t lines = r->n_ids > 0 ? r->n_ids : 1;
 	pthread_mutex_lock(&a->lock);
@@ -116,6 +126,7 @@ queue_part(qg_audit *a, record *r, const qg_audit_event *e, const qg_uuid *ids)
 	append(q, e->caller, r->head.caller_len);
 	append(q, e->peer, r->head.peer_len);
 	append(q, e->reason, r->head.reason_len);
+	append(q, request->text, r->head.request_len);
 	append(q, ids, 16 * (size_t)r->n_ids);
 	q->lines += lines;
 	a->queued += lines;
@@ -130,6 +141,7 @@ qg_audit_write(qg_audit *a, const qg_audit_event *e)
 {
 	if (a == NULL)
 		return;
+	const qg_request_id request = qg_request_id_now();
 	record r;
 	memset(&r, 0, sizeof r);
 	r.head.act = (uint8_t)e->act;
@@ -137,11 +149,12 @@ qg_audit_write(qg_audit *a, const qg_audit_event *e)
 	r.head.caller_len = kept_len(e->caller);
 	r.head.peer_len = kept_len(e->peer);
 	r.head.reason_len = kept_len(e->reason);
+	r.head.request_len = request.given ? kept_len(request.text) : 0;
 	size_t done = 0;
 	do {
 		size_t n = e->n_ids - done < PART_IDS ? e->n_ids - done : PART_IDS;
 		r.n_ids = (uint32_t)n;
-		queue_part(a, &r, e, n > 0 ? e->ids + done : NULL);
+		queue_part(a, &r, e, &request, n > 0 ? e->ids + done : NULL);
 		done += n;
 	} while (done < e->n_ids);
 }
@@ -233,7 +246,9 @@ read_record(const uint8_t *p, record *r)
 	r->head.peer = (const char *)p;
 	p += r->head.peer_len;
 	r->head.reason = (const char *)p;
-	return p + r->head.reason_len;
+	p += r->head.reason_len;
+	r->head.request = (const char *)p;
+	return p + r->head.request_len;
 }
 
 static qg_err
@@ -276,7 +291,7 @@ due(const qg_audit *a, uint64_t *until)
 	uint64_t flush = a->filling.len > 0 ? a->first_ms + FLUSH_MS : NEVER;
 	uint64_t sync = a->written > a->synced && !a->broken ? a->synced_ms + SYNC_MS : NEVER;
 	*until = flush < sync ? flush : sync;
-	return a->closing || a->sync_wanted || a->filling.len > BUFFER_BYTES / 2 ||
+	return a->closing || a->sync_wanted || a->rotate_wanted || a->filling.len > BUFFER_BYTES / 2 ||
 	       a->filling.lines > LINES_MAX / 4 || now_ms() >= *until;
 }
 
@@ -299,6 +314,8 @@ static void
 sync_file(qg_audit *a)
 {
 	uint64_t upto = a->written;
+	qg_audit_end end = {.seq = a->chain.seq};
+	memcpy(end.tag, a->chain.tag, sizeof end.tag);
 	a->sync_wanted = false;
 	pthread_mutex_unlock(&a->lock);
 	bool failed = fdatasync(a->file.fd) != 0;
@@ -311,7 +328,72 @@ sync_file(qg_audit *a)
 	a->broken = a->broken || failed;
 	atomic_store(&a->healthy, !a->broken && !a->failing);
 	a->synced = upto;
+	if (!failed)
+		a->end = end;
 	pthread_cond_broadcast(&a->moved);
+}
+
+/* --- another file ------------------------------------------------------------ */
+
+static bool
+rotation_due(const qg_audit *a)
+{
+	if (a->rotate_wanted)
+		return true;
+	return a->rotate_bytes > 0 && (uint64_t)a->file.end >= a->rotate_bytes && now_ms() >= a->rotate_after_ms;
+}
+
+/* With the lock held; drops it while it writes. */
+static void
+rotate(qg_audit *a)
+{
+	a->rotate_wanted = false;
+	a->rotate_begun++;
+	pthread_mutex_unlock(&a->lock);
+	const qg_err err = qg_audit_file_rotate(&a->file, a->path, &a->chain);
+	if (err != QG_OK)
+		qg_log(QG_LOG_ERROR, "audit", "event=rotate_failed why=\"%s\"", qg_err_text(err));
+	pthread_mutex_lock(&a->lock);
+	a->rotate_failed = err != QG_OK;
+	a->rotate_after_ms = now_ms() + ROTATE_RETRY_MS;
+	a->rotate_ended = a->rotate_begun;
+	if (err == QG_OK) { /* both files are synced */
+		a->synced = a->written;
+		a->end.seq = a->chain.seq;
+		memcpy(a->end.tag, a->chain.tag, sizeof a->end.tag);
+	}
+	pthread_cond_broadcast(&a->moved);
+}
+
+void
+qg_audit_rotate_at(qg_audit *a, uint64_t bytes)
+{
+	pthread_mutex_lock(&a->lock);
+	a->rotate_bytes = bytes;
+	pthread_mutex_unlock(&a->lock);
+}
+
+qg_err
+qg_audit_rotate(qg_audit *a)
+{
+	pthread_mutex_lock(&a->lock);
+	/* One that has begun may leave out what the caller wrote. */
+	const uint64_t wanted = a->rotate_begun + 1;
+	a->rotate_wanted = true;
+	pthread_cond_signal(&a->wake);
+	while (a->rotate_ended < wanted && !a->closing && !a->broken)
+		pthread_cond_wait(&a->moved, &a->lock);
+	const qg_err err = a->rotate_ended < wanted || a->rotate_failed ? QG_E_IO : QG_OK;
+	pthread_mutex_unlock(&a->lock);
+	return err;
+}
+
+void
+qg_audit_synced(qg_audit *a, qg_audit_end *out)
+{
+	pthread_mutex_lock(&a->lock);
+	*out = a->end;
+	pthread_mutex_unlock(&a->lock);
 }
 
 static void *
@@ -331,11 +413,45 @@ writer(void *arg)
 		bool late = now_ms() >= a->synced_ms + SYNC_MS;
 		if (a->written > a->synced ? a->closing || a->sync_wanted || late : a->sync_wanted)
 			sync_file(a);
+		if (err == QG_OK && !a->closing && !a->broken && rotation_due(a))
+			rotate(a);
 	}
 	pthread_mutex_unlock(&a->lock);
 	if (err != QG_OK)
 		qg_log(QG_LOG_ERROR, "audit", "event=lines_lost why=\"%s\"", qg_err_text(err));
 	return NULL;
+}
+
+/* --- checking what was written ---------------------------------------------------- */
+
+static uint64_t
+rotations(qg_audit *a)
+{
+	pthread_mutex_lock(&a->lock);
+	const uint64_t n = a->rotate_ended;
+	pthread_mutex_unlock(&a->lock);
+	return n;
+}
+
+qg_err
+qg_audit_check(qg_audit *a, qg_audit_paths *paths, qg_audit_report *out)
+{
+	for (;;) {
+		qg_audit_end end;
+		const uint64_t before = rotations(a);
+		qg_err err = qg_audit_sync(a);
+		if (err != QG_OK)
+			return err;
+		qg_audit_synced(a, &end);
+		err = qg_audit_paths_find(a->path, paths);
+		if (err != QG_OK)
+			return err;
+		err = qg_audit_verify_files((const char *const *)paths->path, paths->n, a->key->data,
+					    end.seq > 0 ? &end : NULL, out);
+		if (err == QG_OK || rotations(a) == before)
+			return err;
+		qg_audit_paths_free(paths); /* names changed under it */
+	}
 }
 
 /* --- opening and closing ----------------------------------------------------- */
@@ -346,6 +462,8 @@ release(qg_audit *a)
 	free(a->filling.bytes);
 	free(a->taken.bytes);
 	free(a->out);
+	free(a->path);
+	qg_secret_free(&a->key);
 	free(a);
 }
 
@@ -381,7 +499,13 @@ qg_audit_open(const char *path, const unsigned char key[32], qg_audit **out)
 	a->filling.bytes = malloc(BUFFER_BYTES);
 	a->taken.bytes = malloc(BUFFER_BYTES);
 	a->out = malloc(OUT_BYTES);
-	qg_err err = a->filling.bytes != NULL && a->taken.bytes != NULL && a->out != NULL ? QG_OK : QG_E_NOMEM;
+	a->path = strdup(path);
+	const bool made = a->filling.bytes != NULL && a->taken.bytes != NULL && a->out != NULL && a->path != NULL;
+	qg_err err = made ? QG_OK : QG_E_NOMEM;
+	if (err == QG_OK)
+		err = qg_secret_new(KEY_BYTES, &a->key);
+	if (err == QG_OK)
+		err = qg_secret_append(a->key, key, KEY_BYTES);
 	if (err == QG_OK)
 		err = qg_audit_file_open(path, key, &a->file, &a->chain);
 	if (err != QG_OK) {
@@ -390,6 +514,8 @@ qg_audit_open(const char *path, const unsigned char key[32], qg_audit **out)
 	}
 	init_locks(a);
 	a->synced_ms = now_ms();
+	a->end.seq = a->chain.seq;
+	memcpy(a->end.tag, a->chain.tag, sizeof a->end.tag);
 	atomic_init(&a->healthy, true);
 	if (pthread_create(&a->thread, NULL, writer, a) != 0) {
 		fini(a);

@@ -24,6 +24,9 @@ static const char id_is[] = ",\"id\":\"";
 static const char time_is[] = ",\"time\":\"";
 static const char tag_is[] = ",\"tag\":\"";
 static const char line_end[] = "\"}";
+/* A file that follows another begins with a line of this: behind it stand the number and the tag of the line before. */
+static const char rotated_is[] = ",\"act\":\"rotated\",\"reason\":\"" QG_AUDIT_FOLLOWS;
+#define TIME_LEN 24
 #define LEN(literal) (sizeof literal - 1)
 
 /* Longest own part: the sequence number has at most 20 digits. */
@@ -39,8 +42,16 @@ static const char *const act_names[] = {
 	[QG_AUDIT_ADMIN] = "admin",
 	[QG_AUDIT_VOIDED] = "voided",	    [QG_AUDIT_REPAIRED] = "repaired",
 	[QG_AUDIT_ACCEPTED] = "accepted",   [QG_AUDIT_RELAYED] = "relayed",
-	[QG_AUDIT_RELEASED] = "released",
+	[QG_AUDIT_RELEASED] = "released",   [QG_AUDIT_ROTATED] = "rotated",
 };
+
+_Static_assert(sizeof act_names / sizeof act_names[0] == QG_AUDIT_ACTS, "every act has its name");
+
+const char *
+qg_audit_act_name(size_t act)
+{
+	return act < QG_AUDIT_ACTS ? act_names[act] : NULL;
+}
 
 /* --- text ------------------------------------------------------------------ */
 
@@ -203,7 +214,7 @@ qg_audit_chain_event(qg_audit_chain *c, const qg_audit_head *h)
 	qg_audit_run *next = spare(c);
 	assert(h->act < sizeof act_names / sizeof act_names[0]);
 	assert(h->caller_len <= QG_AUDIT_STRING_MAX && h->peer_len <= QG_AUDIT_STRING_MAX);
-	assert(h->reason_len <= QG_AUDIT_STRING_MAX);
+	assert(h->reason_len <= QG_AUDIT_STRING_MAX && h->request_len <= QG_REQUEST_ID_MAX);
 	const char *act = act_names[h->act];
 	char *p = put(next->common, time_is, LEN(time_is));
 	p = put_time(p, h->time_ms);
@@ -216,6 +227,7 @@ qg_audit_chain_event(qg_audit_chain *c, const qg_audit_head *h)
 		p = put_number(p, h->size_bits);
 	}
 	p = put_member(p, "reason", h->reason, h->reason_len);
+	p = put_member(p, "request", h->request, h->request_len);
 	next->common_len = (size_t)(p - next->common);
 	set_run(c);
 }
@@ -319,6 +331,51 @@ qg_audit_chain_check(qg_audit_chain *c, const char *line, size_t n)
 	memcpy(c->tag, tag, sizeof tag);
 	c->seq = part.seq;
 	return true;
+}
+
+bool
+qg_audit_chain_number(const char *line, size_t n, uint64_t *seq)
+{
+	parts part;
+	if (!split(line, n, &part))
+		return false;
+	*seq = part.seq;
+	return true;
+}
+
+bool
+qg_audit_chain_begin(qg_audit_chain *c, const char *line, size_t n)
+{
+	parts part;
+	uint64_t seq = 0;
+	uint8_t tag[QG_AUDIT_TAG];
+	const size_t before = LEN(time_is) + TIME_LEN + 1;
+	if (!split(line, n, &part) || part.common_len < before)
+		return false;
+	const char *p = part.common + before, *end = part.common + part.common_len;
+	if (!begins(p, end, rotated_is, LEN(rotated_is)))
+		return false;
+	p = get_number(p + LEN(rotated_is), end, &seq);
+	if (p == NULL || end - p != 1 + TAG_HEX + 1 || *p != ' ' || seq + 1 != part.seq ||
+	    qg_hex_decode(p + 1, TAG_HEX, tag, sizeof tag) != QG_OK)
+		return false;
+	c->seq = seq;
+	memcpy(c->tag, tag, sizeof tag);
+	return true;
+}
+
+size_t
+qg_audit_chain_follow(qg_audit_chain *c, int64_t time_ms, char *out)
+{
+	char reason[LEN(QG_AUDIT_FOLLOWS) + 20 + 1 + TAG_HEX];
+	char *p = put(reason, QG_AUDIT_FOLLOWS, LEN(QG_AUDIT_FOLLOWS));
+	p = put_number(p, c->seq);
+	*p++ = ' ';
+	p = put_hex(p, c->tag, QG_AUDIT_TAG);
+	const qg_audit_head head = {.time_ms = time_ms, .act = QG_AUDIT_ROTATED, .caller = "", .peer = "",
+				    .reason = reason, .reason_len = (uint16_t)(p - reason)};
+	qg_audit_chain_event(c, &head);
+	return qg_audit_chain_line(c, NULL, out);
 }
 
 bool

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The audit log's file: opening it, finding where its chain ends, checking all
- * of it. */
+/* The audit log's file: opening it, finding where its chain ends. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,8 +15,8 @@
 /* What is read of the end at first; doubled until a run begins in it. */
 #define TAIL_BYTES ((size_t)64 * 1024)
 
-static qg_err
-read_at(int fd, char *to, size_t n, off_t at)
+qg_err
+qg_audit_read_at(int fd, char *to, size_t n, off_t at)
 {
 	while (n > 0) {
 		ssize_t got = pread(fd, to, n, at);
@@ -104,10 +103,13 @@ read_tail(int fd, size_t size, size_t window, const uint8_t key[32], qg_audit_ch
 	char *text = malloc(window + 1);
 	if (text == NULL)
 		return QG_E_NOMEM;
-	qg_err err = read_at(fd, text, window, (off_t)start);
+	qg_err err = qg_audit_read_at(fd, text, window, (off_t)start);
 	if (err == QG_OK)
 		err = qg_audit_chain_init(c, key);
 	if (err == QG_OK) {
+		const char *first = start == 0 ? memchr(text, '\n', window) : NULL;
+		if (first != NULL)
+			(void)qg_audit_chain_begin(c, text, (size_t)(first - text));
 		if (start > 0 && !skip_to_run(c, text, window, &at))
 			err = QG_E_CORRUPT;
 		else if (at == window && window > 0)
@@ -154,11 +156,40 @@ repair(qg_audit_file *f, qg_audit_chain *c, size_t torn)
 	return ftruncate(f->fd, f->end) == 0 && fdatasync(f->fd) == 0 ? QG_OK : QG_E_IO;
 }
 
+/* A file without a line goes on after the newest of those that were put aside: a
+ * crash may have come between the two names. */
+static qg_err
+follow_last(qg_audit_file *f, const char *path, const uint8_t key[32], qg_audit_chain *c)
+{
+	struct stat st;
+	size_t whole = 0;
+	char *last = NULL, line[QG_AUDIT_LINE_MAX];
+	qg_audit_chain before;
+	qg_err err = qg_audit_last_rotated(path, &last);
+	if (err != QG_OK || last == NULL)
+		return err;
+	int fd = open(last, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	free(last);
+	if (fd < 0)
+		return QG_E_IO;
+	err = fstat(fd, &st) == 0 ? find_end(fd, (size_t)st.st_size, key, &before, &whole) : QG_E_IO;
+	close(fd);
+	if (err != QG_OK)
+		return err;
+	c->seq = before.seq;
+	memcpy(c->tag, before.tag, sizeof c->tag);
+	qg_audit_chain_fini(&before);
+	const size_t n = qg_audit_chain_follow(c, qg_clock_wall_ms(), line);
+	err = qg_audit_write_at(f->fd, line, n, 0);
+	f->end = (off_t)n;
+	return err == QG_OK && fdatasync(f->fd) != 0 ? QG_E_IO : err;
+}
+
 /* --- opening --------------------------------------------------------------- */
 
 /* A new file's name is durable only with its folder. */
-static qg_err
-sync_folder(const char *path)
+qg_err
+qg_audit_sync_folder(const char *path)
 {
 	char *folder = strdup(path);
 	if (folder == NULL)
@@ -193,7 +224,7 @@ open_fd(const char *path, int *out)
 	int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0 && errno == ENOENT) {
 		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		qg_err err = fd < 0 ? QG_E_IO : sync_folder(path);
+		qg_err err = fd < 0 ? QG_E_IO : qg_audit_sync_folder(path);
 		if (err != QG_OK && fd >= 0)
 			close(fd);
 		if (err != QG_OK)
@@ -224,6 +255,8 @@ qg_audit_file_open(const char *path, const uint8_t key[32], qg_audit_file *out, 
 	if (err == QG_OK) {
 		f.end = (off_t)whole;
 		err = whole < size ? repair(&f, chain, size - whole) : QG_OK;
+		if (err == QG_OK && f.end == 0)
+			err = follow_last(&f, path, key, chain);
 		if (err != QG_OK)
 			qg_audit_chain_fini(chain);
 	}
@@ -233,54 +266,4 @@ qg_audit_file_open(const char *path, const uint8_t key[32], qg_audit_file *out, 
 	}
 	*out = f;
 	return QG_OK;
-}
-
-/* --- checking a whole file ------------------------------------------------- */
-
-/* Checks the file piece by piece; c ends behind the last line that verifies. */
-static qg_err
-verify_all(int fd, qg_audit_chain *c)
-{
-	static const size_t room = TAIL_BYTES;
-	char *text = malloc(room);
-	size_t held = 0;
-	qg_err err = text != NULL ? QG_OK : QG_E_NOMEM;
-	while (err == QG_OK) {
-		ssize_t got = read(fd, text + held, room - held);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			err = QG_E_IO;
-		if (got <= 0)
-			break;
-		size_t at = 0;
-		held += (size_t)got;
-		if (!check_lines(c, text, held, &at) || held - at > QG_AUDIT_LINE_MAX)
-			err = QG_E_CORRUPT;
-		held -= at;
-		memmove(text, text + at, held);
-	}
-	free(text);
-	return err == QG_OK && held > 0 ? QG_E_CORRUPT : err;
-}
-
-qg_err
-qg_audit_verify(const char *path, const unsigned char key[32], size_t *bad_line)
-{
-	qg_audit_chain *c = malloc(sizeof *c);
-	if (c == NULL)
-		return QG_E_NOMEM;
-	qg_err err = qg_audit_chain_init(c, key);
-	if (err == QG_OK) {
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		err = fd < 0 ? QG_E_IO : verify_all(fd, c);
-		if (fd >= 0)
-			close(fd);
-		/* Lines are numbered as they stand: the first is 1. */
-		if (err == QG_E_CORRUPT)
-			*bad_line = (size_t)c->seq + 1;
-		qg_audit_chain_fini(c);
-	}
-	free(c);
-	return err;
 }

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "qkdgate/audit.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/secret.h"
 
 /* The chain of the audit log: how lines are put together and checked. No
@@ -15,8 +16,8 @@
 
 #define QG_AUDIT_TAG 16
 #define QG_AUDIT_STRING_MAX 256
-/* Three strings with every byte escaped, and what stands around them. */
-#define QG_AUDIT_COMMON_MAX (3 * 6 * QG_AUDIT_STRING_MAX + 192)
+/* Three strings with every byte escaped, a request's ID, and what stands around them. */
+#define QG_AUDIT_COMMON_MAX (3 * 6 * QG_AUDIT_STRING_MAX + QG_REQUEST_ID_MAX + 208)
 #define QG_AUDIT_LINE_MAX (QG_AUDIT_COMMON_MAX + 128)
 
 /* What a run's key is made of, as it is hashed. */
@@ -37,9 +38,10 @@ typedef struct qg_audit_chain {
 /* What all lines of one event have in common; the strings are not terminated. */
 typedef struct qg_audit_head {
 	int64_t time_ms;
-	const char *caller, *peer, *reason;
+	const char *caller, *peer, *reason, *request;
 	uint32_t size_bits;
 	uint16_t caller_len, peer_len, reason_len; /* at most QG_AUDIT_STRING_MAX */
+	uint16_t request_len;                      /* at most QG_REQUEST_ID_MAX */
 	uint8_t act;
 } qg_audit_head;
 
@@ -57,6 +59,17 @@ size_t qg_audit_chain_line(qg_audit_chain *c, const qg_uuid *id, char *out);
 /* Whether the n bytes (without newline) are the next line of the chain; if so,
  * goes on behind it. */
 bool qg_audit_chain_check(qg_audit_chain *c, const char *line, size_t n);
+
+/* The number of a line that has the form of one, whether or not it verifies. */
+bool qg_audit_chain_number(const char *line, size_t n, uint64_t *seq);
+
+/* Before the first line of a file is checked: where it says which line it follows
+ * (its own tag covers that), the chain goes on from there, and true is returned. */
+bool qg_audit_chain_begin(qg_audit_chain *c, const char *line, size_t n);
+#define QG_AUDIT_FOLLOWS "follows line "
+
+/* Writes such a line, the first of another file. */
+size_t qg_audit_chain_follow(qg_audit_chain *c, int64_t time_ms, char *out);
 
 /* Takes a line on trust, as the one before those to be checked. *other_run
  * tells whether its common part differs from the last one taken so. False when
@@ -76,6 +89,17 @@ typedef struct qg_audit_file {
 qg_err qg_audit_file_open(const char *path, const uint8_t key[32], qg_audit_file *out,
 			  qg_audit_chain *chain) QG_CHECKED;
 
+/* The newest file that was put aside, the caller's to free; NULL where there is none. */
+qg_err qg_audit_last_rotated(const char *path, char **out) QG_CHECKED;
+
+/* Goes on in a new file: the old one gets the number of its last line behind its
+ * name, unless someone has moved it away already. On failure all stays as it was:
+ * QG_E_IO, QG_E_NOMEM. Both are synced. */
+qg_err qg_audit_file_rotate(qg_audit_file *f, const char *path, qg_audit_chain *c) QG_CHECKED;
+
+/* All n bytes, or QG_E_IO. */
+qg_err qg_audit_read_at(int fd, char *to, size_t n, off_t at) QG_CHECKED;
+qg_err qg_audit_sync_folder(const char *path) QG_CHECKED;
 /* All n bytes, or QG_E_IO. */
 qg_err qg_audit_write_at(int fd, const char *from, size_t n, off_t at) QG_CHECKED;
 

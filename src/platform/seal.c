@@ -278,3 +278,13 @@ qg_sealer_derive(const qg_sealer *s, const char *purpose, uint8_t out[32])
 {
 	qg_master_key_derive(s->master, purpose, out);
 }
+
+qg_err
+qg_seal_derive(const qg_seal_options *o, const char *purpose, uint8_t out[32])
+{
+	QG_SECRET_AUTO *master = NULL;
+	const qg_err err = qg_master_key_load(o->master_key, &master);
+	if (err == QG_OK)
+		qg_master_key_derive(master, purpose, out);
+	return err;
+}

@@ -39,6 +39,12 @@ ctl_act(const ctl_options *o, const ctl_command *c)
 }
 
 int
+ctl_post(const ctl_options *o, const char *path)
+{
+	return act(o, strdup(path), NULL);
+}
+
+int
 ctl_drain(const ctl_options *o, const ctl_command *c)
 {
 	return act(o, strdup(c->path), json_pack("{s:I}", "grace_s", (json_int_t)o->grace_s));

@@ -17,7 +17,9 @@
  *   table.c       tables for people
  *   views.c       commands that show
  *   acts.c        commands that do
+ *   audit.c       the audit log
  *   doctor.c      the check of a whole node
+ *   password.c    lines for the file of passwords
  *   completion.c  for the shell */
 
 /* Exit statuses: qkdgatectl(1). */
@@ -48,6 +50,9 @@ typedef struct ctl_options {
 	unsigned timeout_s;
 	unsigned grace_s;
 	const char *confirm;
+	unsigned lines; /* of the audit log; 0: not given */
+	const char *act, *sae, *id, *since;
+	const char *master_key, *key_ring, *head;
 	ctl_sae master, slave;
 	const char *command;
 	char **arguments;
@@ -85,6 +90,11 @@ int ctl_ask(const ctl_options *o, const char *method, const char *path, const ch
 /* The document of a GET even where the status is 503 (health). */
 int ctl_ask_health(const ctl_options *o, const char *path, json_t **out);
 
+/* An act without a body: asks, and says that it is done. */
+int ctl_post(const ctl_options *o, const char *path);
+/* As JSON, on standard output. */
+void ctl_print_json(const json_t *what);
+
 /* --- tables ------------------------------------------------------------------- */
 
 typedef enum ctl_tone { TONE_PLAIN, TONE_GOOD, TONE_WARN, TONE_BAD, TONE_HEAD } ctl_tone;
@@ -111,12 +121,15 @@ int ctl_suspend(const ctl_options *o, const ctl_command *c);
 int ctl_stream_act(const ctl_options *o, const ctl_command *c);
 int ctl_set_log(const ctl_options *o, const ctl_command *c);
 int ctl_zeroize(const ctl_options *o, const ctl_command *c);
+int ctl_audit(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
+int ctl_hash_password(const ctl_options *o, const ctl_command *c);
 int ctl_completion(const ctl_options *o, const ctl_command *c);
 
 /* The views of views.c, for the table of commands. */
 extern const struct ctl_view ctl_view_streams, ctl_view_neighbours, ctl_view_routes, ctl_view_saes,
-	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node;
+	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node,
+	ctl_view_alarms;
 
 /* A path with a name in it, percent-encoded; the caller's to free, NULL without memory. */
 char *ctl_path(const char *before, const char *name, const char *after);

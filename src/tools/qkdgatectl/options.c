@@ -14,7 +14,8 @@
 #define DEFAULT_SOCKET "/run/qkdgate/admin.sock"
 
 enum {
-	SOCKET = 256, URL, CERT, KEY, CA, JSON, WATCH, NO_COLOR, TIMEOUT, GRACE, CONFIRM, READY, MASTER, SLAVE, HELP, VERSION
+	SOCKET = 256, URL, CERT, KEY, CA, JSON, WATCH, NO_COLOR, TIMEOUT, GRACE, CONFIRM, READY, MASTER, SLAVE, HELP, VERSION,
+	LINES, ACT, SAE, ID, SINCE, MASTER_KEY, KEY_RING, HEAD
 };
 
 static const struct option long_options[] = {
@@ -32,6 +33,14 @@ static const struct option long_options[] = {
 	{"ready", no_argument, NULL, READY},
 	{"master", required_argument, NULL, MASTER},
 	{"slave", required_argument, NULL, SLAVE},
+	{"lines", required_argument, NULL, LINES},
+	{"act", required_argument, NULL, ACT},
+	{"sae", required_argument, NULL, SAE},
+	{"id", required_argument, NULL, ID},
+	{"since", required_argument, NULL, SINCE},
+	{"master-key", required_argument, NULL, MASTER_KEY},
+	{"key-ring", required_argument, NULL, KEY_RING},
+	{"head", required_argument, NULL, HEAD},
 	{"help", no_argument, NULL, HELP},
 	{"version", no_argument, NULL, VERSION},
 	{NULL, 0, NULL, 0},
@@ -39,7 +48,8 @@ static const struct option long_options[] = {
 
 const char *const ctl_option_names[] = {
 	"--socket", "--url", "--cert", "--key", "--ca", "--json", "--watch", "--no-color", "--timeout", "--grace",
-	"--confirm", "--ready", "--master", "--slave", "--help", "--version", NULL,
+	"--confirm", "--ready", "--master", "--slave", "--lines", "--act", "--sae", "--id", "--since",
+	"--master-key", "--key-ring", "--head", "--help", "--version", NULL,
 };
 
 void
@@ -48,7 +58,7 @@ ctl_usage(FILE *out)
 	fprintf(out, "usage: qkdgatectl [OPTION...] COMMAND [ARGUMENT...]\n\n"
 		     "The operator's command of a qkdgate. See qkdgatectl(1).\n\n");
 	for (size_t i = 0; i < ctl_n_commands; i++)
-		fprintf(out, "  %-12s %-16s %s\n", ctl_commands[i].name, ctl_commands[i].arguments, ctl_commands[i].help);
+		fprintf(out, "  %-13s %-16s %s\n", ctl_commands[i].name, ctl_commands[i].arguments, ctl_commands[i].help);
 	fprintf(out,
 		"\nWhere the gateway is:\n"
 		"  --socket PATH    Unix socket (default: $QKDGATE_SOCKET, else " DEFAULT_SOCKET ")\n"
@@ -64,6 +74,10 @@ ctl_usage(FILE *out)
 		"  --confirm KME    zeroize: the KME ID of the gateway\n"
 		"  --master SAE, --slave SAE\n"
 		"                   doctor: takes a key from one to the other; SAE is ID,URL,CERTIFICATE,KEY\n"
+		"  --lines N, --act ACT, --sae SAE, --id KEY_ID, --since TIME\n"
+		"                   audit: the newest N lines (default 50) of that kind; TIME also as 10min, 2h, 1d\n"
+		"  --master-key FILE, --key-ring FILE, --head NUMBER:TAG\n"
+		"                   audit verify of files: their key, and a line that the log must have\n"
 		"  --help, --version\n"
 		"\nExit status: 0 done or healthy, 1 refused or not healthy, 2 wrong usage,\n"
 		"3 the gateway cannot be reached, 4 not allowed.\n");
@@ -105,25 +119,51 @@ read_sae(const char *text, ctl_sae *out)
 	return false;
 }
 
-static bool
-take_option(ctl_options *o, int option)
+/* Options that are texts. */
+static const char **
+text_option(ctl_options *o, int option)
 {
 	switch (option) {
 	case SOCKET:
-		o->place.socket = optarg;
-		return true;
+		return &o->place.socket;
 	case URL:
-		o->place.url = optarg;
-		return true;
+		return &o->place.url;
 	case CERT:
-		o->place.tls.certificate = optarg;
-		return true;
+		return &o->place.tls.certificate;
 	case KEY:
-		o->place.tls.key = optarg;
-		return true;
+		return &o->place.tls.key;
 	case CA:
-		o->place.tls.ca = optarg;
+		return &o->place.tls.ca;
+	case CONFIRM:
+		return &o->confirm;
+	case ACT:
+		return &o->act;
+	case SAE:
+		return &o->sae;
+	case ID:
+		return &o->id;
+	case SINCE:
+		return &o->since;
+	case MASTER_KEY:
+		return &o->master_key;
+	case KEY_RING:
+		return &o->key_ring;
+	case HEAD:
+		return &o->head;
+	default:
+		return NULL;
+	}
+}
+
+static bool
+take_option(ctl_options *o, int option)
+{
+	const char **text = text_option(o, option);
+	if (text != NULL) {
+		*text = optarg;
 		return true;
+	}
+	switch (option) {
 	case JSON:
 		o->json = true;
 		return true;
@@ -137,9 +177,8 @@ take_option(ctl_options *o, int option)
 		return number(optarg, 3600, &o->timeout_s);
 	case GRACE:
 		return number(optarg, 86400, &o->grace_s);
-	case CONFIRM:
-		o->confirm = optarg;
-		return true;
+	case LINES:
+		return number(optarg, 1000, &o->lines);
 	case READY:
 		o->ready = true;
 		return true;

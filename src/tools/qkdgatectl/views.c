@@ -90,6 +90,12 @@ static const column certificates_columns[] = {
 };
 VIEW(certificates, "certificates", "no certificates");
 
+static const column alarms_columns[] = {
+	{"SEVERITY", "severity", COL_STATE}, {"OF", "of", COL_TEXT}, {"FINDING", "finding", COL_TEXT},
+	{"WHAT TO DO", "advice", COL_TEXT},
+};
+VIEW(alarms, "alarms", "no alarms");
+
 static const column sources_columns[] = {
 	{"STREAM", "stream", COL_TEXT}, {"HOST", "host", COL_TEXT}, {"PORT", "port", COL_NUMBER}, {"TLS", "tls", COL_TEXT},
 	{"REACHED", "reached", COL_YES}, {"FAILURE", "failure", COL_TEXT},
@@ -129,6 +135,7 @@ tone_of_state(const char *s)
 	} words[] = {
 		{"running", TONE_GOOD}, {"up", TONE_GOOD}, {"waiting", TONE_WARN}, {"opening", TONE_WARN},
 		{"starving", TONE_WARN}, {"down", TONE_BAD}, {"stopping", TONE_BAD},
+		{"critical", TONE_BAD}, {"warning", TONE_WARN},
 	};
 	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
 		if (strcmp(words[i].word, s) == 0)
@@ -298,8 +305,8 @@ print_view(const ctl_view *view, const json_t *answer, bool color)
 	ctl_table_print(&t, color);
 }
 
-static void
-print_json(const json_t *answer)
+void
+ctl_print_json(const json_t *answer)
 {
 	char *text = json_dumps(answer, JSON_INDENT(1));
 	if (text != NULL)
@@ -315,7 +322,7 @@ show_at(const ctl_options *o, const ctl_view *view, const char *path)
 	if (rc != CTL_DONE)
 		return rc;
 	if (o->json)
-		print_json(answer);
+		ctl_print_json(answer);
 	else
 		print_view(view, answer, o->color);
 	json_decref(answer);
@@ -369,7 +376,7 @@ ctl_show_status(const ctl_options *o, const ctl_command *c)
 	if (rc != CTL_DONE)
 		return rc;
 	if (o->json)
-		print_json(answer);
+		ctl_print_json(answer);
 	else
 		print_status(answer, o->color);
 	const bool ready = json_is_true(json_object_get(json_object_get(answer, "node"), "ready"));
@@ -390,7 +397,7 @@ ctl_show_health(const ctl_options *o, const ctl_command *c)
 	size_t i;
 	json_t *reason;
 	if (o->json) {
-		print_json(answer);
+		ctl_print_json(answer);
 	} else {
 		ctl_say(o->color, good ? TONE_GOOD : TONE_BAD, "%s%s", good ? "" : "not ", member);
 		json_array_foreach(json_object_get(answer, "reasons"), i, reason) {
@@ -427,7 +434,7 @@ ctl_show_logs(const ctl_options *o, const ctl_command *c)
 	const char *module;
 	json_t *level;
 	if (o->json) {
-		print_json(answer);
+		ctl_print_json(answer);
 	} else {
 		ctl_table *t = ctl_table_new(2);
 		ctl_cell(t, TONE_PLAIN, false, "all others");
@@ -436,6 +443,14 @@ ctl_show_logs(const ctl_options *o, const ctl_command *c)
 			ctl_cell(t, TONE_PLAIN, false, "%s", module);
 			ctl_cell(t, TONE_PLAIN, false, "%s", json_string_value(level));
 		}
+		const json_t *file = json_object_get(answer, "file");
+		const bool works = json_is_true(json_object_get(answer, "works"));
+		ctl_cell(t, TONE_PLAIN, false, "to");
+		ctl_cell(t, works ? TONE_PLAIN : TONE_BAD, false, "%s%s",
+			 json_string_value(json_is_string(file) ? file : json_object_get(answer, "to")),
+			 works ? "" : ": cannot be written");
+		ctl_cell(t, TONE_PLAIN, false, "lines lost");
+		ctl_cell(t, TONE_PLAIN, false, "%lld", (long long)json_integer_value(json_object_get(answer, "lost")));
 		ctl_table_print(&t, o->color);
 	}
 	json_decref(answer);
