@@ -107,12 +107,12 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 $(BUILD)/unit/test_sandbox: $(BUILD)/obj/src/app/sandbox.o
 
 # The corpus of each fuzz target is replayed like a unit program.
-$(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c tests/fuzz/fuzz.h $(LIB)
+$(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(wildcard tests/fuzz/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD    $@")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -o $@ $(filter %.c,$^) $(LIB) $(LDFLAGS) $(LDLIBS)
 
-$(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(LIB)
+$(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/fuzz/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD    $@")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -fsanitize=fuzzer -o $@ $< $(LIB) $(LDFLAGS) $(LDLIBS)
