@@ -33,7 +33,7 @@ LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 LAYERS  := base wire platform core north east south
 LIB_SRC := $(foreach l,$(LAYERS) client,$(wildcard src/$(l)/*.c))
 GEN_SRC := $(if $(wildcard db/*.sql),$(BUILD)/gen/migrations.c) \
-	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml))
+	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml)) $(BUILD)/gen/dashboard.c
 APP_SRC := $(wildcard src/app/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
@@ -41,7 +41,8 @@ LIB     := $(BUILD)/libqkdgate-core.a
 # What libqkdgate is made of.
 CLIENT  := $(wildcard src/client/*.c) $(wildcard src/base/*.c) $(wildcard src/wire/etsi004*.c) \
 	$(wildcard src/wire/json_text*.c src/wire/http_text*.c) $(wildcard src/platform/tls_*.c) \
-	src/platform/http_client.c src/platform/http_links.c src/platform/log.c src/platform/keyfile.c
+	src/platform/http_client.c src/platform/http_links.c src/platform/log.c src/platform/log_out.c \
+	src/platform/request_id.c src/platform/keyfile.c
 SO      := libqkdgate.so.0
 TOOLS   := $(patsubst src/tools/%.c,$(BUILD)/bin/%,$(wildcard src/tools/*.c))
 UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_*.c)) \
@@ -64,6 +65,11 @@ $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
 $(BUILD)/gen/migrations.c: $(wildcard db db/*.sql) src/embed
 	@mkdir -p $(@D)
 	$(Q)src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
+
+PAGES := $(wildcard src/dashboard/*)
+$(BUILD)/gen/dashboard.c: src/dashboard $(PAGES) src/embed
+	@mkdir -p $(@D)
+	$(Q)src/embed --pages $(PAGES) > $@.tmp && mv $@.tmp $@
 
 $(BUILD)/gen/openapi_%.c: openapi/%.yaml src/embed
 	@mkdir -p $(@D)

@@ -18,7 +18,10 @@
  * and is synced about once a second.
  *
  *   {"seq":N[,"id":"UUID"],"time":"...","act":"..."[,"caller":"..."]
- *   [,"peer":"..."][,"bits":N][,"reason":"..."],"tag":"32 hex digits"}
+ *   [,"peer":"..."][,"bits":N][,"reason":"..."][,"request":"..."],"tag":"32 hex digits"}
+ *
+ * `request` is the ID that whoever asked gave the request (request_id.h); one that
+ * was made here has no place in it: it would end every run below.
  *
  * in one line. The text from `,"time"` up to `,"tag"` is the line's common
  * part, the text before it its own part. Lines that follow one another with

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "qkdgate/error.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/store.h"
 
 /* Group commit: the one thread that writes the database. It takes every job
@@ -14,7 +15,8 @@
  * each job of the group is run again in a transaction of its own, so that one
  * bad job harms no other; a job's run may thus be called twice and must have
  * no effect outside the store but on members it sets itself. When the commit
- * itself fails, every job of the group is told its error (store.h). */
+ * itself fails, every job of the group is told its error (store.h). Both run
+ * under the ID of the request for which the job was submitted. */
 
 typedef struct qg_job qg_job;
 
@@ -23,6 +25,7 @@ struct qg_job {
 	void (*done)(qg_job *job, qg_err err);       /* after it; may free the job */
 	qg_job *next;                                /* the committer's */
 	qg_err result;                               /* the committer's */
+	qg_request_id request;                       /* the committer's: who submitted it worked on */
 };
 
 typedef struct qg_committer qg_committer;

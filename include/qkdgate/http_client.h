@@ -9,7 +9,8 @@
 
 /* Outgoing HTTPS over curl, one thread for all. Connections are kept and
  * reused. The server's certificate must chain to tls.ca, not be revoked, and
- * bear the host name of the URL. */
+ * bear the host name of the URL. A call bears the ID of the request that the
+ * caller's thread works on (request_id.h), if any, and `done` runs under it. */
 
 typedef struct qg_http_client qg_http_client;
 

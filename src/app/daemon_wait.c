@@ -86,6 +86,14 @@ feed(daemon_parts *d, uint64_t every_ms, uint64_t *next_ms)
 
 /* --- the main thread ---------------------------------------------------------------- */
 
+/* Also where the reload is refused: the file was moved away. */
+static void
+reopen_log(void)
+{
+	if (qg_log_reopen() != QG_OK)
+		qg_log(QG_LOG_ERROR, "daemon", "event=log_not_reopened");
+}
+
 static void
 reload(daemon_parts *d)
 {
@@ -139,6 +147,7 @@ serve_signal(daemon_parts *d, int sig)
 		qg_log(QG_LOG_INFO, "daemon", "event=stopping signal=%d", sig);
 		return true;
 	case SIGHUP:
+		reopen_log();
 		reload(d);
 		return false;
 	case SIGUSR1:

@@ -26,6 +26,8 @@ command_run(const char *file)
 	if (qg_config_load(file, stderr, &cfg) != QG_OK)
 		return EXIT_FAILED;
 	qg_log_init(cfg->log_level, cfg->log_format);
+	if (cfg->log_to != QG_LOG_STDERR)
+		qg_log_open(cfg->log_to, cfg->log_to == QG_LOG_FILE ? cfg->log_file : cfg->journal_socket);
 	/* Before anything is made or opened, and in words that name the line. */
 	int rc = EXIT_FAILED;
 	if (qg_config_check_files(file, cfg, stderr) == QG_OK && qg_daemon_run(file, cfg) == QG_OK)

@@ -63,7 +63,10 @@ group_done(const qg_committer *c, qg_job *job)
 		c->hooks.telling(true);
 	while (job != NULL) {
 		qg_job *next = job->next; /* done may free the job */
+		const qg_request_id request = job->request;
+		(void)qg_request_id_enter(&request);
 		job->done(job, job->result);
+		(void)qg_request_id_enter(NULL);
 		job = next;
 	}
 	if (c->hooks.telling != NULL)
@@ -115,7 +118,9 @@ static qg_err
 run_jobs(qg_committer *c, qg_job *job)
 {
 	for (; job != NULL; job = job->next) {
+		(void)qg_request_id_enter(&job->request);
 		qg_err err = job->run(job, c->store);
+		(void)qg_request_id_enter(NULL);
 		if (err != QG_OK)
 			return err;
 	}
@@ -291,6 +296,7 @@ qg_committer_gather(qg_committer *c, bool on)
 void
 qg_committer_submit(qg_committer *c, qg_job *job)
 {
+	job->request = qg_request_id_now();
 	if (gathered.of == c) {
 		list_append(&gathered.jobs, job);
 		if (++gathered.n == GATHER_MAX)

@@ -159,6 +159,12 @@ qg_core_keystore(qg_core *core)
 	return &core->keystore;
 }
 
+void
+qg_core_renew(qg_core *core)
+{
+	qg_conductor_kick(core);
+}
+
 qg_app_streams *
 qg_core_app_streams(qg_core *core)
 {

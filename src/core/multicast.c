@@ -281,6 +281,7 @@ void_op(qg_mc *op)
 {
 	struct qg_core *core = op->core;
 	const char *homes[QG_KMS_SAES_MAX];
+	const qg_request_id request = op->request, *before = qg_request_id_enter(&request);
 	size_t n = 0;
 	lock(op);
 	for (size_t i = 0; i < op->n_parts && n < QG_KMS_SAES_MAX; i++)
@@ -302,6 +303,7 @@ void_op(qg_mc *op)
 	op->job.run = void_run;
 	op->job.done = void_done;
 	qg_committer_submit(core->committer, &op->job);
+	(void)qg_request_id_enter(before);
 }
 
 /* The first failure ends it, and whoever finds it makes it void. */
@@ -406,9 +408,11 @@ let(qg_mc *op, qg_mc_part *p, uint64_t due_ms)
 	if (left) {
 		qg_mc_free(op);
 	} else if (release) {
+		const qg_request_id request = op->request, *before = qg_request_id_enter(&request);
 		op->job.run = release_run;
 		op->job.done = release_done;
 		qg_committer_submit(core->committer, &op->job);
+		(void)qg_request_id_enter(before);
 	} else {
 		qg_conductor_kick(core);
 	}
@@ -524,6 +528,7 @@ qg_multicast_issue(struct qg_core *core, const qg_issue_request *req, const qg_t
 		return;
 	}
 	op->core = core;
+	op->request = qg_request_id_now();
 	op->done = done;
 	op->ctx = ctx;
 	op->max_hops = req->max_hops;
@@ -647,10 +652,13 @@ qg_multicast_step(struct qg_core *core, uint64_t now_ms)
 	if (late_ms < void_ms)
 		void_ms = late_ms;
 	while (find_due(mc, now_ms, &part, &late, &next_ms)) {
+		const qg_request_id request = late != NULL ? late->request : part->op->request;
+		(void)qg_request_id_enter(&request); /* theirs may go meanwhile */
 		if (late != NULL)
 			give_up(late, is_stopping(mc));
 		else
 			qg_mc_part_send(part);
+		(void)qg_request_id_enter(NULL);
 	}
 	return next_ms < void_ms ? next_ms : void_ms;
 }

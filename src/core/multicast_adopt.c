@@ -65,6 +65,7 @@ qg_mc_adopt(struct qg_core *core, const char *origin, bool tell, uint32_t wait_m
 	if (op == NULL)
 		return QG_E_NOMEM;
 	op->core = core;
+	op->request = qg_request_id_now();
 	op->max_hops = UINT32_MAX;
 	qg_err err = qg_mc_room(op, n, x[0]->n_targets);
 	if (err == QG_OK)

@@ -6,6 +6,8 @@
 #include "records_internal.h"
 #include "relay_internal.h"
 
+#include "qkdgate/request_id.h"
+
 /* One request whose targets live at several nodes or behind peers: of a master
  * here; or keys that another KME brought and that go on (`from`). */
 
@@ -47,6 +49,7 @@ struct qg_mc {
 	struct qg_core *core;
 	qg_issue_done *done;
 	void *ctx;
+	qg_request_id request; /* who asked */
 	qg_mc_phase phase;
 	unsigned flights;
 	uint64_t deadline_ms;

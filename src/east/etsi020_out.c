@@ -9,6 +9,7 @@
 #include "etsi020_internal.h"
 #include "qkdgate/json.h"
 #include "qkdgate/log.h"
+#include "qkdgate/request_id.h"
 
 typedef enum kind { SEND_KEYS, SEND_DRAFT, SEND_ACKS, SEND_VOID } kind;
 
@@ -133,7 +134,7 @@ outgoing_new(const qg_config_peer *peer, kind k, bool waits, size_t n_ids, qg_in
 
 /* Takes the body. On an error o is freed and never told. */
 static qg_err
-send_body(qg_etsi020 *e, outgoing *o, unsigned wait_ms, qg_secret **body)
+send_now(qg_etsi020 *e, outgoing *o, unsigned wait_ms, qg_secret **body)
 {
 	const unsigned patience_ms = o->waits ? o->peer->ack_timeout_ms : o->peer->timeout_ms;
 	qg_log(QG_LOG_DEBUG, QG_020_MODULE, "event=send peer=%s method=%s len=%zu", o->peer->id, kind_names[o->kind],
@@ -153,6 +154,16 @@ send_body(qg_etsi020 *e, outgoing *o, unsigned wait_ms, qg_secret **body)
 	qg_secret_free(body);
 	if (err != QG_OK)
 		free(o);
+	return err;
+}
+
+/* As towards neighbours: what belongs to no request has an ID of its own. */
+static qg_err
+send_body(qg_etsi020 *e, outgoing *o, unsigned wait_ms, qg_secret **body)
+{
+	const qg_request_id id = qg_request_id_now_or_new(), *const before = qg_request_id_enter(&id);
+	const qg_err err = send_now(e, o, wait_ms, body);
+	(void)qg_request_id_enter(before);
 	return err;
 }
 

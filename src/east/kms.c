@@ -14,6 +14,7 @@
 #include "qkdgate/kms_msg.h"
 #include "qkdgate/limits.h"
 #include "qkdgate/log.h"
+#include "qkdgate/request_id.h"
 
 #define MODULE "kms"
 #define PATH "/api/v1/kms/"
@@ -109,8 +110,8 @@ outgoing_done(void *ctx, qg_err err, int status, const char *body, size_t len)
 }
 
 static qg_err
-send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
-	     unsigned timeout_ms, qg_channel_done *done, void *ctx)
+send_now(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
+	 unsigned timeout_ms, qg_channel_done *done, void *ctx)
 {
 	qg_kms *k = (qg_kms *)ch;
 	const qg_config_neighbour *n = neighbour_of(k->cfg, neighbour);
@@ -142,6 +143,19 @@ send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char
 		atomic_fetch_sub(&k->sent[kind], 1);
 		free(o);
 	}
+	return err;
+}
+
+/* What belongs to no request has an ID of its own, so that both ends tell of it
+ * under the same. */
+static qg_err
+send_message(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
+	     unsigned timeout_ms, qg_channel_done *done, void *ctx)
+{
+	const qg_request_id id = qg_request_id_now_or_new(), *before = qg_request_id_enter(&id);
+	const qg_err err = send_now(ch, neighbour, kind, body, len, timeout_ms, done, ctx);
+
+	(void)qg_request_id_enter(before);
 	return err;
 }
 
@@ -195,15 +209,18 @@ typedef struct incoming {
 	qg_http_request *req;
 	const char *neighbour;
 	qg_kms_kind kind;
+	qg_request_id id;
 } incoming;
 
 static void
 answer_message(void *ctx, int http_status, const char *body, size_t len)
 {
 	incoming *in = ctx;
+	const qg_request_id *before = qg_request_id_enter(&in->id);
 
 	qg_log(QG_LOG_DEBUG, MODULE, "event=answered kind=%s neighbour=%s status=%d len=%zu",
 	       qg_kms_kind_name(in->kind), qg_log_safe(in->neighbour), http_status, len);
+	(void)qg_request_id_enter(before);
 	if (http_status >= 400 && len == 0)
 		answer_error(in->req, http_status);
 	else
@@ -229,7 +246,7 @@ receive_message(qg_http_request *req, qg_kms *k, qg_kms_kind kind)
 	atomic_fetch_add(&k->received[kind], 1);
 	qg_log(QG_LOG_DEBUG, MODULE, "event=received kind=%s neighbour=%s len=%zu", qg_kms_kind_name(kind),
 	       qg_log_safe(n->id), len);
-	*in = (incoming){.req = req, .neighbour = n->id, .kind = kind};
+	*in = (incoming){.req = req, .neighbour = n->id, .kind = kind, .id = qg_request_id_now()};
 	/* The answer may come from another thread while the streams still read,
 	 * and takes the request's views with it. What of it is key is masked. */
 	if (len > 0)

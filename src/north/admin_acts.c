@@ -259,3 +259,18 @@ qg_admin_on_set_log(qg_http_request *http, void *admin)
 		qg_admin_answer_error(http, err, "module: %s", qg_err_text(err));
 	json_decref(body);
 }
+
+void
+qg_admin_on_reopen_log(qg_http_request *http, void *admin)
+{
+	char who[QG_ADMIN_WHO_ROOM];
+	if (!qg_admin_take_nothing(http))
+		return;
+	const qg_err err = qg_log_reopen();
+	qg_admin_who(http, who);
+	qg_admin_audit(admin, who, "reopen log", "", err);
+	if (err == QG_OK)
+		qg_admin_answer_done(http, "reopen-log");
+	else
+		qg_admin_answer_error(http, err, "the log cannot be opened; what was open stays");
+}

@@ -10,6 +10,7 @@
 #include <sys/time.h>
 
 #include "admin_internal.h"
+#include "qkdgate/log.h"
 #include "qkdgate/version.h"
 
 #define TYPE "text/plain; version=0.0.4; charset=utf-8"
@@ -240,6 +241,9 @@ say_figures(qg_admin *a, text *t)
 	one(t, "database_up", "gauge", "1 while the database can be written.", f.commits.works);
 	one(t, "anchor_up", "gauge", "1 while the anchor can be written.", f.anchor_works);
 	one(t, "audit_up", "gauge", "1 while the audit log can be written.", f.audit_works);
+	one(t, "log_up", "gauge", "1 while the operating log can be written.", qg_log_get_state().works);
+	one(t, "log_lost_lines_total", "counter", "Lines of the operating log that could not be written.",
+	    (double)qg_log_get_state().lost);
 	one(t, "relay_sent_total", "counter", "Relay messages sent as source.", (double)f.relay_sent);
 	one(t, "relay_delivered_total", "counter", "Of them, those that reached the far end.", (double)f.relay_delivered);
 	one(t, "relay_forwarded_total", "counter", "Relay messages passed on for others.", (double)f.relay_forwarded);

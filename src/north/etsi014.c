@@ -10,6 +10,8 @@
 #include "qkdgate/embed.h"
 #include "qkdgate/log.h"
 
+#define MODULE "etsi014"
+
 /* Lines in the audit log for all certificates together that name no SAE: who
  * has one could else fill the disk. */
 #define STRANGERS_PER_S 10
@@ -151,10 +153,22 @@ count_event(const qg_014_key_event *e)
 	atomic_store_explicit(&sae->last_ms, qg_clock_wall_ms(), memory_order_relaxed);
 }
 
+static void
+log_event(const qg_014_key_event *e)
+{
+	static const char *const names[] = {
+		[QG_014_STATUS] = "status", [QG_014_ENC] = "enc_keys", [QG_014_DEC] = "dec_keys"};
+	qg_log(QG_LOG_DEBUG, MODULE, "event=answered method=%s sae=%s other=%s keys=%zu result=\"%s\"",
+	       names[e->method], qg_log_safe(e->caller), qg_log_safe(e->other), e->n,
+	       e->err == QG_OK ? "ok" : qg_014_reason(e->method, e->err));
+}
+
 void
 qg_014_audit(const qg_etsi014 *s, const qg_014_key_event *e)
 {
 	count_event(e);
+	if (qg_log_wants(QG_LOG_DEBUG, MODULE))
+		log_event(e);
 	/* Rates protect the log too: what they refuse leaves no line. Nor does a
 	 * refusal while the log cannot be written: its queue is kept for keys. */
 	if (e->method == QG_014_STATUS || e->err == QG_E_LIMIT)
@@ -196,7 +210,7 @@ static void
 on_refused(int status, const char *method, const char *path, void *ctx)
 {
 	const qg_etsi014 *s = ctx;
-	qg_log(QG_LOG_DEBUG, "etsi014", "event=refused status=%d method=%s path=%s", status,
+	qg_log(QG_LOG_DEBUG, MODULE, "event=refused status=%d method=%s path=%s", status,
 	       qg_log_safe(method), qg_log_safe(path));
 	uint32_t retry_after_s;
 	if (status != 401 || !qg_audit_healthy(s->parts.audit) ||

@@ -28,7 +28,7 @@
 #define NEVER UINT64_MAX
 #define KEY_BYTES ((size_t)32)
 
-/* In a buffer: this, the three strings, the IDs; not aligned. */
+/* In a buffer: this, the four strings, the IDs; not aligned. */
 typedef struct record {
 	qg_audit_head head; /* its pointers are not used */
 	uint32_t n_ids;
@@ -109,9 +109,9 @@ append(queue *q, const void *p, size_t n)
 
 /* Queues one event, or a part of its IDs. */
 static void
-queue_part(qg_audit *a, record *r, const qg_audit_event *e, const qg_uuid *ids)
+queue_part(qg_audit *a, record *r, const qg_audit_event *e, const qg_request_id *request, const qg_uuid *ids)
 {
-	size_t size = sizeof *r + r->head.caller_len + r->head.peer_len + r->head.reason_len +
+	size_t size = sizeof *r + r->head.caller_len + r->head.peer_len + r->head.reason_len + r->head.request_len +
 		      16 * (size_t)r->n_ids;
 	uint64_t lines = r->n_ids > 0 ? r->n_ids : 1;
 	pthread_mutex_lock(&a->lock);
@@ -126,6 +126,7 @@ queue_part(qg_audit *a, record *r, const qg_audit_event *e, const qg_uuid *ids)
 	append(q, e->caller, r->head.caller_len);
 	append(q, e->peer, r->head.peer_len);
 	append(q, e->reason, r->head.reason_len);
+	append(q, request->text, r->head.request_len);
 	append(q, ids, 16 * (size_t)r->n_ids);
 	q->lines += lines;
 	a->queued += lines;
@@ -140,6 +141,7 @@ qg_audit_write(qg_audit *a, const qg_audit_event *e)
 {
 	if (a == NULL)
 		return;
+	const qg_request_id request = qg_request_id_now();
 	record r;
 	memset(&r, 0, sizeof r);
 	r.head.act = (uint8_t)e->act;
@@ -147,11 +149,12 @@ qg_audit_write(qg_audit *a, const qg_audit_event *e)
 	r.head.caller_len = kept_len(e->caller);
 	r.head.peer_len = kept_len(e->peer);
 	r.head.reason_len = kept_len(e->reason);
+	r.head.request_len = request.given ? kept_len(request.text) : 0;
 	size_t done = 0;
 	do {
 		size_t n = e->n_ids - done < PART_IDS ? e->n_ids - done : PART_IDS;
 		r.n_ids = (uint32_t)n;
-		queue_part(a, &r, e, n > 0 ? e->ids + done : NULL);
+		queue_part(a, &r, e, &request, n > 0 ? e->ids + done : NULL);
 		done += n;
 	} while (done < e->n_ids);
 }
@@ -243,7 +246,9 @@ read_record(const uint8_t *p, record *r)
 	r->head.peer = (const char *)p;
 	p += r->head.peer_len;
 	r->head.reason = (const char *)p;
-	return p + r->head.reason_len;
+	p += r->head.reason_len;
+	r->head.request = (const char *)p;
+	return p + r->head.request_len;
 }
 
 static qg_err

@@ -214,7 +214,7 @@ qg_audit_chain_event(qg_audit_chain *c, const qg_audit_head *h)
 	qg_audit_run *next = spare(c);
 	assert(h->act < sizeof act_names / sizeof act_names[0]);
 	assert(h->caller_len <= QG_AUDIT_STRING_MAX && h->peer_len <= QG_AUDIT_STRING_MAX);
-	assert(h->reason_len <= QG_AUDIT_STRING_MAX);
+	assert(h->reason_len <= QG_AUDIT_STRING_MAX && h->request_len <= QG_REQUEST_ID_MAX);
 	const char *act = act_names[h->act];
 	char *p = put(next->common, time_is, LEN(time_is));
 	p = put_time(p, h->time_ms);
@@ -227,6 +227,7 @@ qg_audit_chain_event(qg_audit_chain *c, const qg_audit_head *h)
 		p = put_number(p, h->size_bits);
 	}
 	p = put_member(p, "reason", h->reason, h->reason_len);
+	p = put_member(p, "request", h->request, h->request_len);
 	next->common_len = (size_t)(p - next->common);
 	set_run(c);
 }

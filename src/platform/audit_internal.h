@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "qkdgate/audit.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/secret.h"
 
 /* The chain of the audit log: how lines are put together and checked. No
@@ -15,8 +16,8 @@
 
 #define QG_AUDIT_TAG 16
 #define QG_AUDIT_STRING_MAX 256
-/* Three strings with every byte escaped, and what stands around them. */
-#define QG_AUDIT_COMMON_MAX (3 * 6 * QG_AUDIT_STRING_MAX + 192)
+/* Three strings with every byte escaped, a request's ID, and what stands around them. */
+#define QG_AUDIT_COMMON_MAX (3 * 6 * QG_AUDIT_STRING_MAX + QG_REQUEST_ID_MAX + 208)
 #define QG_AUDIT_LINE_MAX (QG_AUDIT_COMMON_MAX + 128)
 
 /* What a run's key is made of, as it is hashed. */
@@ -37,9 +38,10 @@ typedef struct qg_audit_chain {
 /* What all lines of one event have in common; the strings are not terminated. */
 typedef struct qg_audit_head {
 	int64_t time_ms;
-	const char *caller, *peer, *reason;
+	const char *caller, *peer, *reason, *request;
 	uint32_t size_bits;
 	uint16_t caller_len, peer_len, reason_len; /* at most QG_AUDIT_STRING_MAX */
+	uint16_t request_len;                      /* at most QG_REQUEST_ID_MAX */
 	uint8_t act;
 } qg_audit_head;
 

@@ -11,6 +11,7 @@
 
 #include "config_internal.h"
 #include "keyfile_internal.h"
+#include "qkdgate/passwords.h"
 #include "qkdgate/zeroize.h"
 #include "seal_internal.h"
 
@@ -200,6 +201,36 @@ check_socket(files *f, const qg_config_admin *a)
 		report_option(f, admin, "socket_group", "is no group of this machine");
 }
 
+/* A log that cannot be written stops nobody; a folder that is not there is a slip
+ * of the pen. */
+static void
+check_log(files *f, const qg_config *c)
+{
+	struct stat st;
+	cfg_node *const log = qg_cfg_find(f->root, "log");
+	const char *const folder = c->log_to != QG_LOG_FILE ? NULL : folder_of(f, c->log_file);
+	if (c->log_to != QG_LOG_FILE)
+		return;
+	if (folder == NULL)
+		f->report->nomem = true;
+	else if (stat(folder, &st) != 0)
+		report_system(f, log, "file", "is its folder and cannot be reached", folder);
+	else if (!S_ISDIR(st.st_mode) || (stat(c->log_file, &st) == 0 && !S_ISREG(st.st_mode)))
+		report_option(f, log, "file", "is not a regular file in a folder");
+}
+
+static void
+check_passwords(files *f, const qg_config_admin *a)
+{
+	char why[WHY_ROOM] = "";
+	if (!a->has_passwords)
+		return;
+	const qg_err err = qg_passwords_load(a->passwords.file, NULL, why, sizeof why);
+	if (err != QG_OK)
+		report_option(f, qg_cfg_find(qg_cfg_find(f->root, "admin"), "passwords"), "file",
+			      why[0] == '\0' ? qg_err_text(err) : why);
+}
+
 /* It would do its work at once. */
 static void
 check_tamper(files *f, const qg_config_admin *a)
@@ -233,7 +264,9 @@ qg_config_check_files(const char *file, const qg_config *c, FILE *report)
 		check_written(&f, "store", "anchor", c->anchor);
 		check_written(&f, "store", "key_ring", c->key_ring);
 		check_written(&f, "audit", "file", c->audit_file);
+		check_log(&f, c);
 		check_socket(&f, &c->admin);
+		check_passwords(&f, &c->admin);
 		check_tamper(&f, &c->admin);
 		err = r.nomem ? QG_E_NOMEM : r.n > 0 ? QG_E_PARSE : QG_OK;
 	}

@@ -183,6 +183,8 @@ void qg_cfg_rule_relay(cfg_rules *r);
 void qg_cfg_rule_apps(cfg_rules *r);
 /* Sources that push, and where (config_rules_push.c). */
 void qg_cfg_rule_push(cfg_rules *r);
+/* Where the log goes (config_rules_log.c). */
+void qg_cfg_rule_log(cfg_rules *r);
 
 /* A network of nodes 0 .. nodes - 1 and links both ways, for the question how
  * many paths it has (config_graph.c). NULL without memory. */

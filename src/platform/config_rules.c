@@ -396,7 +396,7 @@ rule_files(cfg_rules *r)
 		const char *section, *option;
 	} files[] = {
 		{"store", "database"}, {"store", "anchor"}, {"store", "master_key"}, {"store", "key_ring"},
-		{"audit", "file"}, {"admin", "socket"}, {"admin", "zeroize_file"},
+		{"audit", "file"}, {"log", "file"}, {"admin", "socket"}, {"admin", "zeroize_file"},
 	};
 	for (size_t i = 1; i < sizeof files / sizeof files[0]; i++) {
 		cfg_node *const section = qg_cfg_find(r->root, files[i].section);
@@ -420,7 +420,7 @@ qg_cfg_check_rules(cfg_report *report, cfg_node *root)
 	static void (*const all[])(cfg_rules *) = {
 		rule_unique, rule_matches, rule_neighbours, rule_directory, rule_streams,
 		qg_cfg_rule_relay, qg_cfg_rule_push, qg_cfg_rule_peers, rule_pool, rule_policy, rule_listeners,
-		qg_cfg_rule_apps, rule_files, qg_cfg_rule_admin,
+		qg_cfg_rule_apps, rule_files, qg_cfg_rule_admin, qg_cfg_rule_log,
 	};
 	cfg_rules r = {.report = report, .root = root};
 	if (root->kind != CFG_MAP)

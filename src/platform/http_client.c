@@ -11,6 +11,7 @@
 #include "qkdgate/clock.h"
 #include "qkdgate/http_client.h"
 #include "qkdgate/log.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/secret.h"
 #include "tls_internal.h"
 
@@ -30,6 +31,7 @@ typedef struct call {
 	char method[METHOD_MAX];
 	char type[TYPE_MAX + 16];
 	char *url;
+	qg_request_id request; /* for which it is made */
 	qg_secret *body;   /* may hold key */
 	qg_secret *answer; /* may hold key */
 	bool too_long;
@@ -88,6 +90,7 @@ call_fill(call *k, const qg_http_call *from)
 		return QG_E_INVAL;
 	if (from->type == NULL)
 		k->type[0] = '\0';
+	k->request = qg_request_id_now();
 	k->url = strdup(from->url);
 	if (k->url == NULL)
 		return QG_E_NOMEM;
@@ -219,6 +222,11 @@ set_request(CURL *easy, call *k)
 	k->fields = fields;
 	if (fields == NULL || curl_slist_append(fields, k->type[0] != '\0' ? k->type : "Content-Type:") == NULL)
 		return false;
+	char id[sizeof QG_REQUEST_ID_HEADER + QG_REQUEST_ID_MAX + 2];
+	if (k->request.text[0] != '\0' &&
+	    (!copy_token(id, sizeof id, QG_REQUEST_ID_HEADER ": ", k->request.text) ||
+	     curl_slist_append(fields, id) == NULL))
+		return false;
 	return SET(CURLOPT_HTTPHEADER, fields);
 }
 
@@ -269,7 +277,9 @@ finish(qg_http_client *c, call *k, qg_err err, int status)
 	if (k->easy != NULL)
 		easy_put(c, k->easy);
 	const char *body = err == QG_OK && k->answer != NULL ? (const char *)k->answer->data : "";
+	const qg_request_id *before = qg_request_id_enter(&k->request);
 	k->done(k->ctx, err, status, body, err == QG_OK && k->answer != NULL ? k->answer->len : 0);
+	(void)qg_request_id_enter(before);
 	call_free(k);
 }
 
@@ -331,9 +341,11 @@ tell_failure(qg_http_client *c, const call *k, CURLcode code)
 	c->told = code;
 	c->told_ms = now_ms;
 	(void)curl_easy_getinfo(k->easy, CURLINFO_OS_ERRNO, &cause);
+	const qg_request_id *before = qg_request_id_enter(&k->request);
 	qg_log(QG_LOG_WARN, "http", "event=call_failed url=%s reason=\"%s\" cause=\"%s\"", qg_log_safe(k->url),
 	       k->wrong_server ? "the certificate names someone else" : curl_easy_strerror(code),
 	       cause != 0 ? strerror((int)cause) : "-");
+	(void)qg_request_id_enter(before);
 }
 
 static void

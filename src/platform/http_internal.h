@@ -11,6 +11,7 @@
 
 #include "qkdgate/error.h"
 #include "qkdgate/http_server.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/secret.h"
 #include "router_internal.h"
 #include "tls_internal.h"
@@ -45,7 +46,9 @@ struct qg_http_request {
 	struct MHD_Connection *mhd; /* the same to libmicrohttpd; NULL: the client left */
 	atomic_uint refs;
 	const void *peer;
+	bool visitor; /* peer is of this request alone */
 	uint64_t begun_ns;
+	qg_request_id id;
 	char method[QG_HTTP_METHOD_MAX];
 	qg_target target;
 	qg_route_match match;
@@ -86,10 +89,10 @@ void qg_http_refuse(qg_http_request *req, int status, const char *fmt, ...) QG_P
 /* Finds the route of the target, or refuses. */
 void qg_http_find_route(qg_http_request *req, const qg_router *router, const char *raw_target);
 
-/* What the headers say of where the request ends; NULL: absent. */
+/* What the headers say of where the request ends, and of its ID; NULL: absent. */
 typedef struct qg_http_framing {
-	const char *coding, *length;
-	unsigned n_codings, n_lengths;
+	const char *coding, *length, *request_id;
+	unsigned n_codings, n_lengths, n_request_ids;
 	bool bad_name; /* the name of a field is no token (RFC 9110, 5.6.2) */
 } qg_http_framing;
 

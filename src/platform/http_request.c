@@ -148,6 +148,9 @@ qg_http_see_field(qg_http_framing *f, const char *name, const char *value)
 	} else if (strcasecmp(name, "Transfer-Encoding") == 0) {
 		f->n_codings++;
 		f->coding = value;
+	} else if (strcasecmp(name, QG_REQUEST_ID_HEADER) == 0) {
+		f->n_request_ids++;
+		f->request_id = value;
 	} else {
 		f->bad_name = f->bad_name || !is_token(name);
 	}
@@ -230,6 +233,12 @@ const void *
 qg_http_peer(const qg_http_request *req)
 {
 	return req->peer;
+}
+
+const void *
+qg_http_visitor(const qg_http_request *req)
+{
+	return req->visitor ? req->peer : NULL;
 }
 
 const char *

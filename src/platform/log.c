@@ -9,12 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "log_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/request_id.h"
 
-#define TEXT_MAX 1024
-#define LINE_MAX_BYTES (2 * TEXT_MAX + 256) /* every character may be escaped in JSON */
 #define SAFE_MAX 128
 #define SAFE_RING 8
 
@@ -41,16 +40,20 @@ static own_level own[MODULES_MAX];
 static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER;
 static qg_log_format format = QG_LOG_TEXT;
 
+#define TAIL_ROOM 128 /* kept for the request and the end of a line */
+
 /* A line being put together; what does not fit is cut off. */
 typedef struct line {
-	char buf[LINE_MAX_BYTES];
-	size_t len;
+	char *buf;
+	size_t len, room;
+	bool cut;
 } line;
 
 static void
 add_char(line *l, char c)
 {
-	if (l->len < sizeof l->buf - 1) /* one is kept for the newline */
+	l->cut = l->cut || l->len == l->room;
+	if (!l->cut)
 		l->buf[l->len++] = c;
 }
 
@@ -128,6 +131,7 @@ static void
 add_json(line *l, const char *text)
 {
 	while (*text != '\0') {
+		const size_t before = l->len;
 		size_t name_len = at_name(text) ? strcspn(text, "=") : 0;
 		const char *value = name_len > 0 ? text + name_len + 1 : text;
 		size_t n = value_len(value);
@@ -135,24 +139,12 @@ add_json(line *l, const char *text)
 			add_json_member(l, text, name_len, value, n);
 		else
 			add_json_member(l, "text", 4, value, n);
+		if (l->cut) { /* half a member would not be JSON */
+			l->len = before;
+			return;
+		}
 		text = value + n;
 		text += strspn(text, " ");
-	}
-}
-
-static void
-put_line(const line *l)
-{
-	const char *p = l->buf;
-	size_t left = l->len;
-	while (left > 0) {
-		ssize_t n = write(STDERR_FILENO, p, left);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return; /* nowhere to say so */
-		p += n;
-		left -= (size_t)n;
 	}
 }
 
@@ -268,8 +260,8 @@ qg_log_level_of(const char *name, qg_log_level *out)
 }
 
 /* Locks only where some module has a level of its own. */
-static bool
-is_wanted(qg_log_level level, const char *module)
+bool
+qg_log_wants(qg_log_level level, const char *module)
 {
 	if (level > widest)
 		return false;
@@ -282,13 +274,40 @@ is_wanted(qg_log_level level, const char *module)
 	return level <= most;
 }
 
+size_t
+qg_log_form(const qg_log_parts *p, char to[QG_LOG_LINE_MAX])
+{
+	const bool json = format == QG_LOG_JSON;
+	line l = {.buf = to, .room = QG_LOG_LINE_MAX - TAIL_ROOM};
+	add(&l, json ? "{\"time\":\"" : "");
+	add_time(&l);
+	add(&l, json ? "\",\"level\":\"" : " ");
+	add(&l, level_names[p->level]);
+	add(&l, json ? "\",\"module\":\"" : " ");
+	add(&l, p->module);
+	add(&l, json ? "\"" : " ");
+	if (json)
+		add_json(&l, p->text);
+	else
+		add(&l, p->text);
+	l.room = QG_LOG_LINE_MAX;
+	l.cut = false;
+	if (p->request[0] != '\0') {
+		add(&l, json ? ",\"request\":\"" : " request=");
+		add(&l, p->request);
+		add(&l, json ? "\"" : "");
+	}
+	add(&l, json ? "}\n" : "\n");
+	return l.len;
+}
+
 void
 qg_log(qg_log_level level, const char *module, const char *fmt, ...)
 {
-	if (!is_wanted(level, module))
+	if (!qg_log_wants(level, module))
 		return;
 	int saved = errno;
-	char text[TEXT_MAX];
+	char text[QG_LOG_TEXT_MAX];
 	va_list ap;
 	va_start(ap, fmt);
 	int n = vsnprintf(text, sizeof text, fmt, ap);
@@ -298,26 +317,10 @@ qg_log(qg_log_level level, const char *module, const char *fmt, ...)
 	else if ((size_t)n >= sizeof text)
 		memcpy(text + sizeof text - 4, "...", 4);
 	flatten(text);
-
-	line l;
-	l.len = 0;
-	bool json = format == QG_LOG_JSON;
-	add(&l, json ? "{\"time\":\"" : "");
-	add_time(&l);
-	add(&l, json ? "\",\"level\":\"" : " ");
-	add(&l, level_names[level]);
-	add(&l, json ? "\",\"module\":\"" : " ");
-	add(&l, module);
-	if (json) {
-		add_char(&l, '"');
-		add_json(&l, text);
-		add_char(&l, '}');
-	} else {
-		add_char(&l, ' ');
-		add(&l, text);
-	}
-	l.buf[l.len++] = '\n';
-	put_line(&l);
+	const qg_request_id request = qg_request_id_now();
+	const qg_log_parts parts = {.level = level, .module = module, .text = text, .request = request.text};
+	char to[QG_LOG_LINE_MAX];
+	qg_log_put(to, qg_log_form(&parts, to), &parts);
 	errno = saved;
 }
 

@@ -113,12 +113,19 @@ class Network:
         self._tweak = tweak
         self._neighbour_urls = neighbour_urls or {}
         self._admin = admin
+        self._outside = []
         self.endpoints = self._place(Ports(first_port), sources or {})
         self.gateways = {n.name: self._gateway(n.name) for n in topology.nodes}
         self.sims = {name: process for link in topology.links if link.simulated
                      for name, process in self._simulators(link)}
         self._clients = []
         self._out = set()
+
+    def forget(self):
+        """Removes what had to stand outside its folder. It is not started again."""
+        for folder in self._outside:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._outside.clear()
 
     # --- where everything is ---------------------------------------------------------------
 
@@ -150,7 +157,8 @@ class Network:
         """In the node's folder, but for those of tests with long names: a Unix socket's name is short."""
         path = self.folder / node_name / "admin.sock"
         if len(str(path)) > SOCKET_NAME_MAX:
-            path = Path(tempfile.mkdtemp(prefix="qg-")) / f"{node_name}.sock"
+            self._outside.append(Path(tempfile.mkdtemp(prefix="qg-")))
+            path = self._outside[-1] / f"{node_name}.sock"
         return path
 
     def admin_socket(self, node_name):

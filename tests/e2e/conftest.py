@@ -71,6 +71,7 @@ class Maker:
                 if not orderly or status:
                     faults.append(f"{name} did not end in order (status {status}):\n"
                                   f"{network.gateways[name].log()[-2000:]}")
+            network.forget()
         assert not faults, "\n".join(faults)
 
 

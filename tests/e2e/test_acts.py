@@ -240,13 +240,16 @@ def test_log_levels_of_single_modules(net):
     gateway = net.gateways["kme-a"]
     assert not gateway.lines(" debug ")
     assert ctl(net, "log", "etsi014", "debug")[0] == 0
-    assert local(net).get("/api/v1/logs") == {"level": "info", "modules": {"etsi014": "debug"}}
+    logs = local(net).get("/api/v1/logs")
+    assert logs == {"level": "info", "modules": {"etsi014": "debug"}, "to": "stderr", "file": None, "works": True,
+                    "lost": 0}
     with net.client("alice") as alice:
         alice.request("GET", "/nowhere")
     gateway.wait_log(" debug etsi014 ")
     assert not [x for x in gateway.lines(" debug ") if " debug etsi014 " not in x]
     assert ctl(net, "log", "etsi014", "default")[0] == 0 and ctl(net, "log", "error")[0] == 0
-    assert local(net).get("/api/v1/logs") == {"level": "error", "modules": {}}
+    logs = local(net).get("/api/v1/logs")
+    assert logs["level"] == "error" and logs["modules"] == {}
 
 
 # --- the end -----------------------------------------------------------------------------------------------------

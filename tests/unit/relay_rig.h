@@ -4,30 +4,15 @@
 
 /* What the programs on relaying under attack share. The harness knows every
  * link's key, so what a node of a link could sign, it can. */
-#include "support/core_net.c"
+#include "support/net_case.h"
 
-enum { A, B, C, D };
-
-static core_net *n;
-static pair_keys *k, *got;
 static qg_kms_forward m;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
 
 static int teardown(void **state)
 {
 	(void)state;
 	bool fresh = n == NULL || net_all_fresh(n, NULL);
-	net_free(&n);
-	keys_free(&k);
-	keys_free(&got);
-	return fresh ? 0 : -1;
+	return end_case(fresh);
 }
 
 static qg_relay_counts counts(unsigned node)

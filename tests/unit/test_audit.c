@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "qkdgate/log.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/secret.h"
 
 static const unsigned char key[32] = "an audit key of thirty-two bytes";
@@ -681,6 +682,35 @@ closing_on_a_full_disk_leaves_whole_lines(void **state)
 
 #define FRESH(f) cmocka_unit_test_setup(f, fresh)
 
+/* Only one that the caller chose: what was made here would end every run. */
+static void
+the_request_stands_where_its_caller_gave_it(void **state)
+{
+	(void)state;
+	qg_audit *a = open_log();
+	qg_request_id given, made;
+	size_t n;
+	qg_request_id_take(&given, "order-66");
+	qg_request_id_make(&made);
+	write_event(a, QG_AUDIT_ISSUED, "sae-1", NULL, 0);
+	(void)qg_request_id_enter(&given);
+	write_event(a, QG_AUDIT_ISSUED, "sae-2", NULL, 0);
+	(void)qg_request_id_enter(&made);
+	write_event(a, QG_AUDIT_ISSUED, "sae-3", NULL, 0);
+	(void)qg_request_id_enter(NULL);
+	qg_audit_close(&a);
+	assert_whole(3);
+	char *text = slurp(&n);
+	char *second = line_at(text, 2), *id = strstr(text, ",\"request\":\"order-66\",\"tag\":");
+	assert_non_null(id);
+	assert_true(id > second && id < line_at(text, 3));
+	assert_null(strstr(id + strlen(",\"request"), "request"));
+	id[strlen(",\"request\":\"order-6")] = '7';
+	spill(text, n);
+	free(text);
+	assert_bad_at(key, 2);
+}
+
 int
 main(void)
 {
@@ -707,6 +737,7 @@ main(void)
 		FRESH(threads_write_at_once),
 		FRESH(a_full_disk_loses_nothing),
 		FRESH(closing_on_a_full_disk_leaves_whole_lines),
+		FRESH(the_request_stands_where_its_caller_gave_it),
 	};
 	if (qg_secret_init() != QG_OK || mkdtemp(folder) == NULL)
 		return 1;

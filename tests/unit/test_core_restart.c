@@ -1,39 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Leases, crashes, kills and stores that were put back (SOUNDNESS 8 and 9). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "support/pair_case.h"
 
-#include <cmocka.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
-#include "support/core_pair.c"
-
 #define KILLS 50
-
-static core_pair *p;
-static pair_keys *k, *got;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
 
 static int teardown(void **state)
 {
 	(void)state;
 	bool once = p == NULL || pair_signed_once(p);
-	pair_free(&p);
-	keys_free(&k);
-	keys_free(&got);
-	return once ? 0 : -1;
+	return end_case(once);
 }
 
 static void issue(uint32_t n)

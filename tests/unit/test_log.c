@@ -112,7 +112,7 @@ long_line_is_cut(void **state)
 		qg_log(QG_LOG_INFO, "m", "event=x text=%s", text);
 		const char *line = logged();
 		size_t n = strlen(line);
-		assert_in_range(n, 1000, 2400);
+		assert_in_range(n, 1000, 3600);
 		assert_ptr_equal(strchr(line, '\n'), line + n - 1);
 		if (f == QG_LOG_TEXT)
 			assert_non_null(strstr(line, "..."));

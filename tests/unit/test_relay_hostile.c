@@ -1,12 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Relaying under attack (SOUNDNESS 6, 16, 17): by one who changes, repeats and
  * withholds messages inside TLS. Nodes that lie: test_relay_liars.c. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "relay_rig.h"
 
 static uint8_t plain[QG_KMS_DATA_MAX];

@@ -1,15 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Relaying over nodes that lie: what they say is found out, and costs no more than
  * the way over them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
 #include "relay_rig.h"
 
-/* --- nodes that lie ---------------------------------------------------------------------------- */
+/* --- answers ------------------------------------------------------------------------ */
 
 typedef struct liar {
 	unsigned from, to;

@@ -114,6 +114,17 @@ check_store(doctor *d, const json_t *answer)
 }
 
 static void
+check_log(doctor *d, const json_t *answer)
+{
+	const json_t *file = json_object_get(answer, "file");
+	if (!is(answer, "works"))
+		find(d, "make room, or put the folder back; then qkdgatectl reopen-log",
+		     "the log cannot be written to %s; %lld lines are lost",
+		     json_is_string(file) ? json_string_value(file) : text_of(answer, "to"),
+		     (long long)number_of(answer, "lost"));
+}
+
+static void
 check_sources(doctor *d, const json_t *answer)
 {
 	size_t i;
@@ -230,6 +241,7 @@ static const struct check {
 	{"gateway and clock", "/api/v1/node", check_node},
 	{"certificates", "/api/v1/certificates", check_certificates},
 	{"disk and store", "/api/v1/store", check_store},
+	{"log", "/api/v1/logs", check_log},
 	{"sources", "/api/v1/sources", check_sources},
 	{"streams", "/api/v1/streams", check_streams},
 	{"neighbours", "/api/v1/neighbours", check_neighbours},

@@ -90,6 +90,12 @@ static const column certificates_columns[] = {
 };
 VIEW(certificates, "certificates", "no certificates");
 
+static const column alarms_columns[] = {
+	{"SEVERITY", "severity", COL_STATE}, {"OF", "of", COL_TEXT}, {"FINDING", "finding", COL_TEXT},
+	{"WHAT TO DO", "advice", COL_TEXT},
+};
+VIEW(alarms, "alarms", "no alarms");
+
 static const column sources_columns[] = {
 	{"STREAM", "stream", COL_TEXT}, {"HOST", "host", COL_TEXT}, {"PORT", "port", COL_NUMBER}, {"TLS", "tls", COL_TEXT},
 	{"REACHED", "reached", COL_YES}, {"FAILURE", "failure", COL_TEXT},
@@ -129,6 +135,7 @@ tone_of_state(const char *s)
 	} words[] = {
 		{"running", TONE_GOOD}, {"up", TONE_GOOD}, {"waiting", TONE_WARN}, {"opening", TONE_WARN},
 		{"starving", TONE_WARN}, {"down", TONE_BAD}, {"stopping", TONE_BAD},
+		{"critical", TONE_BAD}, {"warning", TONE_WARN},
 	};
 	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
 		if (strcmp(words[i].word, s) == 0)
@@ -436,6 +443,14 @@ ctl_show_logs(const ctl_options *o, const ctl_command *c)
 			ctl_cell(t, TONE_PLAIN, false, "%s", module);
 			ctl_cell(t, TONE_PLAIN, false, "%s", json_string_value(level));
 		}
+		const json_t *file = json_object_get(answer, "file");
+		const bool works = json_is_true(json_object_get(answer, "works"));
+		ctl_cell(t, TONE_PLAIN, false, "to");
+		ctl_cell(t, works ? TONE_PLAIN : TONE_BAD, false, "%s%s",
+			 json_string_value(json_is_string(file) ? file : json_object_get(answer, "to")),
+			 works ? "" : ": cannot be written");
+		ctl_cell(t, TONE_PLAIN, false, "lines lost");
+		ctl_cell(t, TONE_PLAIN, false, "%lld", (long long)json_integer_value(json_object_get(answer, "lost")));
 		ctl_table_print(&t, o->color);
 	}
 	json_decref(answer);
