@@ -51,6 +51,7 @@ struct qg_004_pushes {
 	pthread_cond_t wake;
 	push *first;
 	bool stopping;
+	bool forbidden; /* to send */
 };
 
 static void next_chunk(push *p);
@@ -114,7 +115,7 @@ finish(push *p, uint32_t status, const char *why, int http)
 static bool
 goes_on(const push *p)
 {
-	return !p->ended && !p->all->stopping;
+	return !p->ended && !p->all->stopping && !p->all->forbidden;
 }
 
 /* --- the call ------------------------------------------------------------------------- */
@@ -392,6 +393,14 @@ qg_004_pushes_start(const qg_etsi004_server_parts *parts, qg_004_pushes **out)
 	all->running = true;
 	*out = all;
 	return QG_OK;
+}
+
+void
+qg_004_pushes_forbid(qg_004_pushes *all)
+{
+	pthread_mutex_lock(&all->lock);
+	all->forbidden = true;
+	pthread_mutex_unlock(&all->lock);
 }
 
 void

@@ -24,6 +24,9 @@ void qg_004_push_begin(qg_004_pushes *all, const qg_etsi004_profile *p, const qg
 /* Nothing more of that stream is pushed; what is under way may arrive. */
 void qg_004_push_end(qg_004_pushes *all, const qg_config_sae *sae, const qg_uuid *ksid);
 
+/* No chunk leaves any more. */
+void qg_004_pushes_forbid(qg_004_pushes *all);
+
 /* Ends all calls. NULL: nothing. */
 void qg_004_pushes_stop(qg_004_pushes *all);
 /* After it, and after qg_core_wind_down: waits for what the core still owes.

@@ -415,6 +415,15 @@ qg_etsi004_server_renew(qg_etsi004_server *s)
 }
 
 void
+qg_etsi004_server_forbid(qg_etsi004_server *s)
+{
+	if (s == NULL)
+		return;
+	qg_004_pushes_forbid(s->pushes);
+	qg_byte_server_forbid(s->bytes);
+}
+
+void
 qg_etsi004_server_stop(qg_etsi004_server *s)
 {
 	if (s == NULL)

@@ -3,9 +3,11 @@
 come again, refuses it, is silent, or is somebody else."""
 
 import base64
+import contextlib
 import http.client
 import http.server
 import json
+import socket
 import ssl
 import threading
 import uuid
@@ -213,6 +215,61 @@ def test_who_gets_nothing_pushed(network, opened, taker):
     assert HttpApp(network, "dave").close(ksid) == (400, 5)
     assert alice.connection.sock is not None and bob.get(ksid, 0).status == 0
     assert taker.indexes(ksid) == []
+
+
+def head(method, path, length, more=""):
+    return f"{method} {API}{path} HTTP/1.1\r\nHost: k\r\n{more}Content-Length: {length}\r\n\r\n".encode()
+
+
+HOSTILE = {
+    "another path": head("GET", "/none", 2) + b"{}",
+    "another method": head("DELETE", "/close", 2) + b"{}",
+    "a method of another call": head("PUT", "/open-connect", 2) + b"{}",
+    "no JSON": head("PUT", "/close", 5) + b"hello",
+    "no KSID": head("PUT", "/close", 2) + b"{}",
+    "a length that is none": head("PUT", "/close", "x") + b"{}",
+    "a length below 0": head("PUT", "/close", -1) + b"{}",
+    "a body over the limit": head("PUT", "/close", 200_000) + b"x" * 30_000,
+    "a body without a length": head("PUT", "/close", 2, "Transfer-Encoding: chunked\r\n") + b"2\r\n{}\r\n0\r\n\r\n",
+    "a head over the limit": head("PUT", "/close", 2, "X: " + "x" * 20_000 + "\r\n"),
+    "a head that is none": b"GET hello\r\n\r\n",
+    "cut in the head": b"PUT /api/v1/kms",
+    "cut in the body": head("PUT", "/close", 100) + b"{",
+    "a push": b"POST /api/v1/qkd/etsi004/key-material HTTP/1.1\r\nHost: k\r\nContent-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_requests_end_their_connection_alone(network, opened, data):
+    alice, bob, ksid = opened
+    with socket.create_connection(network.endpoints["kme-a/app"], 60) as bad:
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            bad.sendall(data)
+            with contextlib.suppress(OSError):  # closed already
+                bad.shutdown(socket.SHUT_WR)
+            while more := bad.recv(4096):
+                answer += more
+    assert answer == b"" or (answer.startswith(b"HTTP/1.1 400 ") and answer.endswith(b'{"status":4}')), answer
+    assert alice.get(new_ksid(), 0)[1] == 4 and bob.get(ksid, 0).status == 0
+
+
+def test_requests_in_pieces_and_merged(network, opened, taker):
+    _, bob, ksid = opened
+    body = json.dumps({"key_stream_id": str(uuid.UUID(bytes=ksid)), "index": 0}).encode()
+    get, close = (head(method, path, len(body)) + body for method, path in (("GET", "/get-key"), ("PUT", "/close")))
+    with socket.create_connection(network.endpoints["kme-a/app"], 60) as sock:  # plain TCP is alice's
+        for byte in get:
+            sock.sendall(bytes([byte]))
+        sock.sendall(get + close)
+        answer = b""
+        while answer.count(b"HTTP/1.1 ") < 3 or not answer.endswith(b"\r\n\r\n"):
+            more = sock.recv(4096)
+            assert more, answer
+            answer += more
+    assert [line[9:12] for line in answer.split(b"\r\n") if line.startswith(b"HTTP")] == [b"205", b"205", b"204"]
+    keys = taker.keys(ksid)
+    assert keys and all(bob.get(ksid, index).key == key for index, key in keys.items())
 
 
 def test_a_listener_that_is_somebody_else_gets_no_key(make_network, pki):
