@@ -33,7 +33,7 @@ LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm
 LAYERS  := base wire platform core north east south
 LIB_SRC := $(foreach l,$(LAYERS) client,$(wildcard src/$(l)/*.c))
 GEN_SRC := $(if $(wildcard db/*.sql),$(BUILD)/gen/migrations.c) \
-	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml))
+	$(patsubst openapi/%.yaml,$(BUILD)/gen/openapi_%.c,$(wildcard openapi/*.yaml)) $(BUILD)/gen/dashboard.c
 APP_SRC := $(wildcard src/app/*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o) $(GEN_SRC:%.c=%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/obj/%.o)
@@ -65,6 +65,11 @@ $(BUILD)/gen/%.o: $(BUILD)/gen/%.c
 $(BUILD)/gen/migrations.c: $(wildcard db db/*.sql) src/embed
 	@mkdir -p $(@D)
 	$(Q)src/embed --migrations $(sort $(filter %.sql,$^)) > $@.tmp && mv $@.tmp $@
+
+PAGES := $(wildcard src/dashboard/*)
+$(BUILD)/gen/dashboard.c: src/dashboard $(PAGES) src/embed
+	@mkdir -p $(@D)
+	$(Q)src/embed --pages $(PAGES) > $@.tmp && mv $@.tmp $@
 
 $(BUILD)/gen/openapi_%.c: openapi/%.yaml src/embed
 	@mkdir -p $(@D)
@@ -108,12 +113,12 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 $(BUILD)/unit/test_sandbox: $(BUILD)/obj/src/app/sandbox.o
 
 # The corpus of each fuzz target is replayed like a unit program.
-$(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c tests/fuzz/fuzz.h $(LIB)
+$(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(wildcard tests/fuzz/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD    $@")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -o $@ $(filter %.c,$^) $(LIB) $(LDFLAGS) $(LDLIBS)
 
-$(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(LIB)
+$(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/fuzz/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD    $@")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -fsanitize=fuzzer -o $@ $< $(LIB) $(LDFLAGS) $(LDLIBS)

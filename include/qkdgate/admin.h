@@ -15,8 +15,8 @@
 #include "qkdgate/http_server.h"
 
 /* The admin interface: JSON over HTTP on a Unix socket and, with administrators'
- * certificates, over HTTPS; health and metrics there and on the scrape listener.
- * It reads copies of figures (core_view.h) and acts through the table below;
+ * certificates or passwords, over HTTPS, where the dashboard is too; health and
+ * metrics there and on the scrape listener. It reads copies of figures (core_view.h) and acts through the table below;
  * nothing that it can reach gives key material. docs/monitoring.md,
  * openapi/admin.yaml. */
 
@@ -66,6 +66,9 @@ qg_err qg_admin_start(const qg_admin_parts *parts, qg_admin **out, char *why, si
 
 /* The certificates of the admin listener read anew. Takes NULL. */
 qg_err qg_admin_reload_tls(qg_admin *a, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+/* The file of passwords read anew: sessions whose line there is gone or another one
+ * end. On failure the old one stays, as of qg_passwords_load. Takes NULL. */
+qg_err qg_admin_reload_passwords(qg_admin *a, char *why, size_t why_room) QG_CHECKED;
 /* The directory took a new configuration: who the administrators are. Takes NULL. */
 void qg_admin_renew(qg_admin *a);
 

@@ -28,6 +28,7 @@ typedef struct qg_app_open {
 	qg_uuid ksid;                    /* null: none given */
 	const char *source, *destination; /* URIs; one of them is the caller's */
 	qg_etsi004_qos qos;              /* asked for; 0 and "": the gateway chooses */
+	unsigned dialect;                /* the caller's own, for qg_app_streams_dialect */
 	bool qos_opens;                  /* status 7 leaves the stream open, with the counter-
 					    proposal (a custom of bin-b) */
 } qg_app_open;
@@ -55,6 +56,8 @@ typedef struct qg_app_get {
 	bool in_sequence;      /* the next one after the last that went to this end so */
 	uint32_t index;
 	uint32_t metadata_max; /* 0: no metadata wanted */
+	uint32_t wait_ms;      /* status 6 after this time, whatever the stream's timeout, and
+				  in place of status 2 for a pool that is empty; 0: no */
 } qg_app_get;
 
 typedef struct qg_app_got {
@@ -64,6 +67,7 @@ typedef struct qg_app_got {
 	char metadata[QG_APP_METADATA_MAX]; /* application/json */
 	size_t metadata_len;
 	uint32_t metadata_needed; /* status 8 */
+	bool pushes;           /* status 0: the configuration has the next ones pushed */
 } qg_app_got;
 
 typedef void qg_app_got_fn(void *ctx, qg_app_got *r);
@@ -78,6 +82,18 @@ typedef void qg_app_closed_fn(void *ctx, uint32_t status);
  * until it closes, too, or the TTL passes. As above. */
 void qg_app_streams_close(qg_app_streams *s, const qg_config_sae *sae, const qg_uuid *ksid, qg_app_closed_fn *done,
 			  void *ctx);
+
+/* What the application's last OPEN_CONNECT of the stream had as its dialect; 0
+ * when that is not known: of another's stream, or after a restart. Any thread. */
+unsigned qg_app_streams_dialect(qg_app_streams *s, const qg_config_sae *sae, const qg_uuid *ksid);
+
+/* Whether an SAE, or the two as a pair ("": the other one is not known), gets no
+ * key at present. Called under a lock: must not call back. */
+typedef bool qg_app_suspended_fn(void *ctx, const char *sae, const char *other);
+
+/* From now on it is asked before each OPEN_CONNECT and GET_KEY, whose status is 4
+ * then. NULL: no more. */
+void qg_app_streams_heed(qg_app_streams *s, qg_app_suspended_fn *suspended, void *ctx);
 
 /* How many there are. Any thread. */
 size_t qg_app_streams_count(qg_app_streams *s);

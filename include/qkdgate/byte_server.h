@@ -22,22 +22,29 @@ typedef struct qg_byte_options {
 	const char *address;      /* IP address to listen on */
 	unsigned port;            /* 0: any, see qg_byte_server_port */
 	qg_tls_files tls;
-	const void *plain_peer;   /* who plain TCP connections are; NULL: there are none */
+	bool plain;               /* plain TCP is let in, too */
+	unsigned ticket_key_s;    /* sessions can be resumed, with another ticket key after
+				     this time; 0: not */
 	unsigned threads;         /* 0: one per core */
 	unsigned max_connections; /* in all */
 	unsigned max_per_address; /* 0: no limit */
-	unsigned idle_timeout_s;  /* without a whole request */
+	unsigned idle_timeout_s;  /* without a whole request, or an answer that is taken */
 	size_t request_max;       /* bytes of a request, at most */
 	size_t state_bytes;       /* zeroed, for each connection */
 	void *ctx;
-	/* Maps a verified certificate to its owner, once per connection. NULL: the
-	 * connection is closed. */
+	/* Maps a verified certificate to its owner, once per connection and again
+	 * after qg_byte_server_identify_again or _reload_tls. id is NULL for plain
+	 * TCP. NULL: the connection is closed, and what waits in it is not answered. */
 	const void *(*identify)(const qg_tls_identity *id, void *ctx);
 	/* Takes up the request that the n bytes begin with, which may be written
 	 * over and stay where they are until its answer: QG_OK with the bytes it
 	 * has in *used, and exactly one qg_byte_answer now or later, from any
 	 * thread. QG_E_AGAIN: it is not whole yet. Else the connection is closed. */
 	qg_err (*request)(qg_byte_conn *c, uint8_t *bytes, size_t n, size_t *used, void *ctx);
+	/* For what is sent without a request; NULL: nothing is. Called when all that
+	 * was answered is on its way and no whole request is here: QG_OK, and one
+	 * qg_byte_answer, as above. QG_E_AGAIN: not before the next request. */
+	qg_err (*unasked)(qg_byte_conn *c, void *ctx);
 } qg_byte_options;
 
 /* Starts listening. `why` gets a text that names what failed. QG_E_IO,
@@ -47,9 +54,14 @@ qg_err qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char
 /* The port listened on. */
 unsigned qg_byte_server_port(const qg_byte_server *s);
 
-/* Certificate, key, authorities and revocation lists for connections that begin
- * from now on; open ones stay as they are. As qg_http_server_reload_tls. */
+/* Certificate, key, authorities and revocation lists for what begins from now on.
+ * Connections that are open are looked at again within a second, before their
+ * next request and before an answer that waits: those that are no longer trusted
+ * are closed. As qg_http_server_reload_tls. */
 qg_err qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
+
+/* Who is who has changed: the same. Any thread. */
+void qg_byte_server_identify_again(qg_byte_server *s);
 
 /* Closes everything; no request is taken up after it returns. Answers may still
  * be due: they are dropped. */
@@ -61,7 +73,8 @@ void qg_byte_server_free(qg_byte_server **s);
 const void *qg_byte_peer(const qg_byte_conn *c);
 void *qg_byte_state(qg_byte_conn *c);
 
-/* Answers; takes the bytes. `last`: the connection is closed after them. */
+/* Answers; takes the bytes. NULL: nothing is sent. `last`: the connection is
+ * closed after them. */
 void qg_byte_answer(qg_byte_conn *c, qg_secret *bytes, bool last);
 
 #endif

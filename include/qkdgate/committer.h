@@ -51,8 +51,10 @@ qg_err qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_c
  * committer's thread as ever. Not after qg_committer_stop returned. */
 void qg_committer_submit(qg_committer *c, qg_job *job);
 
-/* Between true and false on one thread, which does not wait in between: the jobs
- * that it submits wake the committer once, at the end, and so become one group. */
+/* Between true and false on one thread: the jobs that it submits stay with it and
+ * are handed over together at the end, and so become one group; before that when
+ * they are very many, and when the thread waits for one (qg_committer_run). Not
+ * across qg_committer_stop. */
 void qg_committer_gather(qg_committer *c, bool on);
 
 /* Queues a job and waits for it; err is what done would get. Not from the

@@ -35,6 +35,8 @@ typedef struct qg_config_sae {
 	const char *const *applications; /* URIs, exact or patterns, that it may call itself
 					    over ETSI GS QKD 004 */
 	size_t n_applications;
+	const char *const *push;         /* those of them that key is pushed to */
+	size_t n_push;
 } qg_config_sae;
 
 /* At which KME a remote SAE lives. First match rules. */
@@ -213,6 +215,16 @@ typedef struct qg_config_admin_user {
 	bool read_only;      /* may look, not act */
 } qg_config_admin_user;
 
+/* Section `admin.passwords`: administrators who sign in at the dashboard. */
+typedef struct qg_config_passwords {
+	const char *file;      /* passwords.h; NULL: nobody does */
+	uint32_t idle_s;       /* a session ends when nobody was there for this time, */
+	uint32_t session_s;    /* and after this one */
+	uint32_t max_sessions;
+	uint32_t attempts;     /* in a row, of an address and of an account */
+	uint32_t attempt_s;    /* and another one after this time */
+} qg_config_passwords;
+
 typedef enum qg_zeroize_signal { QG_ZEROIZE_NO_SIGNAL, QG_ZEROIZE_USR1, QG_ZEROIZE_USR2 } qg_zeroize_signal;
 
 /* Section `admin`: for operators and their tools. */
@@ -225,6 +237,8 @@ typedef struct qg_config_admin {
 	qg_config_listener listener;
 	const qg_config_admin_user *users; /* option `admins` */
 	size_t n_users;
+	bool has_passwords;
+	qg_config_passwords passwords;
 	bool has_scrape;          /* section `scrape`: health and metrics for anybody */
 	const char *scrape_address;
 	unsigned scrape_port;

@@ -44,6 +44,10 @@ qg_peers *qg_core_peers(qg_core *core);
 qg_app_streams *qg_core_app_streams(qg_core *core);
 qg_interop *qg_core_interop(qg_core *core);
 
+/* SAEs, directory or policy are others than before: what depends on them is
+ * looked at without delay. */
+void qg_core_renew(qg_core *core);
+
 /* The streams, in the order of the configuration. */
 size_t qg_core_intakes(const qg_core *core);
 qg_intake *qg_core_intake(qg_core *core, size_t i);

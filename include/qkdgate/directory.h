@@ -22,11 +22,15 @@ void qg_directory_free(qg_directory **d);
 
 /* Takes SAEs, directory and policy from another configuration from now on, which
  * is its own then (*cfg becomes NULL). What was handed out of the one before
- * stays valid for ten minutes: longer than any request. QG_E_NOMEM. */
+ * stays valid for ten minutes beyond app_streams.max_timeout_ms: longer than any
+ * request. QG_E_NOMEM. */
 qg_err qg_directory_renew(qg_directory *d, qg_config **cfg) QG_CHECKED;
 
 /* The configuration that SAEs, directory and policy are taken from now. */
 const qg_config *qg_directory_config(const qg_directory *d);
+
+/* Another number after each qg_directory_renew; never 0. Cheap. */
+uint64_t qg_directory_version(const qg_directory *d);
 
 /* The local SAE whose certificate this is; NULL when none, or when more than
  * one is named by it (which is logged). */

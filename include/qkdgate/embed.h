@@ -14,6 +14,17 @@ extern const size_t qg_embed_openapi_etsi014_yaml_len;
 extern const char qg_embed_openapi_etsi020_yaml[];
 extern const size_t qg_embed_openapi_etsi020_yaml_len;
 
+/* One file of src/dashboard. */
+typedef struct qg_page {
+	const char *name; /* "index.html" */
+	const char *text;
+	size_t len;
+	const char *etag; /* of its content, in quotes */
+} qg_page;
+
+extern const qg_page qg_pages[];
+extern const size_t qg_n_pages;
+
 /* One file db/NNN_name.sql. */
 typedef struct qg_migration {
 	unsigned number;  /* 1, 2, 3 ... without a gap */

@@ -113,7 +113,8 @@ typedef struct qg_etsi004_profile qg_etsi004_profile;
 typedef struct qg_etsi004_family {
 	/* Whether a connection that begins with this byte speaks one of them. */
 	bool (*begins)(uint8_t first);
-	/* Which of them, by the first whole request. QG_E_PARSE: none. */
+	/* Which of them, by the first whole request. QG_E_PARSE: none; *out, where
+	 * it is written, is the one whose error is to be said. */
 	qg_err (*detect)(const uint8_t *frame, size_t n, const qg_etsi004_profile **out);
 } qg_etsi004_family;
 
@@ -147,6 +148,11 @@ struct qg_etsi004_profile {
 	const qg_etsi004_push_ops *push; /* NULL: pushed key comes over the client's connection
 					    as answers to GET_KEY */
 	bool persistent;            /* else: one request per connection */
+	bool qos_opens;             /* its clients take status 7 of OPEN_CONNECT for an open stream
+				       with the counter-proposal */
+	bool qos_unsaid;            /* what OPEN_CONNECT left to the server is 0 in the answer, too,
+				       but for the size of a chunk */
+	bool metadata_nul;          /* a server's metadata has a NUL at its end */
 	unsigned in_flight;         /* requests that a client may have unanswered */
 	size_t request_max;         /* bytes of a request that a server reads */
 	const uint8_t *ask;         /* metadata that a client's GET_KEY carries, */
@@ -202,7 +208,7 @@ qg_err qg_etsi004_put_error(const qg_etsi004_profile *p, qg_writer *w) QG_CHECKE
 
 /* Which dialect of `bin` a client speaks, from the first whole request on its
  * connection: by the length where that can be only one's, else by the version.
- * QG_E_PARSE when it is neither. */
+ * QG_E_PARSE when it is neither; *out is by the version then, if that is there. */
 qg_err qg_etsi004_bin_detect(const uint8_t *frame, size_t n, const qg_etsi004_profile **out) QG_CHECKED;
 
 /* The profile's number for a status of table 2 and back; numbers that its

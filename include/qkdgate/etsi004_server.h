@@ -33,6 +33,9 @@ unsigned qg_etsi004_server_port(const qg_etsi004_server *s);
 qg_err qg_etsi004_server_reload_tls(qg_etsi004_server *s, const qg_tls_files *f, char *why,
 				    size_t why_room) QG_CHECKED;
 
+/* Who is who has changed: connections are looked at again. NULL: nothing. */
+void qg_etsi004_server_renew(qg_etsi004_server *s);
+
 /* Closes every connection; no call is begun after it. Answers that are still due
  * are dropped. NULL: nothing. */
 void qg_etsi004_server_stop(qg_etsi004_server *s);

@@ -56,6 +56,9 @@ void qg_etsi014_use(const qg_etsi014 *s, const char *sae, qg_sae_use *out);
  * 256 pairs are. */
 qg_err qg_etsi014_suspend(qg_etsi014 *s, const char *sae, const char *other, bool on) QG_CHECKED;
 
+/* Whether these two get no key from each other at present. Any thread. */
+bool qg_etsi014_is_suspended(const qg_etsi014 *s, const char *sae, const char *other);
+
 /* The pairs that are suspended. Any thread; `each` must not call back. */
 void qg_etsi014_suspended_pairs(const qg_etsi014 *s, void (*each)(const char *a, const char *b, void *ctx),
 				void *ctx);

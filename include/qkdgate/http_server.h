@@ -69,6 +69,8 @@ typedef struct qg_http_options {
 	unsigned socket_mode;           /* QG_HTTP_UNIX */
 	const char *socket_group;       /* QG_HTTP_UNIX; NULL: that of the process */
 	qg_tls_files tls;               /* QG_HTTP_TLS */
+	bool certificate_optional;      /* clients are asked for a certificate and need have none;
+					   one that is not trusted still ends the handshake */
 	unsigned threads;               /* 0: one per core */
 	unsigned max_connections;       /* in all */
 	unsigned max_per_address;       /* 0: no limit */
@@ -87,6 +89,14 @@ typedef struct qg_http_options {
 	const void *(*identify)(const qg_tls_identity *id, void *ctx);
 	/* The same for connections without TLS. */
 	const void *(*identify_local)(const qg_http_local *who, void *ctx);
+	/* Who makes this one request, where the connection says nothing, by its headers;
+	 * may be NULL. What it returns is the request's peer until forget_request, which
+	 * comes with the request's end: a deferred one must not ask for it any more. Both
+	 * on the thread of the connection. */
+	const void *(*identify_request)(const qg_http_request *req, void *ctx);
+	void (*forget_request)(const void *peer, void *ctx);
+	/* With identify_request: whether the route is for nobody too, whose peer is NULL. */
+	bool (*is_open)(const qg_http_route *route);
 	/* The connection is done with what identify returned; may be NULL. Each
 	 * is on the thread of the connection. */
 	void (*forget)(const void *peer, void *ctx);
@@ -158,6 +168,8 @@ void qg_http_server_stop(qg_http_server **s);
 /* --- the request, inside a handler (views live until the answer) --------- */
 
 const void *qg_http_peer(const qg_http_request *req);
+/* The same where identify_request said who it is, else NULL. */
+const void *qg_http_visitor(const qg_http_request *req);
 /* Who is at the other end of a Unix socket; NULL elsewhere. Inside the handler only. */
 const qg_http_local *qg_http_local_peer(const qg_http_request *req);
 /* The n-th {part} of the pattern, percent-decoded, NUL-terminated, without
@@ -175,7 +187,10 @@ const char *qg_http_path(const qg_http_request *req);
 
 /* --- the answer: exactly one qg_http_answer* per request ----------------- */
 
-/* Adds a header to the coming answer (copied). */
+/* The address of a client, without its port; false: it has none. Inside the handler only. */
+bool qg_http_address(const qg_http_request *req, uint8_t out[16]);
+
+/* Adds a header to the coming answer (copied). Without a Cache-Control it says no-store. */
 void qg_http_set_header(qg_http_request *req, const char *name, const char *value);
 
 /* Answers with a copied body (len 0: none, type may be NULL). */

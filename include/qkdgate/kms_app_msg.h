@@ -28,6 +28,7 @@ typedef struct qg_kms_app_qos {
 typedef struct qg_kms_app_stream {
 	qg_uuid ksid;
 	bool fresh; /* the sender drew the KSID for this call: another that waits will do */
+	bool owns;  /* the sender takes itself for the owner */
 	char source[QG_KMS_URI_MAX + 1];      /* URI of the application at the sender, */
 	char destination[QG_KMS_URI_MAX + 1]; /* at the receiver */
 	char sae[QG_KMS_SAE_MAX + 1];         /* whose certificate the source showed */

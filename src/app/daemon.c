@@ -191,6 +191,12 @@ make_etsi014(daemon_parts *d)
 	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
 }
 
+static bool
+is_suspended(void *ctx, const char *sae, const char *other)
+{
+	return qg_etsi014_is_suspended(ctx, sae, other);
+}
+
 static qg_err
 make_etsi004(daemon_parts *d)
 {
@@ -200,6 +206,7 @@ make_etsi004(daemon_parts *d)
 					 .audit = d->audit};
 	if (!d->cfg->app_listener.present)
 		return QG_OK;
+	qg_app_streams_heed(parts.streams, is_suspended, d->etsi014);
 	return qg_etsi004_server_start(&parts, &d->etsi004, d->why, sizeof d->why);
 }
 
@@ -266,6 +273,8 @@ static void
 unmake_all(daemon_parts *d)
 {
 	qg_admin_stop(&d->admin);
+	if (d->core != NULL)
+		qg_app_streams_heed(qg_core_app_streams(d->core), NULL, NULL);
 	qg_etsi014_stop(&d->etsi014);
 	qg_etsi004_server_stop(d->etsi004);
 	if (d->etsi020 != NULL)

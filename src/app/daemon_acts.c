@@ -85,6 +85,8 @@ reload_tls(daemon_parts *d, const qg_config *cfg, char *why, size_t why_room)
 		err = qg_push_reload_tls(d->push, &cfg->push.tls, why, why_room);
 	if (err == QG_OK)
 		err = qg_admin_reload_tls(d->admin, &cfg->admin.listener.tls, why, why_room);
+	if (err == QG_OK)
+		err = qg_admin_reload_passwords(d->admin, why, why_room);
 	return err;
 }
 
@@ -99,6 +101,8 @@ put_in_force(daemon_parts *d, qg_config **cfg)
 		return err;
 	const qg_config *now = qg_directory_config(d->directory);
 	qg_etsi014_renew(d->etsi014, now);
+	qg_etsi004_server_renew(d->etsi004);
+	qg_core_renew(d->core);
 	qg_admin_renew(d->admin);
 	qg_audit_rotate_at(d->audit, (uint64_t)now->audit_rotate_mib << 20);
 	return qg_log_set_level(NULL, now->log_level);

@@ -10,7 +10,6 @@
 
 #define APP_MAX_MS 5000
 #define TELL_AGAIN_MS 60000
-#define SEGMENT_MIN_USABLE 16
 #define APP_TEXT_MAX (1024 + QG_KMS_SAES_MAX * (QG_KMS_SAE_MAX + 4)) /* SAE IDs, quoted */
 
 typedef struct app_job {
@@ -126,13 +125,6 @@ app_store(qg_stream *st, bool opener, qg_peer_answer *answer, void *ctx)
 static const uint8_t owner_codes[] = {
 	[QG_DIRECTION_OUTBOUND] = 0, [QG_DIRECTION_INBOUND] = 1, [QG_DIRECTION_SHARED] = 2};
 
-static bool
-segment_size_fits(uint32_t chunk_size, uint32_t segment_chunks)
-{
-	return segment_chunks >= 2 * qg_segment_key_chunks(chunk_size) + qg_segment_root_chunks(chunk_size) +
-					 SEGMENT_MIN_USABLE;
-}
-
 /* The same trouble is told once a minute; in between it is for debugging. */
 static qg_log_level
 told_level(qg_stream *st, qg_log_level level, qg_err err)
@@ -155,7 +147,7 @@ app_answered(qg_stream *st, qg_err err, int http_status, const char *body, size_
 		err = QG_E_PROTO;
 	if (err == QG_OK && a.result == QG_KMS_APP_ACCEPTED &&
 	    (a.segment_chunks > st->app.segment_chunks ||
-	     !segment_size_fits(st->cfg->chunk_size, a.segment_chunks)))
+	     !qg_segment_size_fits(st->cfg->chunk_size, a.segment_chunks)))
 		err = QG_E_PROTO;
 	if (err == QG_OK && a.result == QG_KMS_APP_ACCEPTED) {
 		qg_directory_learn(st->core->part.directory, st->neighbour->id, &a.saes);
@@ -227,7 +219,7 @@ app_judge(const qg_stream *st, const qg_kms_new_app *m)
 {
 	if (st->opener || strcmp(m->opener, st->neighbour->id) != 0 ||
 	    strcmp(m->peer, st->core->part.cfg->kme_id) != 0 || m->chunk_size != st->cfg->chunk_size ||
-	    !segment_size_fits(m->chunk_size, m->segment_chunks))
+	    !qg_segment_size_fits(m->chunk_size, m->segment_chunks))
 		return QG_KMS_APP_DISAGREE;
 	static const qg_stream_direction mine[] = {QG_DIRECTION_INBOUND, QG_DIRECTION_OUTBOUND,
 						   QG_DIRECTION_SHARED};

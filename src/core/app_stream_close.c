@@ -49,6 +49,15 @@ is_over(const qg_as_stream *st)
 }
 
 void
+qg_as_withdraw(qg_as_stream *st, unsigned end, qg_as_done *done)
+{
+	close_end(st, end, done);
+	qg_as_save(st);
+	if (is_over(st))
+		qg_as_end_stream(st, done);
+}
+
+void
 qg_app_streams_close(qg_app_streams *all, const qg_config_sae *sae, const qg_uuid *ksid, qg_app_closed_fn *done_fn,
 		     void *ctx)
 {

@@ -79,6 +79,7 @@ deliver(qg_as_stream *st, const qg_as_block *b, qg_as_call *call, uint64_t index
 	memcpy(call->got.key->data, chunk, size);
 	call->got.key->len = size;
 	call->got.status = QG_ETSI004_SUCCESS;
+	call->got.pushes = qg_as_pushes(call->req->sae, st->end[call->end].uri);
 	if (index == b->first)
 		qg_as_audit(st, call->end, QG_AUDIT_FETCHED, "key stream");
 	return call->req->in_sequence ? SEQUENCE : ANSWER;
@@ -102,7 +103,7 @@ judge(qg_as_stream *st, qg_as_call *call)
 	const qg_as_end *mine = &st->end[call->end];
 	const uint64_t index = call->req->in_sequence ? mine->sequence : call->req->index;
 	const uint64_t window = QG_AS_WINDOW_BYTES / st->qos.chunk_size;
-	if (mine->state != QG_AS_OPEN)
+	if (mine->state != QG_AS_OPEN || qg_as_suspended(st->all, mine->sae, st->end[1 - call->end].sae))
 		return status(call, QG_ETSI004_NO_CONNECTION);
 	if (st->end[1 - call->end].state == QG_AS_NONE)
 		return status(call, QG_ETSI004_NO_PEER);
@@ -160,7 +161,7 @@ qg_as_serve(qg_as_stream *st, qg_as_done *done)
 		qg_as_call *call = list;
 		list = call->next;
 		call->next = NULL;
-		if (call->get && st->dry && call->deadline_ms < now_ms + DRY_MS)
+		if (call->get && st->dry && call->req->wait_ms == 0 && call->deadline_ms < now_ms + DRY_MS)
 			qg_as_refuse(call, QG_ETSI004_NO_KEY, done);
 		else if (!call->get || try_call(st, call, done))
 			qg_as_call_wait(st, call);
@@ -178,6 +179,17 @@ qg_as_end_of(const qg_as_stream *st, const qg_config_sae *sae)
 			found = e;
 	}
 	return found;
+}
+
+unsigned
+qg_app_streams_dialect(qg_app_streams *all, const qg_config_sae *sae, const qg_uuid *ksid)
+{
+	pthread_mutex_lock(&all->lock);
+	const qg_as_stream *st = qg_as_find(all, ksid);
+	const int end = st == NULL ? -1 : qg_as_end_of(st, sae);
+	const unsigned dialect = end < 0 ? 0 : st->end[end].dialect;
+	pthread_mutex_unlock(&all->lock);
+	return dialect;
 }
 
 void
@@ -203,8 +215,17 @@ qg_app_streams_get(qg_app_streams *all, const qg_app_get *req, qg_app_got_fn *do
 		qg_as_done_run(&done);
 		return;
 	}
+	st->pins++;
+	qg_as_judge_rights(st, &done);
+	if (st->ended) {
+		qg_as_refuse(call, QG_ETSI004_NO_CONNECTION, &done);
+		qg_as_leave(st, &done);
+		return;
+	}
 	call->end = (unsigned)end;
-	call->deadline_ms = qg_clock_elapsed_ms() + st->qos.timeout_ms;
+	const uint32_t wait_ms = req->wait_ms > 0 && req->wait_ms < st->qos.timeout_ms ? req->wait_ms
+											 : st->qos.timeout_ms;
+	call->deadline_ms = qg_clock_elapsed_ms() + wait_ms;
 	st->used_ms = qg_as_now_ms(st);
 	const uint64_t index = req->in_sequence ? st->end[end].sequence : req->index;
 	const bool waits = try_call(st, call, &done);
@@ -212,7 +233,6 @@ qg_app_streams_get(qg_app_streams *all, const qg_app_get *req, qg_app_got_fn *do
 		qg_as_call_wait(st, call);
 	if (waits || done.first == NULL || call->got.status == QG_ETSI004_SUCCESS)
 		raise_want(st, index);
-	st->pins++;
 	qg_as_leave(st, &done);
 	if (waits)
 		qg_conductor_kick(all->core); /* for the deadline */

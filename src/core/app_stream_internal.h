@@ -26,6 +26,7 @@ typedef struct qg_as_end {
 	char sae[QG_KMS_SAE_MAX + 1];
 	uint8_t state;     /* qg_as_state */
 	uint64_t sequence; /* next index of GET_KEY without one */
+	unsigned dialect;  /* the caller's, of its last OPEN_CONNECT; 0: not known */
 } qg_as_end;
 
 /* A run of chunks. Sealed: the MAC that the other KME's answer must have (at
@@ -79,12 +80,14 @@ struct qg_as_stream {
 	bool dry;            /* the pool had nothing at the last try */
 	uint64_t fill_at_ms; /* next try */
 	unsigned backoff_ms;
+	bool metered;        /* tokens count */
 	double tokens;       /* bits that max_bps lets through now */
 	uint64_t tokens_ms;
 	uint64_t asked;      /* far end: told the owner to go so far */
 	bool asking;
 	uint64_t ask_at_ms;
 	uint64_t used_ms;    /* lifetime clock */
+	uint64_t rights_version; /* of the directory, under which its ends were judged */
 	/* the last block that was opened for each end */
 	struct {
 		qg_secret *plain;
@@ -127,6 +130,8 @@ struct qg_app_streams {
 	size_t n;
 	qg_limits *opens;
 	bool stopping;
+	qg_app_suspended_fn *suspended;
+	void *suspended_ctx;
 	qg_as_supply *supply;
 	size_t n_supply;
 	uint64_t supply_at_ms, supply_since_ms;
@@ -202,9 +207,18 @@ typedef struct qg_as_names {
 qg_err qg_as_resolve(const struct qg_core *core, const qg_config_sae *sae, const char *source,
 		     const char *destination, qg_as_names *out) QG_CHECKED;
 bool qg_as_accepts(const qg_config_sae *sae, const char *uri);
+/* Whether key is pushed to it. */
+bool qg_as_pushes(const qg_config_sae *sae, const char *uri);
 /* The SAE here whose URI it is, or NULL. */
 const qg_config_sae *qg_as_local_sae(const struct qg_core *core, const char *uri);
 qg_err qg_as_policy(const struct qg_core *core, const char *a, const char *b, qg_policy_terms *out) QG_CHECKED;
+
+/* --- app_stream_rights.c --------------------------------------------------------------- */
+
+/* Under the lock, st pinned: ends that may not be any more are closed. Costs
+ * nothing where nothing changed. */
+void qg_as_judge_rights(qg_as_stream *st, qg_as_done *done);
+bool qg_as_suspended(const struct qg_app_streams *all, const char *sae, const char *other);
 
 /* --- app_stream_qos.c ------------------------------------------------------------------- */
 
@@ -263,6 +277,8 @@ void qg_as_answer_mac(const uint8_t request_mac[QG_MAC_BYTES], const uint8_t *ke
 
 /* --- app_stream_close.c -------------------------------------------------------------------- */
 
+/* Under the lock, st pinned: CLOSE of an end without a call. */
+void qg_as_withdraw(qg_as_stream *st, unsigned end, qg_as_done *done);
 /* Outside the lock; telling is set, st pinned for it. */
 void qg_as_tell_send(qg_as_stream *st);
 /* Tells the other KME that the whole stream is over, once, and answers these

@@ -217,6 +217,7 @@ qg_as_announce_send(qg_as_stream *st)
 	size_t len = 0;
 	pthread_mutex_lock(&all->lock);
 	m.fresh = st->fresh && st->creating;
+	m.owns = st->owner;
 	m.qos = st->qos;
 	qg_as_name(m.source, sizeof m.source, st->end[0].uri);
 	qg_as_name(m.destination, sizeof m.destination, st->end[1].uri);
@@ -340,10 +341,14 @@ hear_known(qg_as_stream *st, const char *neighbour, const qg_kms_app_stream *m)
 {
 	if (!same_pair(st, neighbour, m) || st->end[1].state == QG_AS_CLOSED || st->end[0].state == QG_AS_CLOSED)
 		return QG_KMS_APP_STREAM_IN_USE;
+	const bool unused = st->n_block == 0 && st->next_index == 0;
 	/* Both KMEs made it at once: it is that of the lesser ID. */
-	if (st->announcing && st->creating && strcmp(st->all->core->part.cfg->kme_id, neighbour) > 0) {
+	if (st->owner && m->owns && unused && st->announcing &&
+	    strcmp(st->all->core->part.cfg->kme_id, neighbour) > 0) {
 		st->owner = false;
 		st->qos = m->qos;
+	} else if (!st->owner && !m->owns && unused) {
+		st->owner = true; /* the one that was forgot it */
 	}
 	/* One that the other KME forgot in a crash before any key was drawn. */
 	if (!st->owner && st->next_index == 0 && st->end[1].state == QG_AS_OPEN && !st->announcing)
@@ -370,6 +375,7 @@ hear_new(struct qg_app_streams *all, const char *neighbour, const qg_kms_app_str
 	qg_as_name(st->end[1].uri, sizeof st->end[1].uri, m->source);
 	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, m->sae);
 	st->end[1].state = QG_AS_OPEN;
+	st->owner = !m->owns;
 	st->qos = m->qos;
 	st->used_ms = qg_as_now_ms(st);
 	qg_as_log(st, "announced");

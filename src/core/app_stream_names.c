@@ -23,6 +23,12 @@ qg_as_accepts(const qg_config_sae *sae, const char *uri)
 	return any_matches(sae->applications, sae->n_applications, uri);
 }
 
+bool
+qg_as_pushes(const qg_config_sae *sae, const char *uri)
+{
+	return any_matches(sae->push, sae->n_push, uri);
+}
+
 const qg_config_sae *
 qg_as_local_sae(const struct qg_core *core, const char *uri)
 {

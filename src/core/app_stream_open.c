@@ -71,6 +71,7 @@ attach(qg_as_stream *st, qg_as_call *call, int end, qg_as_done *done)
 	call->end = (unsigned)end;
 	call->deadline_ms = qg_clock_elapsed_ms() + st->qos.timeout_ms;
 	st->used_ms = qg_as_now_ms(st);
+	mine->dialect = call->open->dialect;
 	if (mine->state == QG_AS_NONE) {
 		mine->state = QG_AS_OPEN;
 		qg_as_call_wait(st, call);
@@ -131,6 +132,7 @@ create(struct qg_app_streams *all, const qg_as_names *n, const qg_kms_app_qos *q
 	st->fresh = fresh;
 	st->qos = *qos;
 	st->end[0].state = QG_AS_OPEN;
+	st->end[0].dialect = call->open->dialect;
 	st->used_ms = qg_as_now_ms(st);
 	call->deadline_ms = qg_clock_elapsed_ms() + qos->timeout_ms;
 	qg_as_call_wait(st, call);
@@ -158,7 +160,8 @@ counter(qg_as_call *call, const qg_kms_app_qos *qos, qg_as_done *done)
 	qg_as_done_add(done, call);
 }
 
-static void
+/* True: there is one by now, which it has to be seen against. */
+static bool
 open_new(struct qg_app_streams *all, const qg_as_names *n, qg_as_call *call, const qg_uuid *ksid, qg_as_done *done)
 {
 	qg_kms_app_qos qos;
@@ -167,21 +170,23 @@ open_new(struct qg_app_streams *all, const qg_as_names *n, qg_as_call *call, con
 		call->lowered = true;
 	else if (err == QG_E_STATE || err == QG_E_UNSUPPORTED || (err == QG_OK && call->open->qos.oblivious)) {
 		counter(call, &qos, done);
-		return;
+		return false;
 	} else if (err != QG_OK) {
 		qg_as_refuse(call, QG_ETSI004_NO_CONNECTION, done);
-		return;
+		return false;
 	}
 	qg_as_stream *st = NULL;
 	pthread_mutex_lock(&all->lock);
-	if (!qg_uuid_is_null(ksid) && qg_as_find(all, ksid) != NULL)
-		qg_as_refuse(call, QG_ETSI004_IN_USE, done); /* a moment ago there was none */
-	else
+	/* A moment ago there was none: the other KME, or another thread. */
+	int end;
+	const bool there = qg_uuid_is_null(ksid) ? find_waiting(all, n, &end) != NULL : qg_as_find(all, ksid) != NULL;
+	if (!there)
 		st = create(all, n, &qos, call, ksid, done);
 	if (st != NULL)
 		qg_as_leave(st, done);
 	else
 		pthread_mutex_unlock(&all->lock);
+	return there;
 }
 
 static void
@@ -207,21 +212,28 @@ open_call(qg_as_call *call, const qg_uuid *ksid)
 	int end = -1;
 	const qg_err err = qg_as_resolve(all->core, q->sae, q->source, q->destination, &n);
 	pthread_mutex_lock(&all->lock);
-	if (err != QG_OK) {
-		const bool known = !qg_uuid_is_null(ksid) && qg_as_find(all, ksid) != NULL;
+	const bool suspended =
+		err == QG_OK && qg_as_suspended(all, q->sae->id, n.other_sae != NULL ? n.other_sae : "");
+	if (err != QG_OK || suspended) {
+		const bool known = !suspended && !qg_uuid_is_null(ksid) && qg_as_find(all, ksid) != NULL;
 		pthread_mutex_unlock(&all->lock);
-		log_refused(call, known ? "the key stream is another pair's"
-					: "no such application, or not the caller's, or not allowed");
+		log_refused(call, suspended ? "suspended"
+				  : known   ? "the key stream is another pair's"
+					    : "no such application, or not the caller's, or not allowed");
 		qg_as_refuse(call, known ? QG_ETSI004_IN_USE : QG_ETSI004_NO_CONNECTION, &done);
 		qg_as_done_run(&done);
 		return;
 	}
 	st = qg_uuid_is_null(ksid) ? find_waiting(all, &n, &end) : qg_as_find(all, ksid);
+	if (st != NULL) {
+		st->pins++;
+		qg_as_judge_rights(st, &done);
+	}
 	if (st != NULL && end < 0)
 		end = kme_is(st, &n) ? end_of(st, &n) : -1;
-	if (st != NULL)
-		st->pins++;
-	if (st != NULL && end < 0) {
+	if (st != NULL && st->ended) {
+		qg_as_refuse(call, QG_ETSI004_NO_CONNECTION, &done);
+	} else if (st != NULL && end < 0) {
 		log_refused(call, "the key stream is another pair's");
 		qg_as_refuse(call, QG_ETSI004_IN_USE, &done);
 	} else if (st != NULL) {
@@ -232,8 +244,10 @@ open_call(qg_as_call *call, const qg_uuid *ksid)
 		return;
 	}
 	pthread_mutex_unlock(&all->lock);
-	open_new(all, &n, call, ksid, &done);
+	const bool again = open_new(all, &n, call, ksid, &done);
 	qg_as_done_run(&done);
+	if (again)
+		open_call(call, ksid);
 }
 
 void

@@ -184,6 +184,9 @@ qg_as_tokens(qg_as_stream *st, uint64_t now_ms)
 	double most = (double)st->qos.max_bps + st->qos.jitter_bps;
 	if (most < chunk)
 		most = chunk;
+	if (!st->metered)
+		st->tokens = most; /* the first second's */
+	st->metered = true;
 	st->tokens += (double)(now_ms - st->tokens_ms) / 1000 * st->qos.max_bps;
 	if (st->tokens > most)
 		st->tokens = most;

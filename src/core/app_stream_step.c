@@ -156,6 +156,7 @@ see_to(qg_as_stream *st, uint64_t now_ms, uint64_t *due_ms)
 	char kme[QG_KMS_NAME_MAX + 1];
 	pthread_mutex_lock(&all->lock);
 	const qg_uuid ksid = st->ksid;
+	qg_as_judge_rights(st, &done);
 	const bool tell = !st->ended && sweep(st, now_ms, &done);
 	qg_as_name(kme, sizeof kme, st->kme);
 	earlier(due_ms, next_of(st));

@@ -6,8 +6,10 @@
 #include "qkdgate/log.h"
 
 /* What the committer does around a group: merges the consumption of many
- * requests into one write per segment, counts, and lets the anchor follow. All
- * of it runs on the committer's thread. */
+ * requests into one write per segment, counts, and lets the anchor follow. The
+ * store gets the count only when the anchor does, in the transaction before it:
+ * the two are compared at a start, and nothing in between. All of it runs on the
+ * committer's thread. */
 
 #define ANCHOR_EVERY_MS 1000 /* under load, SOUNDNESS 9 */
 
@@ -70,9 +72,20 @@ qg_commit_before(qg_store *store, void *ctx)
 		if (err != QG_OK)
 			return err;
 	}
-	if (!core->commits_due)
-		return QG_OK;
-	return store->ops->number_put(store, "commits", core->commits + 1);
+	core->anchor_now = core->commits_due && (core->anchor_due || core->anchor_bad ||
+						 qg_clock_elapsed_ms() - core->anchor_at_ms >= ANCHOR_EVERY_MS);
+	return core->anchor_now ? store->ops->number_put(store, "commits", core->commits + 1) : QG_OK;
+}
+
+static void
+write_anchor(struct qg_core *core)
+{
+	core->anchored.commits = (uint64_t)core->commits_stored;
+	core->anchor_at_ms = qg_clock_elapsed_ms();
+	qg_err bad = qg_anchor_write(core->anchor, &core->anchored);
+	if (bad != QG_OK && !core->anchor_bad)
+		qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written reason=\"%s\"", qg_err_text(bad));
+	core->anchor_bad = bad != QG_OK;
 }
 
 static void
@@ -115,15 +128,9 @@ qg_commit_after(qg_err err, void *ctx)
 		for (size_t i = 0; i < core->n_pending; i++)
 			anchor_apply(core, &core->pending[i]);
 		core->anchor_full |= full;
-		uint64_t now_ms = qg_clock_elapsed_ms();
-		if (core->anchor_due || core->anchor_bad || now_ms - core->anchor_at_ms >= ANCHOR_EVERY_MS) {
-			core->anchored.commits = (uint64_t)core->commits;
-			core->anchor_at_ms = now_ms;
-			qg_err bad = qg_anchor_write(core->anchor, &core->anchored);
-			if (bad != QG_OK && !core->anchor_bad)
-				qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written reason=\"%s\"",
-				       qg_err_text(bad));
-			core->anchor_bad = bad != QG_OK;
+		if (core->anchor_now) {
+			core->commits_stored = core->commits;
+			write_anchor(core);
 		}
 	}
 	core->n_pending = 0;

@@ -2,7 +2,9 @@
 #include "qkdgate/committer.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -19,6 +21,7 @@ typedef struct job_list {
 struct qg_committer {
 	pthread_mutex_t lock;
 	pthread_cond_t work; /* the queue is no longer empty, or stop */
+	atomic_uint wakers; /* between their unlock and the end of their signal */
 	/* Under the lock. */
 	job_list queue;
 	job_list late; /* came after the stop began */
@@ -244,40 +247,64 @@ qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committe
 	return QG_OK;
 }
 
-/* The committer that this thread gathers jobs for, and whether to wake it then. */
+/* What this thread gathers: whose jobs, and those that the committer has not been
+ * given yet. No other thread sees them, so the committer cannot begin with half
+ * of what one run of a loop brings. */
+#define GATHER_MAX 256
 static _Thread_local struct {
 	const qg_committer *of;
-	bool owed;
+	size_t n;
+	job_list jobs;
 } gathered;
+
+/* Puts the jobs behind those that wait. The thread looks at the queue again before
+ * it waits, so only what finds it empty needs to wake it; outside the lock, or on
+ * one core it would only wake to wait for it. */
+static void
+hand_over(qg_committer *c, const job_list *jobs)
+{
+	pthread_mutex_lock(&c->lock);
+	const bool was_empty = c->queue.head == NULL;
+	job_list *l = c->stopping ? &c->late : &c->queue;
+	*l->tail = jobs->head;
+	l->tail = jobs->tail;
+	if (was_empty)
+		atomic_fetch_add(&c->wakers, 1);
+	pthread_mutex_unlock(&c->lock);
+	if (!was_empty)
+		return;
+	pthread_cond_signal(&c->work);
+	atomic_fetch_sub(&c->wakers, 1); /* after it the committer may be gone */
+}
+
+static void
+hand_over_gathered(qg_committer *c)
+{
+	if (gathered.n > 0)
+		hand_over(c, &gathered.jobs);
+	gathered.n = 0;
+	gathered.jobs = (job_list){.tail = &gathered.jobs.head};
+}
 
 void
 qg_committer_gather(qg_committer *c, bool on)
 {
-	const bool owed = gathered.owed;
+	hand_over_gathered(c);
 	gathered.of = on ? c : NULL;
-	gathered.owed = false;
-	if (!owed)
-		return;
-	pthread_mutex_lock(&c->lock);
-	pthread_cond_signal(&c->work);
-	pthread_mutex_unlock(&c->lock);
 }
 
 void
 qg_committer_submit(qg_committer *c, qg_job *job)
 {
 	job->request = qg_request_id_now();
-	pthread_mutex_lock(&c->lock);
-	bool was_empty = c->queue.head == NULL;
-	list_append(c->stopping ? &c->late : &c->queue, job);
-	/* The thread looks at the queue again before it waits, so only the
-	 * first job needs to wake it. Signalled under the lock: after it the
-	 * committer may be gone. */
-	if (was_empty && gathered.of == c)
-		gathered.owed = true;
-	else if (was_empty)
-		pthread_cond_signal(&c->work);
-	pthread_mutex_unlock(&c->lock);
+	if (gathered.of == c) {
+		list_append(&gathered.jobs, job);
+		if (++gathered.n == GATHER_MAX)
+			hand_over_gathered(c);
+		return;
+	}
+	job->next = NULL;
+	hand_over(c, &(job_list){.head = job, .tail = &job->next});
 }
 
 /* A job that stands in the queue for one whose caller waits. */
@@ -324,6 +351,8 @@ qg_committer_run(qg_committer *c, qg_job *job)
 		.cond = PTHREAD_COND_INITIALIZER,
 	};
 	qg_committer_submit(c, &w.job);
+	if (gathered.of == c)
+		hand_over_gathered(c);
 	pthread_mutex_lock(&w.lock);
 	while (!w.ended)
 		pthread_cond_wait(&w.cond, &w.lock);
@@ -364,6 +393,8 @@ qg_committer_stop(qg_committer **c)
 	pthread_cond_signal(&(*c)->work);
 	pthread_mutex_unlock(&(*c)->lock);
 	pthread_join((*c)->thread, NULL);
+	while (atomic_load(&(*c)->wakers) > 0)
+		sched_yield();
 	committer_free(*c);
 	*c = NULL;
 }

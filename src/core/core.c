@@ -159,6 +159,12 @@ qg_core_keystore(qg_core *core)
 	return &core->keystore;
 }
 
+void
+qg_core_renew(qg_core *core)
+{
+	qg_conductor_kick(core);
+}
+
 qg_app_streams *
 qg_core_app_streams(qg_core *core)
 {
@@ -299,7 +305,7 @@ qg_core_stop(qg_core **corep)
 		qg_flush_checkpoint(core);
 		drain_jobs(core);
 		qg_committer_stop(&core->committer);
-		core->anchored.commits = (uint64_t)core->commits;
+		core->anchored.commits = (uint64_t)core->commits_stored;
 		if (qg_anchor_write(core->anchor, &core->anchored) != QG_OK)
 			qg_log(QG_LOG_ERROR, "store", "event=anchor_not_written");
 	}

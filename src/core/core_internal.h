@@ -241,7 +241,9 @@ struct qg_core {
 	bool anchor_due, anchor_full;
 	atomic_bool anchor_bad;    /* others may look */
 	uint64_t anchor_at_ms;
-	int64_t commits;
+	int64_t commits;        /* so far */
+	int64_t commits_stored; /* as the store has it */
+	bool anchor_now;        /* the transaction's count goes to store and anchor */
 	bool commits_due;
 	qg_segment *stage;
 };
@@ -250,6 +252,8 @@ struct qg_core {
 
 /* Chunks that one one-time key takes, and the key-ID root. */
 uint32_t qg_segment_key_chunks(uint32_t chunk_size);
+/* Whether enough is left of a segment beside its reserved chunks. */
+bool qg_segment_size_fits(uint32_t chunk_size, uint32_t segment_chunks);
 uint32_t qg_segment_root_chunks(uint32_t chunk_size);
 /* Largest key of a segment: half of it, and 4,095 bytes. */
 uint32_t qg_segment_max_key_bytes(uint32_t chunk_size, uint32_t segment_chunks);

@@ -39,12 +39,14 @@ typedef struct view {
 	table places;                     /* exact entries of the directory by SAE ID */
 	const qg_config_place **patterns; /* the other entries, in their order */
 	size_t n_patterns;
+	uint64_t version;
 	qg_config *owned;                 /* cfg, where it is to be freed */
 	struct view *older;               /* replaced at this time: */
 	uint64_t replaced_ms;
 } view;
 
-/* Requests that began under a view that was replaced are long over after it. */
+/* Requests that began under a view that was replaced are long over after it, and
+ * calls for key streams after the time that they may wait on top. */
 #define VIEW_KEPT_MS (10 * 60 * 1000)
 
 struct lasting_name {
@@ -300,6 +302,7 @@ qg_directory_new(const qg_config *cfg, qg_directory **out)
 		qg_directory_free(&d);
 		return QG_E_NOMEM;
 	}
+	v->version = 1;
 	atomic_store(&d->view, v);
 	*out = d;
 	return QG_OK;
@@ -335,8 +338,8 @@ forget_old_views(view *newest, uint64_t now_ms)
 {
 	for (view *v = newest; v->older != NULL; v = v->older) {
 		view *old = v->older;
-		if (now_ms - old->replaced_ms < VIEW_KEPT_MS || old->cfg->app_listener.present)
-			continue; /* connections of key streams refer to it as long as they are open */
+		if (now_ms - old->replaced_ms < VIEW_KEPT_MS + old->cfg->app_streams.max_timeout_ms)
+			continue;
 		v->older = NULL; /* those behind it are older still */
 		while (old != NULL) {
 			view *older = old->older;
@@ -361,6 +364,7 @@ qg_directory_renew(qg_directory *d, qg_config **cfg)
 	const uint64_t now_ms = qg_clock_elapsed_ms();
 	old->replaced_ms = now_ms;
 	v->older = old;
+	v->version = old->version + 1;
 	atomic_store_explicit(&d->view, v, memory_order_release);
 	forget_old_views(v, now_ms);
 	pthread_mutex_unlock(&d->lock);
@@ -371,6 +375,12 @@ const qg_config *
 qg_directory_config(const qg_directory *d)
 {
 	return view_of(d)->cfg;
+}
+
+uint64_t
+qg_directory_version(const qg_directory *d)
+{
+	return view_of(d)->version;
 }
 
 const qg_config_sae *

@@ -13,6 +13,9 @@
  * crash left uncertain is given up, and a store that is older than the anchor
  * is not used for keys (SOUNDNESS 3, 8, 9). */
 
+#define CHUNK_MAX_BYTES 4096u /* as in the configuration */
+#define SEGMENT_MAX_CHUNKS 65536u
+
 typedef struct restore {
 	struct qg_core *core;
 	bool reset; /* the epochs end, nothing is taken over */
@@ -57,6 +60,17 @@ stored_decided_out(const qg_epoch_rec *rec)
 	return (uint32_t)(marked > next ? marked : next);
 }
 
+/* What no gateway writes: room is made and read as these numbers say. */
+static bool
+is_damaged(const qg_epoch_rec *rec)
+{
+	if (rec->chunk_size == 0 || rec->chunk_size > CHUNK_MAX_BYTES || rec->segment_chunks > SEGMENT_MAX_CHUNKS ||
+	    !qg_segment_size_fits(rec->chunk_size, rec->segment_chunks))
+		return true;
+	return rec->mark > UINT32_MAX || rec->next_index > UINT32_MAX ||
+	       rec->next_segment > UINT32_MAX / rec->segment_chunks;
+}
+
 static qg_err
 load_epoch(const qg_epoch_rec *rec, void *ctx)
 {
@@ -68,6 +82,8 @@ load_epoch(const qg_epoch_rec *rec, void *ctx)
 		return QG_OK;
 	}
 	qg_epoch *e = NULL;
+	if (is_damaged(rec))
+		return QG_E_CORRUPT;
 	qg_err err = qg_epoch_new(st, &rec->ksid, rec->epoch, rec->opener, rec->chunk_size,
 				  rec->segment_chunks, &e);
 	if (err != QG_OK)
@@ -199,14 +215,17 @@ load_segment(const qg_segment_rec *rec, void *ctx)
 	qg_segment *s = NULL;
 	if (e == NULL)
 		return QG_OK;
-	qg_err err = qg_segment_new(e, rec->number, rec->ours, &s);
+	const bool damaged = rec->number >= UINT32_MAX / e->segment_chunks || qg_epoch_segment(e, rec->number) != NULL;
+	qg_err err = damaged ? QG_E_CORRUPT : qg_segment_new(e, rec->number, rec->ours, &s);
 	if (err == QG_OK)
 		err = restore_segment(e, rec, s);
 	if (err == QG_OK)
 		err = qg_epoch_add(e, s);
-	if (err != QG_OK)
-		qg_log(QG_LOG_ERROR, "store", "event=segment_not_restored stream=%s segment=%u reason=\"%s\"",
-		       e->stream->cfg->name, rec->number, qg_err_text(err));
+	if (err == QG_OK)
+		return QG_OK;
+	qg_segment_free(&s);
+	qg_log(QG_LOG_ERROR, "store", "event=segment_not_restored stream=%s segment=%u reason=\"%s\"",
+	       e->stream->cfg->name, rec->number, qg_err_text(err));
 	return err;
 }
 
@@ -252,6 +271,26 @@ anchor_open(struct qg_core *core, qg_anchor_state *a, bool *found, char *why, si
 	qg_wipe(key, sizeof key);
 	if (err != QG_OK)
 		snprintf(why, why_room, "anchor %s: %s", core->part.cfg->anchor, qg_err_text(err));
+	return err;
+}
+
+/* A start is counted too: what was committed since the store last heard of the
+ * count is older than it. */
+static qg_err
+count_start(struct qg_core *core)
+{
+	qg_store *store = core->part.store;
+	qg_err err = store->ops->begin(store);
+	if (err != QG_OK)
+		return err;
+	err = store->ops->number_put(store, "commits", core->commits + 1);
+	if (err != QG_OK) {
+		store->ops->rollback(store);
+		return err;
+	}
+	err = store->ops->commit(store);
+	if (err == QG_OK)
+		core->commits_stored = ++core->commits;
 	return err;
 }
 
@@ -442,6 +481,8 @@ restore_loaded(struct qg_core *core, restore *r, bool found, const qg_anchor_sta
 	}
 	if (err == QG_OK)
 		err = qg_app_streams_load(core, core->rolled_back || r->reset);
+	if (err == QG_OK)
+		err = count_start(core);
 	if (err == QG_OK) {
 		anchor_fill(core);
 		err = qg_anchor_write(core->anchor, &core->anchored);

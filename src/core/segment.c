@@ -7,6 +7,8 @@
 #include "core_internal.h"
 #include "relay_internal.h"
 
+#define SEGMENT_MIN_USABLE 16
+
 /* A segment's chunks, from the first: [key-ID root, in the direction's first
  * segment only] usable chunks ... [answer key] [request key]. */
 
@@ -30,6 +32,13 @@ qg_segment_max_key_bytes(uint32_t chunk_size, uint32_t segment_chunks)
 	uint32_t half = segment_chunks / 2 < usable ? segment_chunks / 2 : usable;
 	uint64_t bytes = (uint64_t)half * chunk_size;
 	return bytes < 4095 ? (uint32_t)bytes : 4095;
+}
+
+bool
+qg_segment_size_fits(uint32_t chunk_size, uint32_t segment_chunks)
+{
+	return segment_chunks >= 2 * qg_segment_key_chunks(chunk_size) + qg_segment_root_chunks(chunk_size) +
+					 SEGMENT_MIN_USABLE;
 }
 
 static size_t

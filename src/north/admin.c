@@ -27,11 +27,18 @@ static const qg_http_route routes[] = {
 	{"GET", "/readyz", qg_admin_on_readyz, 0},
 	{"GET", "/metrics", qg_admin_on_metrics, 0},
 	{"GET", "/openapi.yaml", qg_admin_on_openapi, 0},
+	{"GET", "/", qg_admin_on_index, 0},
+	{"GET", "/dashboard/{file}", qg_admin_on_page, 0},
+	{"GET", "/api/v1/session", qg_admin_on_session, 0},
+	{"POST", "/api/v1/session", qg_admin_on_sign_in, BODY},
+	{"DELETE", "/api/v1/session", qg_admin_on_sign_out, 0},
 	{"GET", "/api/v1/status", qg_admin_on_status, 0},
+	{"GET", "/api/v1/alarms", qg_admin_on_alarms, 0},
 	{"GET", "/api/v1/node", qg_admin_on_node, 0},
 	{"GET", "/api/v1/neighbours", qg_admin_on_neighbours, 0},
 	{"GET", "/api/v1/streams", qg_admin_on_streams, 0},
 	{"GET", "/api/v1/streams/{stream}", qg_admin_on_stream, 0},
+	{"GET", "/api/v1/streams/{stream}/history", qg_admin_on_history, 0},
 	{"POST", "/api/v1/streams/{stream}/reopen", qg_admin_on_reopen, BODY},
 	{"POST", "/api/v1/streams/{stream}/delete-keys", qg_admin_on_delete_keys, BODY},
 	{"GET", "/api/v1/sources", qg_admin_on_sources, 0},
@@ -57,6 +64,14 @@ static const qg_http_route routes[] = {
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
 #define N_SCRAPED 3 /* the first ones, which anybody may read where it is configured */
+
+/* The page, which holds nothing of this gateway, and the way in. */
+static bool
+is_open(const qg_http_route *route)
+{
+	return route->handler == qg_admin_on_index || route->handler == qg_admin_on_page ||
+	       route->handler == qg_admin_on_sign_in;
+}
 
 /* --- who is there -------------------------------------------------------------- */
 
@@ -96,7 +111,8 @@ qg_admin_who(qg_http_request *http, char who[QG_ADMIN_WHO_ROOM])
 	const qg_config_admin_user *user = qg_http_peer(http);
 	const qg_http_local *local = qg_http_local_peer(http);
 	int n = local != NULL ? snprintf(who, QG_ADMIN_WHO_ROOM, "uid:%u", (unsigned)local->uid)
-			      : snprintf(who, QG_ADMIN_WHO_ROOM, "admin:%s", user->name);
+			      : snprintf(who, QG_ADMIN_WHO_ROOM, "%s:%s",
+					 qg_http_visitor(http) != NULL ? "password" : "admin", user->name);
 	if (n < 0)
 		who[0] = '\0';
 }
@@ -105,6 +121,10 @@ bool
 qg_admin_may_act(qg_http_request *http)
 {
 	const qg_config_admin_user *user = qg_http_peer(http);
+	if (!qg_admin_is_ours(http) || !qg_admin_has_token(http)) {
+		qg_admin_answer_error(http, QG_E_DENIED, "this did not come from the dashboard");
+		return false;
+	}
 	if (!user->read_only)
 		return true;
 	qg_admin_answer_error(http, QG_E_DENIED, "%s may look, but change nothing", user->name);
@@ -150,6 +170,7 @@ qg_admin_answer(qg_http_request *http, int status, json_t *body)
 	static const char no_memory[] = "{\"message\":\"out of memory\"}";
 	char *text = body != NULL ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
 	json_decref(body);
+	qg_admin_guard_answer(http);
 	if (text != NULL)
 		qg_http_answer(http, status, JSON_TYPE, text, strlen(text));
 	else
@@ -246,7 +267,7 @@ listen_https(qg_admin *a, char *why, size_t why_room)
 	qg_http_options o = common_options(a);
 	if (!a->cfg->has_listener)
 		return QG_OK;
-	if (a->cfg->n_users == 0) {
+	if (a->cfg->n_users == 0 && a->sign_in == NULL) {
 		(void)snprintf(why, why_room, "admin.listener: no authentication, there are no admins");
 		return QG_E_INVAL;
 	}
@@ -258,6 +279,12 @@ listen_https(qg_admin *a, char *why, size_t why_room)
 	o.max_per_address = l->max_per_address;
 	o.idle_timeout_s = l->idle_timeout_s;
 	o.identify = identify;
+	if (a->sign_in != NULL) {
+		o.certificate_optional = true;
+		o.identify_request = qg_admin_identify_request;
+		o.forget_request = qg_admin_forget_request;
+		o.is_open = is_open;
+	}
 	return qg_http_server_start(&o, &a->https, why, why_room);
 }
 
@@ -290,7 +317,10 @@ qg_admin_start(const qg_admin_parts *parts, qg_admin **out, char *why, size_t wh
 	a->started_ms = qg_clock_wall_ms();
 	a->begun_ms = qg_clock_elapsed_ms();
 	pthread_mutex_init(&a->acting, NULL);
+	pthread_mutex_init(&a->looking, NULL);
 	qg_err err = qg_admin_rates_start(parts->core, &a->rates);
+	if (err == QG_OK)
+		err = qg_admin_sign_in_start(a, why, why_room);
 	if (err == QG_OK)
 		err = listen_local(a, why, why_room);
 	if (err == QG_OK)
@@ -314,7 +344,10 @@ qg_admin_reload_tls(qg_admin *a, const qg_tls_files *f, char *why, size_t why_ro
 void
 qg_admin_renew(qg_admin *a)
 {
-	if (a != NULL && a->https != NULL)
+	if (a == NULL)
+		return;
+	qg_admin_forget_alarms(a);
+	if (a->https != NULL)
 		qg_http_server_identify_again(a->https);
 }
 
@@ -328,7 +361,10 @@ qg_admin_stop(qg_admin **a)
 	qg_http_server_stop(&(*a)->local);
 	while (atomic_load(&(*a)->trying) > 0) /* a few seconds at most; their answers are dropped */
 		(void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	qg_admin_sign_in_stop(*a);
 	qg_admin_rates_stop(&(*a)->rates);
+	json_decref((*a)->certificates);
+	pthread_mutex_destroy(&(*a)->looking);
 	pthread_mutex_destroy(&(*a)->acting);
 	free(*a);
 	*a = NULL;

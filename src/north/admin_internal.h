@@ -10,6 +10,7 @@
 
 #include "qkdgate/admin.h"
 #include "qkdgate/core_view.h"
+#include "qkdgate/passwords.h"
 
 /* Inside the admin interface:
  *   admin.c          start, stop, listeners, who is there, answers
@@ -20,9 +21,17 @@
  *   admin_health.c   /healthz, /readyz
  *   admin_metrics.c  /metrics
  *   admin_sources.c  GET /api/v1/sources: tries whether they can be reached
- *   admin_rates.c    a thread that looks once a second: rates of the streams */
+ *   admin_rates.c    a thread that looks once a second: rates of the streams
+ *   admin_history.c  GET /api/v1/streams/{stream}/history: rates of the last hour and day
+ *   admin_alarms.c   GET /api/v1/alarms
+ *   admin_dashboard.c the page
+ *   admin_session.c  sessions of those who signed in with a password
+ *   admin_sign_in.c  signing in
+ *   admin_limit.c    how often somebody may try that */
 
 struct json_t;
+
+/* --- rates and history ---------------------------------------------------------- */
 
 /* Of one stream, smoothed over some ten seconds, in bits per second. */
 typedef struct qg_admin_rate {
@@ -34,12 +43,89 @@ typedef struct qg_admin_rates qg_admin_rates;
 qg_err qg_admin_rates_start(qg_core *core, qg_admin_rates **out) QG_CHECKED;
 void qg_admin_rates_stop(qg_admin_rates **r);
 void qg_admin_rates_of(qg_admin_rates *r, size_t stream, qg_admin_rate *out);
+struct json_t *qg_admin_rates_history(qg_admin_rates *r, size_t stream, size_t span);
+
+/* Of one stream. One thread at a time. */
+typedef struct qg_admin_history qg_admin_history;
+
+#define QG_ADMIN_SPANS 2 /* hour, day */
+qg_admin_history *qg_admin_history_new(void); /* NULL: no memory */
+void qg_admin_history_free(qg_admin_history *h);
+/* What went in and out in all, in bits, and lies there to be handed out, at that time. */
+void qg_admin_history_note(qg_admin_history *h, uint64_t now_ms, uint64_t in, uint64_t out, uint64_t stock_bytes);
+bool qg_admin_history_span(const char *name, size_t *out);
+struct json_t *qg_admin_history_json(const qg_admin_history *h, size_t span);
+
+/* --- how often ------------------------------------------------------------------- */
+
+#define QG_ADMIN_LIMIT_KEY 16
+#define QG_ADMIN_LIMITS 512
+typedef struct qg_admin_bucket {
+	bool used;
+	uint8_t key[QG_ADMIN_LIMIT_KEY];
+	double level;
+	uint64_t at_ms;
+} qg_admin_bucket;
+
+typedef struct qg_admin_limit {
+	double most, step_s;
+	qg_admin_bucket all, of[QG_ADMIN_LIMITS];
+} qg_admin_limit;
+
+/* Each name has `most` attempts, and one more after every step_s. */
+void qg_admin_limit_init(qg_admin_limit *l, unsigned most, unsigned step_s, uint64_t now_ms);
+/* Takes an attempt from each of the names and returns 0, or the seconds to wait. */
+unsigned qg_admin_limit_take(qg_admin_limit *l, const uint8_t keys[][QG_ADMIN_LIMIT_KEY], size_t n, uint64_t now_ms);
+/* One that was no failure. */
+void qg_admin_limit_give_back(qg_admin_limit *l, const uint8_t keys[][QG_ADMIN_LIMIT_KEY], size_t n, uint64_t now_ms);
+
+/* --- sessions --------------------------------------------------------------------- */
+
+#define QG_ADMIN_TOKEN_ROOM 44 /* 32 bytes in base64url */
+struct qg_admin_session;
+typedef struct qg_admin_sessions {
+	const qg_config_passwords *cfg;
+	char cookie[32]; /* its name */
+	pthread_mutex_t lock;
+	struct qg_admin_session *of;
+} qg_admin_sessions;
+
+qg_err qg_admin_sessions_init(qg_admin_sessions *s, const qg_config_passwords *cfg, const char *kme_id) QG_CHECKED;
+void qg_admin_sessions_fini(qg_admin_sessions *s);
+/* Begins one. cookie, token: its secrets, the caller's to wipe. */
+void qg_admin_sessions_begin(qg_admin_sessions *s, const qg_account *account, char cookie[QG_ADMIN_TOKEN_ROOM],
+			     char token[QG_ADMIN_TOKEN_ROOM]);
+void qg_admin_sessions_end(qg_admin_sessions *s, const uint8_t id[32]);
+/* Ends those whose account is not among these. */
+void qg_admin_sessions_keep(qg_admin_sessions *s, const qg_passwords *known);
+/* Which session the request's cookie names, if it has one. */
+bool qg_admin_cookie_id(const qg_admin_sessions *s, const qg_http_request *http, uint8_t id[32]);
+
+/* Of qg_http_options. */
+const void *qg_admin_identify_request(const qg_http_request *http, void *admin);
+void qg_admin_forget_request(const void *peer, void *admin);
+
+/* Whether no other page made a browser send it. */
+bool qg_admin_is_ours(const qg_http_request *http);
+/* Whether it bears the token of its session, where it is of one. */
+bool qg_admin_has_token(const qg_http_request *http);
+
+typedef struct qg_admin_sign_in qg_admin_sign_in;
+qg_err qg_admin_sign_in_start(qg_admin *a, char *why, size_t why_room) QG_CHECKED;
+void qg_admin_sign_in_stop(qg_admin *a); /* after the listeners */
+
+/* --- the whole -------------------------------------------------------------------- */
 
 struct qg_admin {
 	qg_admin_parts p;
 	const qg_config_admin *cfg;
 	qg_http_server *local, *https, *scrape;
 	qg_admin_rates *rates;
+	qg_admin_sign_in *sign_in; /* NULL: nobody signs in with a password */
+	qg_admin_sessions sessions;
+	pthread_mutex_t looking;   /* of the next two */
+	struct json_t *certificates; /* alarms of them */
+	uint64_t certificates_ms;
 	pthread_mutex_t acting; /* one act at a time */
 	atomic_uint trying;     /* threads that try sources */
 	int64_t started_ms;     /* wall clock */
@@ -49,9 +135,9 @@ struct qg_admin {
 /* --- who and what (admin.c) --------------------------------------------------- */
 
 #define QG_ADMIN_WHO_ROOM 160
-/* The caller, for the audit log: "admin:NAME", "uid:N". */
+/* The caller, for the audit log: "admin:NAME", "password:NAME", "uid:N". */
 void qg_admin_who(qg_http_request *http, char who[QG_ADMIN_WHO_ROOM]);
-/* Whether the caller may act; else the request is answered 403. */
+/* Whether the caller may act, and means to; else the request is answered 403. */
 bool qg_admin_may_act(qg_http_request *http);
 /* Whether it came over the scrape listener. */
 bool qg_admin_is_scraper(const qg_http_request *http);
@@ -60,6 +146,16 @@ bool qg_admin_is_scraper(const qg_http_request *http);
 void qg_admin_answer(qg_http_request *http, int status, struct json_t *body);
 /* Answers {"message": ...}; an error becomes its status here. */
 void qg_admin_answer_error(qg_http_request *http, qg_err err, const char *fmt, ...) QG_PRINTF(3, 4);
+
+/* Headers for an answer that a browser may see. */
+void qg_admin_guard_answer(qg_http_request *http);
+
+/* The files of certificates that are in use, and what for. */
+typedef void qg_admin_files_fn(const char *of, const qg_tls_files *f, void *ctx);
+void qg_admin_each_files(const qg_config *cfg, qg_admin_files_fn *each, void *ctx);
+
+/* What was found out about certificates is no longer so. */
+void qg_admin_forget_alarms(qg_admin *a);
 
 /* {"done": what} */
 void qg_admin_answer_done(qg_http_request *http, const char *what);
@@ -96,9 +192,10 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 /* --- handlers --------------------------------------------------------------------- */
 
 #define QG_ADMIN_HANDLERS(X) \
-	X(sources) X(healthz) X(readyz) X(metrics) X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) \
-	X(transfers) X(saes) X(limits) X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) \
-	X(delete_keys) X(suspend_sae) X(resume_sae) X(suspend_pair) X(resume_pair) X(set_log) X(reopen_log) X(zeroize) \
+	X(index) X(page) X(session) X(sign_in) X(sign_out) X(alarms) X(history) X(sources) X(healthz) X(readyz) X(metrics) \
+	X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) X(transfers) X(saes) X(limits) \
+	X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) X(delete_keys) X(suspend_sae) X(resume_sae) \
+	X(suspend_pair) X(resume_pair) X(set_log) X(reopen_log) X(zeroize) \
 	X(audit) X(verify_audit) X(rotate_audit)
 
 #define QG_ADMIN_DECLARE(name) void qg_admin_on_##name(qg_http_request *http, void *admin);

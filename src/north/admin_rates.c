@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <jansson.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@ typedef struct seen {
 	uint64_t in, out; /* bits, since the start */
 	uint64_t at_ms;
 	qg_admin_rate rate;
+	qg_admin_history *history;
 } seen;
 
 struct qg_admin_rates {
@@ -52,6 +54,8 @@ look(qg_admin_rates *r, size_t i)
 	s->in = in;
 	s->out = out;
 	s->at_ms = now_ms;
+	const uint64_t stock = v.cfg->direction == QG_DIRECTION_INBOUND ? v.held_chunks : v.ready_chunks;
+	qg_admin_history_note(s->history, now_ms, in, out, stock * v.cfg->chunk_size);
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -96,8 +100,20 @@ rates_free(qg_admin_rates *r)
 {
 	pthread_mutex_destroy(&r->lock);
 	pthread_cond_destroy(&r->wake);
+	for (size_t i = 0; r->seen != NULL && i < r->n; i++)
+		qg_admin_history_free(r->seen[i].history);
 	free(r->seen);
 	free(r);
+}
+
+static bool
+make_room(qg_admin_rates *r)
+{
+	r->seen = calloc(r->n + 1, sizeof *r->seen);
+	bool ok = r->seen != NULL;
+	for (size_t i = 0; ok && i < r->n; i++)
+		ok = (r->seen[i].history = qg_admin_history_new()) != NULL;
+	return ok;
 }
 
 qg_err
@@ -114,8 +130,7 @@ qg_admin_rates_start(qg_core *core, qg_admin_rates **out)
 	pthread_condattr_destroy(&attr);
 	r->core = core;
 	r->n = qg_core_view_streams(core);
-	r->seen = calloc(r->n + 1, sizeof *r->seen);
-	if (r->seen == NULL || !start_thread(r)) {
+	if (!make_room(r) || !start_thread(r)) {
 		rates_free(r);
 		return QG_E_NOMEM;
 	}
@@ -143,4 +158,13 @@ qg_admin_rates_of(qg_admin_rates *r, size_t stream, qg_admin_rate *out)
 	pthread_mutex_lock(&r->lock);
 	*out = r->seen[stream].rate;
 	pthread_mutex_unlock(&r->lock);
+}
+
+json_t *
+qg_admin_rates_history(qg_admin_rates *r, size_t stream, size_t span)
+{
+	pthread_mutex_lock(&r->lock);
+	json_t *j = qg_admin_history_json(r->seen[stream].history, span);
+	pthread_mutex_unlock(&r->lock);
+	return j;
 }

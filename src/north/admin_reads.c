@@ -309,8 +309,9 @@ add_item(const qg_tls_item *item, void *ctx)
 }
 
 static void
-add_files(cert_list *l, const char *of, const qg_tls_files *f)
+add_files(const char *of, const qg_tls_files *f, void *ctx)
 {
+	cert_list *l = ctx;
 	l->of = of;
 	if (qg_tls_describe(f, add_item, l) != QG_OK)
 		(void)json_array_append_new(
@@ -319,25 +320,30 @@ add_files(cert_list *l, const char *of, const qg_tls_files *f)
 }
 
 void
+qg_admin_each_files(const qg_config *cfg, qg_admin_files_fn *each, void *ctx)
+{
+	each("sae_listener", &cfg->sae.tls, ctx);
+	each("kms_listener", &cfg->kms.tls, ctx);
+	each("kms_client", &cfg->kms_client, ctx);
+	if (cfg->kxi.address != NULL)
+		each("kxi_listener", &cfg->kxi.tls, ctx);
+	if (cfg->app_listener.present)
+		each("app_listener", &cfg->app_listener.at.tls, ctx);
+	if (cfg->push.address != NULL)
+		each("push_listener", &cfg->push.tls, ctx);
+	if (cfg->admin.has_listener)
+		each("admin.listener", &cfg->admin.listener.tls, ctx);
+	for (size_t i = 0; i < cfg->n_streams; i++)
+		if (!cfg->streams[i].relayed && cfg->streams[i].source.tls)
+			each(cfg->streams[i].name, &cfg->streams[i].source.files, ctx);
+}
+
+void
 qg_admin_on_certificates(qg_http_request *http, void *admin)
 {
 	qg_admin *a = admin;
-	const qg_config *cfg = qg_directory_config(a->p.directory);
 	cert_list l = {.list = json_array(), .now_s = qg_clock_wall_ms() / 1000};
-	add_files(&l, "sae_listener", &cfg->sae.tls);
-	add_files(&l, "kms_listener", &cfg->kms.tls);
-	add_files(&l, "kms_client", &cfg->kms_client);
-	if (cfg->kxi.address != NULL)
-		add_files(&l, "kxi_listener", &cfg->kxi.tls);
-	if (cfg->app_listener.present)
-		add_files(&l, "app_listener", &cfg->app_listener.at.tls);
-	if (cfg->push.address != NULL)
-		add_files(&l, "push_listener", &cfg->push.tls);
-	if (cfg->admin.has_listener)
-		add_files(&l, "admin.listener", &cfg->admin.listener.tls);
-	for (size_t i = 0; i < cfg->n_streams; i++)
-		if (!cfg->streams[i].relayed && cfg->streams[i].source.tls)
-			add_files(&l, cfg->streams[i].name, &cfg->streams[i].source.files);
+	qg_admin_each_files(qg_directory_config(a->p.directory), add_files, &l);
 	qg_admin_answer(http, 200, json_pack("{s:o}", "certificates", l.list));
 }
 

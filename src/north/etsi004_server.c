@@ -28,9 +28,17 @@ struct qg_etsi004_server {
 	atomic_uint pending; /* calls whose answer is due */
 };
 
-/* Of a connection: its profile, NULL before the first request. */
+/* How long a chunk that is to be pushed is waited for at a time: in between the
+ * connection's requests are looked at. */
+#define PUSH_WAIT_MS 200
+
+/* Of a connection: its profile, NULL before the first request, and the stream
+ * whose chunks are pushed over it. */
 typedef struct link_state {
 	const qg_etsi004_profile *profile;
+	bool told; /* which dialect, by an OPEN_CONNECT now or before */
+	bool pushing;
+	qg_app_get push; /* the next one */
 } link_state;
 
 typedef struct call {
@@ -38,12 +46,23 @@ typedef struct call {
 	qg_byte_conn *conn;
 	const qg_etsi004_profile *profile;
 	bool last;
+	bool pushed;          /* nobody asked for it */
 	qg_etsi004_request q; /* views into the connection's bytes */
 	qg_app_open open;
 	qg_app_get get;
 } call;
 
 /* --- answers -------------------------------------------------------------------------- */
+
+static void
+answer_nothing(call *c)
+{
+	qg_etsi004_server *s = c->s;
+	qg_byte_conn *conn = c->conn;
+	free(c);
+	qg_byte_answer(conn, NULL, false);
+	atomic_fetch_sub(&s->pending, 1);
+}
 
 /* Without memory nothing can be said: the connection ends. */
 static void
@@ -70,21 +89,53 @@ answer_with(call *c, const qg_etsi004_response *a, size_t room)
 }
 
 static void
+leave_unsaid(const qg_etsi004_qos *asked, qg_etsi004_qos *q)
+{
+	uint32_t *const said[] = {&q->max_bps, &q->min_bps, &q->jitter_bps, &q->priority, &q->timeout_ms, &q->ttl_s};
+	const uint32_t of[] = {asked->max_bps,  asked->min_bps,    asked->jitter_bps,
+			       asked->priority, asked->timeout_ms, asked->ttl_s};
+	for (size_t i = 0; i < sizeof of / sizeof of[0]; i++)
+		if (of[i] == 0)
+			*said[i] = 0;
+}
+
+static void
 opened(void *ctx, const qg_app_opened *r)
 {
 	call *c = ctx;
-	const qg_etsi004_response a = {.op = QG_ETSI004_OPEN_CONNECT,
+	qg_etsi004_response a = {.op = QG_ETSI004_OPEN_CONNECT,
 				       .status = r->status,
 				       .has_qos = r->has_qos,
 				       .ksid = r->ksid,
 				       .qos = r->qos};
+	if (r->status == QG_ETSI004_SUCCESS && c->profile->qos_unsaid)
+		leave_unsaid(&c->q.qos, &a.qos);
 	answer_with(c, &a, ANSWER_ROOM);
+}
+
+/* In profiles in which key can come over the client's connection, the chunk after
+ * this one goes without a request where the configuration has it so. */
+static void
+push_next(call *c, const qg_app_got *r)
+{
+	link_state *link = qg_byte_state(c->conn);
+	link->pushing = r->status == QG_ETSI004_SUCCESS && r->pushes && r->index < UINT32_MAX &&
+			(c->profile->modes & QG_ETSI004_PUSH) != 0;
+	link->push = c->get;
+	link->push.index = r->index + 1;
+	link->push.wait_ms = PUSH_WAIT_MS;
 }
 
 static void
 got(void *ctx, qg_app_got *r)
 {
 	call *c = ctx;
+	/* None yet: the client knows that it comes when it is there. */
+	if (c->pushed && r->status == QG_ETSI004_TIMEOUT) {
+		answer_nothing(c);
+		return;
+	}
+	push_next(c, r);
 	const qg_etsi004_response a = {
 		.op = QG_ETSI004_GET_KEY,
 		.status = r->status,
@@ -94,7 +145,8 @@ got(void *ctx, qg_app_got *r)
 		.key = r->key != NULL ? r->key->data : NULL,
 		.key_len = r->key != NULL ? r->key->len : 0,
 		.metadata = (const uint8_t *)r->metadata,
-		.metadata_len = r->metadata_len,
+		/* It is a string, and that has one. */
+		.metadata_len = r->metadata_len + (r->metadata_len > 0 && c->profile->metadata_nul),
 		.metadata_needed = r->metadata_needed,
 	};
 	/* A byte of key takes up to four characters in a profile of text. */
@@ -112,36 +164,54 @@ closed(void *ctx, uint32_t status)
 
 /* --- requests --------------------------------------------------------------------------- */
 
+/* Its place in the list, from 1. */
+static unsigned
+number_of(const qg_etsi004_profile *p)
+{
+	unsigned n = 0;
+	while (qg_etsi004_profile_at(n) != p)
+		n++;
+	return n + 1;
+}
+
 static void
 begin_open(call *c)
 {
 	c->open = (qg_app_open){.sae = qg_byte_peer(c->conn),
+				.dialect = number_of(c->profile),
 				.ksid = c->q.ksid,
 				.source = c->q.source,
 				.destination = c->q.destination,
 				.qos = c->q.qos,
-				.qos_opens = c->profile == &qg_etsi004_bin_b};
+				.qos_opens = c->profile->qos_opens};
 	qg_app_streams_open(c->s->parts.streams, &c->open, opened, c);
+}
+
+static void
+get(call *c)
+{
+	if (!qg_audit_healthy(c->s->parts.audit))
+		got(c, &(qg_app_got){.status = QG_ETSI004_NO_KEY, .index = c->get.index});
+	else /* no key leaves without a record */
+		qg_app_streams_get(c->s->parts.streams, &c->get, got, c);
 }
 
 static void
 begin_get(call *c)
 {
-	if (!qg_audit_healthy(c->s->parts.audit)) {
-		got(c, &(qg_app_got){.status = QG_ETSI004_NO_KEY, .index = c->q.index});
-		return; /* no key leaves without a record */
-	}
 	c->get = (qg_app_get){.sae = qg_byte_peer(c->conn),
 			      .ksid = c->q.ksid,
 			      .in_sequence = c->q.in_sequence,
 			      .index = c->q.index,
 			      .metadata_max = c->q.metadata_max};
-	qg_app_streams_get(c->s->parts.streams, &c->get, got, c);
+	get(c);
 }
 
 static void
 begin_close(call *c)
 {
+	link_state *link = qg_byte_state(c->conn);
+	link->pushing &= !qg_uuid_equal(&link->push.ksid, &c->q.ksid);
 	qg_app_streams_close(c->s->parts.streams, qg_byte_peer(c->conn), &c->q.ksid, closed, c);
 }
 
@@ -164,6 +234,22 @@ refuse(qg_byte_conn *conn, const qg_etsi004_profile *p, size_t n, size_t *used)
 	return QG_OK;
 }
 
+/* A client that comes back to its stream is answered in the dialect of its
+ * OPEN_CONNECT, where its other requests do not tell. */
+static void
+recall_dialect(qg_etsi004_server *s, qg_byte_conn *conn, link_state *link, const qg_etsi004_request *q)
+{
+	if (link->told || q->op > QG_ETSI004_CLOSE)
+		return;
+	link->told = true;
+	const unsigned number = q->op == QG_ETSI004_OPEN_CONNECT
+					? 0
+					: qg_app_streams_dialect(s->parts.streams, qg_byte_peer(conn), &q->ksid);
+	const qg_etsi004_profile *p = number > 0 ? qg_etsi004_profile_at(number - 1) : NULL;
+	if (p != NULL && p->family == link->profile->family && p->persistent && link->profile->persistent)
+		link->profile = p;
+}
+
 static qg_err
 on_request(qg_byte_conn *conn, uint8_t *bytes, size_t n, size_t *used, void *ctx)
 {
@@ -178,6 +264,8 @@ on_request(qg_byte_conn *conn, uint8_t *bytes, size_t n, size_t *used, void *ctx
 	qg_err err = qg_etsi004_next_request(&link->profile, bytes, n, &q, used);
 	if (err == QG_E_AGAIN)
 		return err;
+	if (err == QG_OK)
+		recall_dialect(s, conn, link, &q);
 	const qg_etsi004_profile *p = link->profile;
 	/* Profiles in which keys are only pushed have nothing for an application. */
 	if (err != QG_OK || q.op > QG_ETSI004_CLOSE || (p->modes & QG_ETSI004_PULL) == 0)
@@ -192,10 +280,32 @@ on_request(qg_byte_conn *conn, uint8_t *bytes, size_t n, size_t *used, void *ctx
 	return QG_OK;
 }
 
+/* The chunk after the one that was pushed last. */
+static qg_err
+on_unasked(qg_byte_conn *conn, void *ctx)
+{
+	qg_etsi004_server *s = ctx;
+	const link_state *link = qg_byte_state(conn);
+	if (!link->pushing)
+		return QG_E_AGAIN;
+	call *c = calloc(1, sizeof *c);
+	if (c == NULL)
+		return QG_E_NOMEM;
+	*c = (call){.s = s, .conn = conn, .profile = link->profile, .pushed = true, .get = link->push};
+	c->q.ksid = c->get.ksid;
+	c->get.sae = qg_byte_peer(conn);
+	atomic_fetch_add(&s->pending, 1);
+	get(c);
+	/* cppcheck-suppress memleak ; it is that call's */
+	return QG_OK;
+}
+
 static const void *
 identify(const qg_tls_identity *id, void *ctx)
 {
 	qg_etsi004_server *s = ctx;
+	if (id == NULL)
+		return qg_directory_local(s->parts.directory, s->parts.cfg->app_listener.plain_sae);
 	const qg_config_sae *sae = qg_directory_identify(s->parts.directory, id);
 	uint32_t wait_s;
 	if (sae == NULL && qg_limits_take(s->strangers, "", 1, qg_clock_elapsed_ms(), &wait_s) == QG_OK) {
@@ -229,7 +339,8 @@ listen_on(qg_etsi004_server *s, char *why, size_t why_room)
 		.address = l->at.address,
 		.port = l->at.port,
 		.tls = l->at.tls,
-		.plain_peer = l->plain_sae != NULL ? qg_directory_local(s->parts.directory, l->plain_sae) : NULL,
+		.plain = l->plain_sae != NULL,
+		.ticket_key_s = l->at.ticket_key_s,
 		.threads = l->at.threads,
 		.max_connections = l->at.max_connections,
 		.max_per_address = l->at.max_per_address,
@@ -239,6 +350,7 @@ listen_on(qg_etsi004_server *s, char *why, size_t why_room)
 		.ctx = s,
 		.identify = identify,
 		.request = on_request,
+		.unasked = on_unasked,
 	};
 	return qg_byte_server_start(&o, &s->bytes, why, why_room);
 }
@@ -275,6 +387,13 @@ qg_err
 qg_etsi004_server_reload_tls(qg_etsi004_server *s, const qg_tls_files *f, char *why, size_t why_room)
 {
 	return s != NULL ? qg_byte_server_reload_tls(s->bytes, f, why, why_room) : QG_OK;
+}
+
+void
+qg_etsi004_server_renew(qg_etsi004_server *s)
+{
+	if (s != NULL)
+		qg_byte_server_identify_again(s->bytes);
 }
 
 void

@@ -10,6 +10,7 @@
 
 #include "etsi014_internal.h"
 #include "qkdgate/encode.h"
+#include "qkdgate/text.h"
 
 #define JSON_TYPE "application/json"
 #define RETRY_MIN_S 1
@@ -63,66 +64,25 @@ qg_014_reason(qg_014_method method, qg_err err)
 	return v->reason != NULL ? v->reason : v->message;
 }
 
-/* --- JSON text ---------------------------------------------------------------- */
-
-/* Counts what does not fit, so that the room needed can be asked for first. */
-typedef struct text {
-	char *buf;
-	size_t room, len;
-} text;
-
-static void
-put(text *t, const char *s, size_t n)
-{
-	if (t->len <= t->room && n <= t->room - t->len && n > 0)
-		memcpy(t->buf + t->len, s, n);
-	t->len += n;
-}
-
-#define PUT(t, literal) put(t, literal, sizeof(literal) - 1)
-
-static void
-put_string(text *t, const char *s)
-{
-	PUT(t, "\"");
-	for (;; s++) {
-		size_t plain = 0;
-		while ((unsigned char)s[plain] >= ' ' && s[plain] != '"' && s[plain] != '\\')
-			plain++;
-		put(t, s, plain);
-		s += plain;
-		char escape[7];
-		if (*s == '\0')
-			break;
-		if (*s == '"' || *s == '\\') {
-			PUT(t, "\\");
-			put(t, s, 1);
-			continue;
-		}
-		const int n = snprintf(escape, sizeof escape, "\\u%04x", (unsigned)*s);
-		assert(n > 0 && (size_t)n < sizeof escape);
-		put(t, escape, (size_t)n);
-	}
-	PUT(t, "\"");
-}
+/* --- small bodies ------------------------------------------------------------- */
 
 size_t
 qg_014_error_json(const char *message, const char *const *details, size_t n_details, char *buf, size_t room)
 {
-	text t = {.buf = buf, .room = room};
-	PUT(&t, "{\"message\":");
-	put_string(&t, message);
+	qg_text t = {.buf = buf, .room = room};
+	QG_TEXT_PUT(&t, "{\"message\":");
+	qg_text_put_json_string(&t, message);
 	for (size_t i = 0; i < n_details; i++) {
 		if (i == 0)
-			PUT(&t, ",\"details\":[{");
+			QG_TEXT_PUT(&t, ",\"details\":[{");
 		else
-			PUT(&t, "},{");
-		put_string(&t, details[i]);
-		PUT(&t, ":\"not supported\"");
+			QG_TEXT_PUT(&t, "},{");
+		qg_text_put_json_string(&t, details[i]);
+		QG_TEXT_PUT(&t, ":\"not supported\"");
 	}
 	if (n_details > 0)
-		PUT(&t, "}]");
-	PUT(&t, "}");
+		QG_TEXT_PUT(&t, "}]");
+	QG_TEXT_PUT(&t, "}");
 	return t.len;
 }
 
@@ -158,22 +118,22 @@ qg_014_status_json(const qg_014_status *st, char *buf, size_t room)
 		{"min_key_size", st->min_key_size},
 		{"max_SAE_ID_count", st->max_sae_id_count},
 	};
-	text t = {.buf = buf, .room = room};
+	qg_text t = {.buf = buf, .room = room};
 	for (size_t i = 0; i < sizeof strings / sizeof strings[0]; i++) {
-		put(&t, i == 0 ? "{" : ",", 1);
-		put_string(&t, strings[i].name);
-		PUT(&t, ":");
-		put_string(&t, strings[i].value);
+		qg_text_put(&t, i == 0 ? "{" : ",", 1);
+		qg_text_put_json_string(&t, strings[i].name);
+		QG_TEXT_PUT(&t, ":");
+		qg_text_put_json_string(&t, strings[i].value);
 	}
 	for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
 		char value[32];
 		const int n = snprintf(value, sizeof value, ":%" PRIu64, numbers[i].value);
 		assert(n > 0 && (size_t)n < sizeof value);
-		PUT(&t, ",");
-		put_string(&t, numbers[i].name);
-		put(&t, value, (size_t)n);
+		QG_TEXT_PUT(&t, ",");
+		qg_text_put_json_string(&t, numbers[i].name);
+		qg_text_put(&t, value, (size_t)n);
 	}
-	PUT(&t, "}");
+	QG_TEXT_PUT(&t, "}");
 	return t.len;
 }
 

@@ -174,6 +174,18 @@ qg_etsi014_suspend(qg_etsi014 *s, const char *sae, const char *other, bool on)
 	return err;
 }
 
+bool
+qg_etsi014_is_suspended(const qg_etsi014 *s, const char *sae, const char *other)
+{
+	if (atomic_load_explicit(&s->uses->n_suspended, memory_order_relaxed) == 0)
+		return false;
+	pthread_mutex_lock(&s->uses->lock);
+	const bool is = find_pair(s->uses, sae, other) < atomic_load(&s->uses->n_pairs) ||
+			other_is_suspended(s->uses, sae) || other_is_suspended(s->uses, other);
+	pthread_mutex_unlock(&s->uses->lock);
+	return is;
+}
+
 void
 qg_etsi014_suspended_pairs(const qg_etsi014 *s, void (*each)(const char *a, const char *b, void *ctx), void *ctx)
 {

@@ -99,6 +99,29 @@ wish_of(qg_tls_step step)
 
 /* --- beginning --------------------------------------------------------------------------- */
 
+static bool
+look_up(qg_byte_conn *c)
+{
+	const qg_byte_options *o = &c->worker->server->o;
+	qg_tls_identity id;
+	c->generation = atomic_load(&c->worker->server->generation);
+	c->peer = NULL;
+	if (c->tls == NULL)
+		c->peer = o->identify(NULL, o->ctx);
+	else if (qg_tls_session_identify(c->tls, &id) == QG_OK)
+		c->peer = o->identify(&id, o->ctx);
+	return c->peer != NULL;
+}
+
+bool
+qg_byte_conn_known(qg_byte_conn *c)
+{
+	if (c->generation == atomic_load(&c->worker->server->generation) &&
+	    (c->tls == NULL || qg_tls_session_is_current(c->tls)))
+		return c->peer != NULL;
+	return look_up(c);
+}
+
 /* QG_BYTE_MORE: it can go on. */
 static qg_byte_wish
 sniff(qg_byte_conn *c)
@@ -114,23 +137,17 @@ sniff(qg_byte_conn *c)
 	if (first == TLS_HANDSHAKE)
 		return qg_tls_session_new(c->worker->server->tls, c->fd, NULL, true, &c->tls) == QG_OK ? QG_BYTE_MORE
 												    : QG_BYTE_END;
-	c->peer = o->plain_peer;
-	c->up = c->peer != NULL;
+	c->up = o->plain && look_up(c);
 	return c->up ? QG_BYTE_MORE : QG_BYTE_END;
 }
 
 static qg_byte_wish
 shake_hands(qg_byte_conn *c)
 {
-	const qg_byte_options *o = &c->worker->server->o;
-	qg_tls_identity id;
 	const qg_tls_step step = qg_tls_session_handshake(c->tls);
 	if (step != QG_TLS_DONE)
 		return wish_of(step);
-	if (qg_tls_session_identify(c->tls, &id) != QG_OK)
-		return QG_BYTE_END;
-	c->peer = o->identify(&id, o->ctx);
-	c->up = c->peer != NULL;
+	c->up = look_up(c);
 	c->since_ms = qg_clock_elapsed_ms();
 	return c->up ? QG_BYTE_MORE : QG_BYTE_END;
 }
@@ -152,7 +169,7 @@ drop_request(qg_byte_conn *c)
 static qg_byte_wish
 send_answer(qg_byte_conn *c)
 {
-	while (c->out_at < c->out->len) {
+	while (c->out != NULL && c->out_at < c->out->len) {
 		size_t sent = 0;
 		const qg_tls_step step = send_step(c, c->out->data + c->out_at, c->out->len - c->out_at, &sent);
 		if (step != QG_TLS_DONE)
@@ -160,6 +177,8 @@ send_answer(qg_byte_conn *c)
 		c->out_at += sent;
 	}
 	qg_secret_free(&c->out);
+	c->answered = false;
+	c->since_ms = qg_clock_elapsed_ms();
 	return c->last ? QG_BYTE_END : QG_BYTE_MORE;
 }
 
@@ -200,6 +219,24 @@ read_some(qg_byte_conn *c)
 	return QG_BYTE_MORE;
 }
 
+static void
+begin_call(qg_byte_conn *c)
+{
+	c->busy = c->inside = true;
+	atomic_fetch_add(&c->refs, 1); /* the answer's */
+}
+
+static qg_err
+end_call(qg_byte_conn *c, qg_err err)
+{
+	c->inside = false;
+	if (err == QG_OK)
+		return err;
+	c->busy = false;
+	qg_byte_conn_put(c);
+	return err;
+}
+
 /* QG_E_AGAIN: no whole request is here. */
 static qg_err
 take_request(qg_byte_conn *c)
@@ -208,18 +245,46 @@ take_request(qg_byte_conn *c)
 	size_t used = 0;
 	if (c->in_len == 0)
 		return QG_E_AGAIN;
-	c->busy = c->inside = true;
-	atomic_fetch_add(&c->refs, 1); /* the answer's */
-	const qg_err err = o->request(c, c->in, c->in_len, &used, o->ctx);
-	c->inside = false;
-	if (err != QG_OK) {
-		c->busy = false;
-		qg_byte_conn_put(c);
+	if (!qg_byte_conn_known(c))
+		return QG_E_AUTH;
+	begin_call(c);
+	const qg_err err = end_call(c, o->request(c, c->in, c->in_len, &used, o->ctx));
+	if (err != QG_OK)
 		return err;
-	}
 	c->since_ms = qg_clock_elapsed_ms();
 	c->in_used = used;
 	return QG_OK;
+}
+
+/* QG_E_AGAIN: there is nothing to say. */
+static qg_err
+take_unasked(qg_byte_conn *c)
+{
+	const qg_byte_options *o = &c->worker->server->o;
+	if (o->unasked == NULL)
+		return QG_E_AGAIN;
+	if (!qg_byte_conn_known(c))
+		return QG_E_AUTH;
+	begin_call(c);
+	return end_call(c, o->unasked(c, o->ctx));
+}
+
+/* Something that is to be answered, or else bytes. */
+static qg_byte_wish
+take_up(qg_byte_conn *c)
+{
+	qg_err err = take_request(c);
+	if (err == QG_E_AGAIN) {
+		const qg_byte_wish wish = read_some(c); /* NOLINT(clang-analyzer-unix.Malloc): the worker has a share, too */
+		if (wish != QG_BYTE_READ)
+			return wish;
+		err = take_unasked(c);
+		if (err == QG_E_AGAIN)
+			return QG_BYTE_READ;
+	}
+	if (err != QG_OK)
+		return QG_BYTE_END;
+	return c->busy ? QG_BYTE_WAIT : QG_BYTE_MORE;
 }
 
 qg_byte_wish
@@ -227,7 +292,7 @@ qg_byte_conn_run(qg_byte_conn *c)
 {
 	qg_byte_wish wish = QG_BYTE_MORE;
 	for (int i = 0; i < TURN && wish == QG_BYTE_MORE; i++) {
-		if (c->out != NULL) {
+		if (c->answered) {
 			drop_request(c);
 			wish = send_answer(c);
 		} else if (!c->sniffed) {
@@ -235,13 +300,7 @@ qg_byte_conn_run(qg_byte_conn *c)
 		} else if (!c->up) {
 			wish = shake_hands(c);
 		} else {
-			const qg_err err = take_request(c);
-			if (err == QG_E_AGAIN)
-				wish = read_some(c); /* NOLINT(clang-analyzer-unix.Malloc): the worker has a share, too */
-			else if (err != QG_OK)
-				wish = QG_BYTE_END;
-			else if (c->busy)
-				wish = QG_BYTE_WAIT;
+			wish = take_up(c);
 		}
 	}
 	return wish;

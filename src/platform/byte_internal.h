@@ -33,6 +33,7 @@ struct qg_byte_server {
 	qg_byte_worker *worker;
 	unsigned n, n_made;
 	atomic_bool stopping;
+	atomic_uint generation; /* of who is who */
 };
 
 /* Two owners: its worker, and whoever owes the answer. */
@@ -50,8 +51,10 @@ struct qg_byte_conn {
 	bool busy;         /* an answer is awaited */
 	bool inside;       /* inside `request` */
 	bool last;         /* closed once `out` went out */
+	bool answered;     /* `out` is to be sent, if there is any */
 	qg_tls_session *tls;
 	const void *peer;
+	unsigned generation; /* under which it was looked up */
 	uint64_t since_ms; /* the last whole request */
 	uint8_t *in;
 	size_t in_len, in_room, in_used; /* used: of the request under way */
@@ -67,6 +70,8 @@ typedef enum qg_byte_wish { QG_BYTE_READ, QG_BYTE_WRITE, QG_BYTE_WAIT, QG_BYTE_M
 qg_byte_conn *qg_byte_conn_new(qg_byte_worker *w, int fd);
 void qg_byte_conn_shut(qg_byte_conn *c);
 void qg_byte_conn_put(qg_byte_conn *c);
+/* Whether its owner is known, looked up anew where it may be another. */
+bool qg_byte_conn_known(qg_byte_conn *c);
 /* Goes on as far as it can; for a fair share of the time. */
 qg_byte_wish qg_byte_conn_run(qg_byte_conn *c);
 

@@ -151,7 +151,10 @@ take_answers(qg_byte_worker *w)
 		const bool gone = c->shut;
 		c->busy = false;
 		qg_byte_conn_put(c); /* the answer's share */
-		if (!gone)
+		/* Whose right ended meanwhile gets no answer. */
+		if (!gone && !qg_byte_conn_known(c))
+			conn_end(w, c);
+		else if (!gone)
 			run(w, c);
 	}
 }
@@ -167,8 +170,10 @@ sweep(qg_byte_worker *w, uint64_t now_ms)
 	for (qg_byte_conn *c = w->conns; c != NULL; c = next) {
 		next = c->next;
 		const uint64_t most_ms = c->up || idle_ms < HANDSHAKE_MS ? idle_ms : HANDSHAKE_MS;
-		if (!c->busy && !c->queued && now_ms - c->since_ms > most_ms)
-			conn_end(w, c);
+		if (c->queued)
+			continue;
+		if ((!c->busy && now_ms - c->since_ms > most_ms) || (c->up && !qg_byte_conn_known(c)))
+			conn_end(w, c); /* an answer that is awaited will be dropped */
 	}
 }
 
@@ -229,6 +234,7 @@ qg_byte_answer(qg_byte_conn *c, qg_secret *bytes, bool last)
 	qg_byte_worker *w = c->worker;
 	c->out = bytes;
 	c->out_at = 0;
+	c->answered = true;
 	c->last |= last;
 	if (pthread_equal(pthread_self(), w->thread) && c->inside) {
 		c->busy = false; /* qg_byte_conn_run goes on with it */
@@ -287,6 +293,12 @@ qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char *why, s
 	return qg_tls_context_reload(s->tls, f, why, why_room);
 }
 
+void
+qg_byte_server_identify_again(qg_byte_server *s)
+{
+	atomic_fetch_add(&s->generation, 1);
+}
+
 qg_err
 qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char *why, size_t why_room)
 {
@@ -296,8 +308,11 @@ qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char *why, 
 	s->o = *o;
 	s->port = o->port;
 	atomic_init(&s->stopping, false);
+	atomic_init(&s->generation, 0);
 	s->n = qg_listen_threads(o->threads);
 	qg_err err = qg_tls_context_new(&o->tls, QG_TLS_SERVER, why, why_room, &s->tls);
+	if (err == QG_OK)
+		qg_tls_context_tickets(s->tls, o->ticket_key_s);
 	if (err == QG_OK)
 		err = qg_census_new(o->max_connections, o->max_per_address, &s->census);
 	s->worker = calloc(s->n, sizeof *s->worker);

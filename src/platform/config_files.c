@@ -11,6 +11,7 @@
 
 #include "config_internal.h"
 #include "keyfile_internal.h"
+#include "qkdgate/passwords.h"
 #include "qkdgate/zeroize.h"
 #include "seal_internal.h"
 
@@ -218,6 +219,18 @@ check_log(files *f, const qg_config *c)
 		report_option(f, log, "file", "is not a regular file in a folder");
 }
 
+static void
+check_passwords(files *f, const qg_config_admin *a)
+{
+	char why[WHY_ROOM] = "";
+	if (!a->has_passwords)
+		return;
+	const qg_err err = qg_passwords_load(a->passwords.file, NULL, why, sizeof why);
+	if (err != QG_OK)
+		report_option(f, qg_cfg_find(qg_cfg_find(f->root, "admin"), "passwords"), "file",
+			      why[0] == '\0' ? qg_err_text(err) : why);
+}
+
 /* It would do its work at once. */
 static void
 check_tamper(files *f, const qg_config_admin *a)
@@ -253,6 +266,7 @@ qg_config_check_files(const char *file, const qg_config *c, FILE *report)
 		check_written(&f, "audit", "file", c->audit_file);
 		check_log(&f, c);
 		check_socket(&f, &c->admin);
+		check_passwords(&f, &c->admin);
 		check_tamper(&f, &c->admin);
 		err = r.nomem ? QG_E_NOMEM : r.n > 0 ? QG_E_PARSE : QG_OK;
 	}

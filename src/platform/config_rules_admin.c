@@ -18,9 +18,12 @@ check_listener(cfg_rules *r, cfg_node *admin)
 {
 	cfg_node *const listener = qg_cfg_find(admin, "listener");
 	cfg_node *const admins = qg_cfg_find(admin, "admins");
-	if (listener != NULL && !listener->bad && !is_list(admins))
+	cfg_node *const passwords = qg_cfg_find(admin, "passwords");
+	if (listener == NULL && passwords != NULL && !passwords->bad)
+		qg_cfg_problem(r->report, passwords, "has no use without listener: give both or none");
+	if (listener != NULL && !listener->bad && !is_list(admins) && passwords == NULL)
 		qg_cfg_problem(r->report, listener,
-			       "has no authentication: give at least one administrator in admins");
+			       "has no authentication: give at least one administrator in admins, or passwords");
 	else if (listener == NULL && is_list(admins))
 		qg_cfg_problem(r->report, admins, "has no use without listener: give both or none");
 }

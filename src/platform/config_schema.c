@@ -176,6 +176,8 @@ static const cfg_option sae[] = {
 	{.name = "applications", .type = CFG_PATTERNS, LIST(qg_config_sae, applications, n_applications),
 	 .max = 1024, .note = "none",
 	 .help = "URIs, exact or patterns, that it may call itself in OPEN_CONNECT of ETSI GS QKD 004."},
+	{.name = "push", .type = CFG_PATTERNS, LIST(qg_config_sae, push, n_push), .max = 1024, .note = "none",
+	 .help = "Those of them, exact or patterns, that key is pushed to after a GET_KEY, in profiles that can."},
 	END,
 };
 
@@ -514,6 +516,23 @@ static const cfg_option admin_listener[] = {
 	END,
 };
 
+static const cfg_option admin_passwords[] = {
+	{.name = "file", .type = CFG_SECRET_PATH, .required = true, AT(qg_config_passwords, file), .min = 1,
+	 .max = PATH_LEN_MAX,
+	 .help = "A line of `qkdgatectl hash-password` for each account, mode 0600 or 0400. *Read again with a reload.*"},
+	{.name = "idle_s", .type = CFG_UINT, AT(qg_config_passwords, idle_s), .min = 1, .max = 86400,
+	 .preset = "900", .unit = "s", .help = "A session ends when nobody was at the page for this time,"},
+	{.name = "session_s", .type = CFG_UINT, AT(qg_config_passwords, session_s), .min = 1, .max = 604800,
+	 .preset = "28800", .unit = "s", .help = "and after this time in any case."},
+	{.name = "max_sessions", .type = CFG_UINT, AT(qg_config_passwords, max_sessions), .min = 1, .max = 256,
+	 .preset = "32", .help = "With one more, the one that was not used for longest ends."},
+	{.name = "attempts", .type = CFG_UINT, AT(qg_config_passwords, attempts), .min = 1, .max = 100,
+	 .preset = "5", .help = "Wrong passwords in a row from one address, or for one account,"},
+	{.name = "attempt_s", .type = CFG_UINT, AT(qg_config_passwords, attempt_s), .min = 1, .max = 3600,
+	 .preset = "12", .unit = "s", .help = "and another one after this time."},
+	END,
+};
+
 static const cfg_option admin_scrape[] = {
 	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_admin, scrape_address),
 	 .also = offsetof(qg_config_admin, scrape_port),
@@ -533,9 +552,12 @@ static const cfg_option admin[] = {
 	 .note = "the group of the process", .help = "Its group."},
 	{.name = "listener", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config_admin, listener),
 	 .also = offsetof(qg_config_admin, has_listener), .fields = admin_listener,
-	 .help = "HTTPS for administrators with a certificate. Needs `admins`."},
+	 .help = "HTTPS for administrators, and the dashboard. Needs `admins` or `passwords`."},
 	{.name = "admins", .type = CFG_ENTRIES, .live = true, LIST(qg_config_admin, users, n_users), .max = 1024,
-	 .fields = admin_user, .help = "Who may use `listener`."},
+	 .fields = admin_user, .help = "Who may use `listener`, by certificate."},
+	{.name = "passwords", .type = CFG_SECTION, .marked = true, .offset = offsetof(qg_config_admin, passwords),
+	 .also = offsetof(qg_config_admin, has_passwords), .fields = admin_passwords,
+	 .help = "Who may sign in at the dashboard with a password. Then `listener` lets in who has no certificate."},
 	{.name = "scrape", .type = CFG_SECTION, .marked = true, .also = offsetof(qg_config_admin, has_scrape),
 	 .fields = admin_scrape,
 	 .help = "Serves `/healthz`, `/readyz` and `/metrics` without a certificate, and nothing else."},
@@ -572,7 +594,12 @@ static const cfg_option app_listener[] = {
 	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_app_listener, at.idle_timeout_s), .min = 1,
 	 .max = 86400, .preset = "300", .unit = "s",
-	 .help = "A connection without a request is closed after this time. Its streams live on."},
+	 .help = "A connection without a request, or that does not take what is sent to it, is closed after "
+		 "this time. Its streams live on."},
+	{.name = "ticket_key_s", .type = CFG_UINT, AT(qg_config_app_listener, at.ticket_key_s), .max = 604800,
+	 .preset = "21600", .unit = "s",
+	 .help = "Clients resume TLS sessions with tickets, whose key is replaced after this time; 0: they "
+		 "cannot."},
 	END,
 };
 

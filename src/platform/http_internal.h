@@ -46,6 +46,7 @@ struct qg_http_request {
 	struct MHD_Connection *mhd; /* the same to libmicrohttpd; NULL: the client left */
 	atomic_uint refs;
 	const void *peer;
+	bool visitor; /* peer is of this request alone */
 	uint64_t begun_ns;
 	qg_request_id id;
 	char method[QG_HTTP_METHOD_MAX];
@@ -125,6 +126,7 @@ struct qg_http_link {
 	bool counted; /* in the census, under key */
 	qg_census_key key;
 	qg_tls_trust *trust; /* of its session */
+	qg_tls_in in;
 	qg_tls_out out;
 	bool identified;     /* peer holds what identify said under this trust */
 	const void *peer;

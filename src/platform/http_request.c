@@ -235,6 +235,12 @@ qg_http_peer(const qg_http_request *req)
 	return req->peer;
 }
 
+const void *
+qg_http_visitor(const qg_http_request *req)
+{
+	return req->visitor ? req->peer : NULL;
+}
+
 const char *
 qg_http_path_part(const qg_http_request *req, size_t n)
 {

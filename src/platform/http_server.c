@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -50,10 +51,19 @@ add_header(struct MHD_Response *r, const char *name, const char *value)
 	return MHD_add_response_header(r, name, value) == MHD_YES;
 }
 
-static void
-decorate(struct MHD_Response *r, const char *type)
+static bool
+has_field(const qg_http_field *f, const char *name)
 {
-	add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	while (f != NULL && strcasecmp(f->name, name) != 0)
+		f = f->next;
+	return f != NULL;
+}
+
+static void
+decorate(struct MHD_Response *r, const char *type, const qg_http_field *fields)
+{
+	if (!has_field(fields, MHD_HTTP_HEADER_CACHE_CONTROL))
+		add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
 	if (type != NULL)
 		add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, type);
 }
@@ -101,7 +111,7 @@ queue_refusal(qg_http_request *req, int status, const char *text)
 		len = o->error_body(status, text, buf, sizeof buf);
 	struct MHD_Response *r = make_response(buf, len);
 	if (r != NULL) {
-		decorate(r, len > 0 ? o->error_type : NULL);
+		decorate(r, len > 0 ? o->error_type : NULL, NULL);
 		if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
 			add_header(r, MHD_HTTP_HEADER_ALLOW, req->allow);
 	}
@@ -116,7 +126,7 @@ answer(qg_http_request *req, int status, const char *type, struct MHD_Response *
 {
 	assert(req->response == NULL && req->status == 0);
 	if (r != NULL) {
-		decorate(r, type);
+		decorate(r, type, req->fields);
 		for (const qg_http_field *h = req->fields; h != NULL; h = h->next)
 			add_header(r, h->name, h->value);
 	}
@@ -185,6 +195,16 @@ qg_http_header(const qg_http_request *req, const char *name)
 	return MHD_lookup_connection_value(req->mhd, MHD_HEADER_KIND, name);
 }
 
+bool
+qg_http_address(const qg_http_request *req, uint8_t out[16])
+{
+	const qg_http_link *link = req->link;
+	if (link == NULL || !link->counted || req->worker->server->o.transport == QG_HTTP_UNIX)
+		return false;
+	memcpy(out, link->key.bytes, sizeof link->key.bytes);
+	return true;
+}
+
 /* --- a request comes in --------------------------------------------------- */
 
 static conn *
@@ -251,6 +271,23 @@ peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 	return c->peer;
 }
 
+/* Who makes the request, where neither the connection nor its route says that
+ * this does not matter. */
+static void
+see_caller(qg_http_request *req, const qg_http_options *o)
+{
+	if (req->peer == NULL && o->identify_request != NULL) {
+		req->peer = o->identify_request(req, o->ctx);
+		req->visitor = req->peer != NULL;
+	}
+	const qg_http_route *route = req->match.route;
+	const bool open = o->identify_request != NULL && route != NULL && o->is_open(route);
+	if (req->peer != NULL || open)
+		return;
+	req->refused = 0; /* who is nobody does not learn what else is wrong */
+	qg_http_refuse(req, MHD_HTTP_UNAUTHORIZED, "the certificate names nobody known here");
+}
+
 static enum MHD_Result
 see_field(void *cls, enum MHD_ValueKind kind, const char *name, const char *value)
 {
@@ -275,12 +312,11 @@ begin(worker *w, struct MHD_Connection *mhd, const char *method, void **con_cls)
 	c->since_ms = req->begun_ns / 1000000;
 
 	req->peer = peer_of(w->server, c, mhd);
-	if (req->peer == NULL)
-		qg_http_refuse(req, MHD_HTTP_UNAUTHORIZED, "the certificate names nobody known here");
 	const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 	if (info != NULL && info->header_size > HEADERS_MAX)
 		qg_http_refuse(req, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 8 KiB of headers");
 	qg_http_find_route(req, w->server->router, c->target);
+	see_caller(req, &w->server->o);
 	/* Never an answer on this first call, it would end the connection: except
 	 * where just that is wanted. */
 	qg_http_framing framing = {0};
@@ -352,6 +388,8 @@ on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_Req
 		return;
 	*con_cls = NULL;
 	w->active--;
+	if (req->visitor && w->server->o.forget_request != NULL)
+		w->server->o.forget_request(req->peer, w->server->o.ctx);
 	req->link->since_ms = qg_clock_elapsed_ms();
 	/* No body followed, and a client that reads nothing is not waited for. */
 	if (!qg_tls_out_flush(&req->link->out))
@@ -406,7 +444,7 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 		return true;
 	}
 	void *session = session_of(mhd);
-	return session != NULL && qg_tls_adopt(s->tls, session, &c->out, &c->trust) == QG_OK;
+	return session != NULL && qg_tls_adopt(s->tls, session, &c->in, &c->out, &c->trust) == QG_OK;
 }
 
 static void
@@ -418,6 +456,7 @@ conn_open(worker *w, struct MHD_Connection *mhd, void **context)
 	if (c != NULL) {
 		c->mhd = mhd;
 		c->fd = fd;
+		qg_tls_in_init(&c->in, fd);
 		qg_tls_out_init(&c->out, fd);
 		c->since_ms = qg_clock_elapsed_ms();
 		qg_link_join(c, &w->young);

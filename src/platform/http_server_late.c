@@ -39,9 +39,9 @@ qg_http_gather(bool on)
 	gathered.on = on;
 	for (size_t i = 0; i < gathered.n && !on; i++) {
 		worker *w = gathered.of[i];
-		pthread_mutex_lock(&w->lock); /* as in qg_late_answer */
+		qg_late_wake(w); /* outside the lock, or it would wake to wait for that */
+		pthread_mutex_lock(&w->lock);
 		w->owed--;
-		qg_late_wake(w);
 		pthread_mutex_unlock(&w->lock);
 	}
 	gathered.n = on ? gathered.n : 0;

@@ -160,6 +160,8 @@ start_all(qg_http_server *s, char *why, size_t why_room)
 		err = qg_tls_context_new(&s->o.tls, QG_TLS_SERVER, why, why_room, &s->tls);
 		if (err == QG_OK)
 			qg_tls_context_tickets(s->tls, s->o.ticket_key_s);
+		if (err == QG_OK && s->o.certificate_optional)
+			qg_tls_context_optional(s->tls);
 	}
 	if (err == QG_OK)
 		err = qg_census_new(s->o.max_connections, s->o.max_per_address, &s->census);

@@ -28,16 +28,19 @@ static const char *const priorities[] = {
 struct qg_tls_context {
 	gnutls_priority_t priority;
 	qg_tls_role role;
+	bool optional; /* a client need have no certificate */
 	_Atomic(qg_tls_trust *) trust; /* changed and counted up under the lock */
 	pthread_mutex_t lock;
 	gnutls_datum_t ticket_key; /* one per listener: a ticket of one is worth nothing at another */
 	unsigned ticket_key_s;
 	uint64_t ticket_key_ms; /* when it was made */
+	bool own_tickets;       /* for sessions of qg_tls_session_new, too */
 };
 
 struct qg_tls_session {
 	gnutls_session_t gnutls;
 	const char *peer_name;
+	qg_tls_context *ctx;
 	qg_tls_trust *trust; /* the files that it lives under */
 	bool up;             /* the handshake is done */
 };
@@ -90,7 +93,10 @@ static bool check_client(gnutls_session_t session, unsigned *status, qg_tls_iden
 static int
 verify_client_now(gnutls_session_t session)
 {
-	unsigned status = 0;
+	const qg_tls_trust *t = gnutls_db_get_ptr(session);
+	unsigned status = 0, n = 0;
+	if (t->optional && (gnutls_certificate_get_peers(session, &n) == NULL || n == 0))
+		return 0;
 	if (check_client(session, &status, NULL))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL, alert_of(status));
@@ -252,6 +258,7 @@ qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *why, siz
 	qg_err err = load_trust(f, ctx->role, why, why_room, &fresh);
 	if (err != QG_OK)
 		return err;
+	fresh->optional = ctx->optional;
 	pthread_mutex_lock(&ctx->lock);
 	qg_tls_trust *old = atomic_exchange(&ctx->trust, fresh);
 	pthread_mutex_unlock(&ctx->lock);
@@ -291,6 +298,14 @@ void
 qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s)
 {
 	ctx->ticket_key_s = key_s;
+	ctx->own_tickets = key_s > 0;
+}
+
+void
+qg_tls_context_optional(qg_tls_context *ctx)
+{
+	ctx->optional = true;
+	atomic_load(&ctx->trust)->optional = true;
 }
 
 /* GnuTLS copies the key, and derives others from it as time goes by; so who has
@@ -332,8 +347,23 @@ push_out(gnutls_transport_ptr_t out, const giovec_t *piece, int n)
 	return qg_tls_out_push(out, piece, (size_t)n);
 }
 
+static ssize_t
+pull_in(gnutls_transport_ptr_t in, void *p, size_t n)
+{
+	return qg_tls_in_pull(in, p, n);
+}
+
+static int
+wait_in(gnutls_transport_ptr_t p, unsigned timeout_ms)
+{
+	const qg_tls_in *in = p;
+	if (qg_tls_in_has(in))
+		return 1;
+	return gnutls_system_recv_timeout((gnutls_transport_ptr_t)(intptr_t)in->fd, timeout_ms);
+}
+
 qg_err
-qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust **held)
+qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out, qg_tls_trust **held)
 {
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
@@ -341,11 +371,14 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust *
 	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
 	    !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
-	gnutls_transport_set_ptr2(session, (gnutls_transport_ptr_t)(intptr_t)out->fd, out);
+	gnutls_transport_set_ptr2(session, in, out);
+	gnutls_transport_set_pull_function(session, pull_in);
+	gnutls_transport_set_pull_timeout_function(session, wait_in);
 	gnutls_transport_set_vec_push_function(session, push_out);
-	gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUIRE);
-	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
-					   on_certificate_message);
+	gnutls_certificate_server_set_request(session, ctx->optional ? GNUTLS_CERT_REQUEST : GNUTLS_CERT_REQUIRE);
+	if (!ctx->optional)
+		gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
+						   on_certificate_message);
 	return QG_OK;
 }
 
@@ -394,7 +427,8 @@ qg_tls_no_certificate(void)
 static bool
 session_set_up(qg_tls_session *s, qg_tls_context *ctx, int fd, bool verify_client)
 {
-	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS;
+	const bool tickets = ctx->role == QG_TLS_SERVER && ctx->own_tickets;
+	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | (tickets ? 0 : GNUTLS_NO_TICKETS);
 	flags |= ctx->role == QG_TLS_SERVER ? GNUTLS_SERVER : GNUTLS_CLIENT;
 	if (gnutls_init(&s->gnutls, flags) != 0)
 		return false;
@@ -402,7 +436,8 @@ session_set_up(qg_tls_session *s, qg_tls_context *ctx, int fd, bool verify_clien
 	gnutls_transport_set_int(s->gnutls, fd);
 	gnutls_handshake_set_timeout(s->gnutls, GNUTLS_INDEFINITE_TIMEOUT); /* the caller's deadline rules */
 	s->trust = trust_get(ctx);
-	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 || put_under(s->gnutls, s->trust) != QG_OK)
+	if (gnutls_priority_set(s->gnutls, ctx->priority) != 0 || put_under(s->gnutls, s->trust) != QG_OK ||
+	    (tickets && !enable_tickets(ctx, s->gnutls)))
 		return false;
 	if (ctx->role == QG_TLS_SERVER)
 		gnutls_certificate_server_set_request(s->gnutls, verify_client ? GNUTLS_CERT_REQUIRE
@@ -420,6 +455,7 @@ qg_tls_session_new(qg_tls_context *ctx, int fd, const char *peer_name, bool veri
 	if (s == NULL)
 		return QG_E_NOMEM;
 	s->peer_name = peer_name;
+	s->ctx = ctx;
 	if (!session_set_up(s, ctx, fd, verify_client)) {
 		qg_tls_session_free(&s);
 		return QG_E_NOMEM;
@@ -510,8 +546,13 @@ qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got)
 qg_err
 qg_tls_session_identify(qg_tls_session *s, qg_tls_identity *out)
 {
-	unsigned status = 0;
-	return check_client(s->gnutls, &status, out) ? QG_OK : QG_E_AUTH;
+	return qg_tls_identify(s->ctx, s->gnutls, &s->trust, out);
+}
+
+bool
+qg_tls_session_is_current(const qg_tls_session *s)
+{
+	return qg_tls_is_current(s->ctx, s->trust);
 }
 
 void

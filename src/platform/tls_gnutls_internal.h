@@ -20,6 +20,7 @@ struct qg_tls_trust {
 	atomic_uint refs;
 	gnutls_certificate_credentials_t cred;
 	qg_chains *chains; /* NULL for clients */
+	bool optional;     /* a client need have no certificate */
 	/* Times at which one of the authorities or revocation lists begins or
 	 * ceases to be valid: between two of them no verdict changes but by the
 	 * chain itself. */

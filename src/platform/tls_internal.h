@@ -57,6 +57,24 @@ ssize_t qg_tls_out_push(qg_tls_out *o, const struct iovec *piece, size_t n);
 /* Sends what is held; false: some is left. */
 bool qg_tls_out_flush(qg_tls_out *o);
 
+/* What a session receives. GnuTLS asks for the five bytes of a record's head and
+ * then for the rest: what follows the head is read along with it. One thread. */
+typedef struct qg_tls_in {
+	int fd;
+	size_t at, len; /* what is read and not given yet */
+	uint8_t ahead[512];
+} qg_tls_in;
+
+void qg_tls_in_init(qg_tls_in *in, int fd);
+/* As recv; says that there is nothing only when the socket does. */
+ssize_t qg_tls_in_pull(qg_tls_in *in, void *p, size_t n);
+/* Whether a pull would return at once without the socket. */
+static inline bool
+qg_tls_in_has(const qg_tls_in *in)
+{
+	return in->at < in->len;
+}
+
 /* Certificate, key, trust, priorities and, for servers, a ticket key and the
  * chains that were verified. Any number of threads. */
 typedef struct qg_tls_context qg_tls_context;
@@ -71,18 +89,25 @@ void qg_tls_context_free(qg_tls_context **ctx); /* after its last session and tr
 qg_err qg_tls_context_reload(qg_tls_context *ctx, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
 
 /* Servers: sessions can be resumed with tickets, whose key is another one after
- * this time (until then 6 hours); 0: they cannot. Before the first session. */
+ * this time; 0: they cannot. Before the first session. Without this call, those
+ * that qg_tls_adopt sees can, for 6 hours, and those of qg_tls_session_new not. */
 void qg_tls_context_tickets(qg_tls_context *ctx, unsigned key_s);
+
+/* Servers: a client need have no certificate; one that it has must be good. Before
+ * the first session. */
+void qg_tls_context_optional(qg_tls_context *ctx);
 
 /* The files that a session lives under, as they were when they were loaded. */
 typedef struct qg_tls_trust qg_tls_trust;
 
 /* Puts our rules into a server session that another library made and has not
  * begun to use: credentials, priorities, tickets, a client certificate that is
- * required and verified inside the handshake. *held is the session's trust, to
- * be put after it. What it sends goes through out, which stays the caller's and
- * lives until the session's last use. QG_E_NOMEM. */
-qg_err qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_out *out, qg_tls_trust **held) QG_CHECKED;
+ * required (see qg_tls_context_optional) and verified inside the handshake. *held
+ * is the session's trust, to be put after it. What it receives and sends goes through
+ * in and out, which stay the caller's and live until the session's last use.
+ * QG_E_NOMEM. */
+qg_err qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out,
+		    qg_tls_trust **held) QG_CHECKED;
 
 /* Who is at the other end, after the handshake, under the files of now: *held
  * may become another one. Resumed sessions are verified again, since time and
@@ -153,9 +178,11 @@ qg_tls_step qg_tls_session_handshake(qg_tls_session *s) QG_CHECKED;
 /* After WANT_*, repeat with the same bytes. */
 qg_tls_step qg_tls_session_send(qg_tls_session *s, const void *p, size_t n, size_t *sent) QG_CHECKED;
 qg_tls_step qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got) QG_CHECKED;
-/* Who the client is, after the handshake of a server's session that verified
- * it. QG_E_AUTH. */
+/* Who the client is, after the handshake of a server's session that required a
+ * certificate: as qg_tls_identify. QG_E_AUTH. */
 qg_err qg_tls_session_identify(qg_tls_session *s, qg_tls_identity *out) QG_CHECKED;
+/* As qg_tls_is_current. */
+bool qg_tls_session_is_current(const qg_tls_session *s);
 /* Says close-notify without waiting, frees. */
 void qg_tls_session_free(qg_tls_session **s);
 

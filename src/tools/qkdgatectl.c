@@ -19,6 +19,7 @@ const ctl_command ctl_commands[] = {
 	{"streams", "", 0, 0, "the key streams", ctl_show, API "streams", &ctl_view_streams},
 	{"stream", "NAME", 1, 1, "all of one key stream", ctl_show_stream, NULL, NULL},
 	{"sources", "", 0, 0, "try the sources of the streams", ctl_show, API "sources", &ctl_view_sources},
+	{"alarms", "", 0, 0, "what is wrong, and what to do", ctl_show, API "alarms", &ctl_view_alarms},
 	{"neighbours", "", 0, 0, "the neighbours", ctl_show, API "neighbours", &ctl_view_neighbours},
 	{"routes", "", 0, 0, "routes of the virtual streams", ctl_show, API "routes", &ctl_view_routes},
 	{"transfers", "", 0, 0, "keys with an ID of their own", ctl_show, API "transfers", &ctl_view_transfers},
@@ -42,6 +43,7 @@ const ctl_command ctl_commands[] = {
 	{"log", "[MODULE] LEVEL", 1, 2, "set a log level; default takes a module's back", ctl_set_log, API "logs", NULL},
 	{"reopen-log", "", 0, 0, "open the log's file anew, after it was moved away", ctl_act, API "logs/reopen", NULL},
 	{"zeroize", "", 0, 0, "destroy all key material, for good", ctl_zeroize, API "zeroize", NULL},
+	{"hash-password", "NAME [read_only]", 1, 2, "make a line for admin.passwords.file", ctl_hash_password, NULL, NULL},
 	{"completion", "", 0, 0, "print the completion for bash", ctl_completion, NULL, NULL},
 };
 const size_t ctl_n_commands = sizeof ctl_commands / sizeof ctl_commands[0];

@@ -49,9 +49,11 @@ qg_etsi004_next_request(const qg_etsi004_profile **p, uint8_t *bytes, size_t n, 
 		err = QG_E_RANGE;
 	if (err == QG_E_AGAIN || (err == QG_OK && total > n))
 		return QG_E_AGAIN;
-	/* What neither of them can be is answered as the first would. */
-	if (err == QG_OK && !known)
-		err = is->family->detect(bytes, total, &is);
+	/* What none of them can be is answered as the first would, or as it says. */
+	if (!known) {
+		const qg_err told = is->family->detect(bytes, err == QG_OK ? total : n, &is);
+		err = err == QG_OK ? told : err;
+	}
 	*p = is;
 	if (err == QG_OK)
 		err = is->get_request(is, bytes, total, q);

@@ -426,14 +426,14 @@ qg_etsi004_bin_detect(const uint8_t *frame, size_t n, const qg_etsi004_profile *
 	if (n < HEADER)
 		return QG_E_PARSE;
 	const bin_dialect *b = dialect_of(&qg_etsi004_bin_b);
+	const bool says_b = memcmp(frame, b->version, sizeof b->version) == 0;
 	bool is_a = fits(&qg_etsi004_bin_a, frame, n);
 	bool is_b = fits(&qg_etsi004_bin_b, frame, n);
-	if (!is_a && !is_b)
-		return QG_E_PARSE;
-	if (is_a && is_b)
-		is_b = memcmp(frame, b->version, sizeof b->version) == 0;
+	const bool either = is_a || is_b;
+	if (is_a == is_b)
+		is_b = says_b;
 	*out = is_b ? &qg_etsi004_bin_b : &qg_etsi004_bin_a;
-	return QG_OK;
+	return either ? QG_OK : QG_E_PARSE;
 }
 
 /* The first byte is the major version. */
@@ -471,6 +471,8 @@ const qg_etsi004_profile qg_etsi004_bin_a = {
 	.name = "bin-a",
 	.persistent = false,
 	.in_flight = 1,
+	.qos_unsaid = true,
+	.metadata_nul = true,
 	.ask = ask_symmetric,
 	.ask_len = sizeof ask_symmetric,
 	.dialect = &dialect_a,
@@ -481,5 +483,6 @@ const qg_etsi004_profile qg_etsi004_bin_b = {
 	.name = "bin-b",
 	.persistent = true,
 	.in_flight = 32,
+	.qos_opens = true,
 	.dialect = &dialect_b,
 };

@@ -50,6 +50,7 @@ static const qg_kms_field id_item[] = {
 static const qg_kms_field app_stream_fields[] = {
 	UUID(qg_kms_app_stream, ksid),
 	FLAG(qg_kms_app_stream, fresh),
+	FLAG(qg_kms_app_stream, owns),
 	NAME(qg_kms_app_stream, source),
 	NAME(qg_kms_app_stream, destination),
 	NAME(qg_kms_app_stream, sae),

@@ -7,7 +7,7 @@
 
 #define ROOM (QG_ETSI004_FRAME_MAX + 1024)
 
-static uint8_t first[ROOM], second[ROOM];
+static uint8_t first[ROOM], frame[ROOM], second[ROOM];
 
 /* A server that does not know what its client speaks. */
 static void
@@ -24,8 +24,8 @@ as_server(const qg_etsi004_profile *known, uint8_t *bytes, size_t n)
 	qg_writer w = qg_writer_of(first, ROOM), v = qg_writer_of(second, ROOM);
 	if (p->put_request(p, &q, &w) != QG_OK)
 		return; /* metadata that is no text of this profile */
-	memcpy(second, first, w.len);
-	HOLDS(p->get_request(p, second, w.len, &again) == QG_OK);
+	memcpy(frame, first, w.len); /* what was read points into it */
+	HOLDS(p->get_request(p, frame, w.len, &again) == QG_OK);
 	again.authority = "a:1";
 	HOLDS(p->put_request(p, &again, &v) == QG_OK);
 	HOLDS(v.len == w.len && memcmp(first, second, w.len) == 0);

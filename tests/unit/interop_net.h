@@ -5,39 +5,16 @@
 /* Two networks in one process: A and its border B, the border C and D behind
  * it; B and C are peers. Their own links only, or (KXI) one between the borders
  * besides, whose key masks what passes there. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include "support/core_net.c"
+#include "support/net_case.h"
 
 #include "../../src/core/interop_internal.h"
 #include "../../src/core/multicast_internal.h"
 #include "../../src/core/transfer_internal.h"
 
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-enum { A, B, C, D, E };
-
-static core_net *n;
-static pair_keys *k, *got;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
-
 static int teardown(void **state)
 {
 	(void)state;
-	net_free(&n);
-	keys_free(&k);
-	keys_free(&got);
-	return 0;
+	return end_case(true);
 }
 
 static const char *const net1[] = { "sae-a*", "sae-b*" }, *const net2[] = { "sae-c*", "sae-d*" },

@@ -3,35 +3,12 @@
 #define MULTICAST_NET_H
 
 /* A network for keys of SAEs at several nodes. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include "support/core_net.c"
-
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
-enum { A, B, C };
-
-static core_net *n;
-static pair_keys *k, *got;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
+#include "support/net_case.h"
 
 static int teardown(void **state)
 {
 	(void)state;
-	net_free(&n);
-	keys_free(&k);
-	keys_free(&got);
-	return 0;
+	return end_case(true);
 }
 
 /* A with a link to each of two homes. */

@@ -413,6 +413,19 @@ hooks_run_inside_and_after(void **state)
 	assert_int_equal(number("n"), 1);
 }
 
+typedef struct one_job {
+	qg_committer *c;
+	qg_job *job;
+} one_job;
+
+static void *
+submit_one(void *arg)
+{
+	const one_job *s = arg;
+	qg_committer_submit(s->c, s->job);
+	return NULL;
+}
+
 static void
 gathered_jobs_are_one_group(void **state)
 {
@@ -442,6 +455,60 @@ gathered_jobs_are_one_group(void **state)
 	wait_for(&told, 1);
 	qg_committer_stop(&c);
 	assert_int_equal(number("n"), 4);
+}
+
+/* Of a run that is under way the committer has nothing: what others bring meanwhile
+ * is a group without it. */
+static void
+what_is_gathered_is_not_begun_with(void **state)
+{
+	(void)state;
+	sem_t told, told_other;
+	add_job job[2], other;
+	pthread_t thread;
+	sem_init(&told, 0, 0);
+	sem_init(&told_other, 0, 0);
+	qg_committer *c = start(NULL);
+	qg_committer_gather(c, true);
+	add_init(&job[0], "n", &told);
+	qg_committer_submit(c, &job[0].job);
+	add_init(&other, "other", &told_other);
+	one_job from = {.c = c, .job = &other.job};
+	assert_int_equal(pthread_create(&thread, NULL, submit_one, &from), 0);
+	pthread_join(thread, NULL);
+	wait_for(&told_other, 1);
+	assert_int_equal(atomic_load(&job[0].runs), 0);
+	add_init(&job[1], "n", &told);
+	qg_committer_submit(c, &job[1].job);
+	qg_committer_gather(c, false);
+	wait_for(&told, 2);
+	expect_stats(c, 2, 3);
+	qg_committer_stop(&c);
+	assert_int_equal(number("n"), 2);
+}
+
+/* Who waits inside a run, or brings very much in it, does not wait for its end. */
+static void
+a_long_run_is_handed_over(void **state)
+{
+	(void)state;
+	sem_t told;
+	add_job last;
+	sem_init(&told, 0, 0);
+	qg_committer *c = start(NULL);
+	qg_committer_gather(c, true);
+	for (int i = 0; i < 300; i++) {
+		add_init(&many[i], "n", &told);
+		qg_committer_submit(c, &many[i].job);
+	}
+	wait_for(&told, 200);
+	add_init(&last, "last", &told);
+	assert_int_equal(qg_committer_run(c, &last.job), QG_OK);
+	wait_for(&told, 100); /* they stood before it */
+	qg_committer_gather(c, false);
+	qg_committer_stop(&c);
+	assert_int_equal(number("n"), 300);
+	assert_int_equal(number("last"), 1);
 }
 
 static atomic_int n_telling;
@@ -702,6 +769,8 @@ main(void)
 		CASE(failed_begin_runs_nothing),
 		CASE(hooks_run_inside_and_after),
 		CASE(gathered_jobs_are_one_group),
+		CASE(what_is_gathered_is_not_begun_with),
+		CASE(a_long_run_is_handed_over),
 		CASE(telling_stands_around_the_dones),
 		CASE(group_with_a_failing_hook_falls_apart_into_jobs),
 		CASE(stop_runs_what_is_queued),

@@ -1,38 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Delivery: at most once, in time, to the right SAE, and nothing left on disk
  * (SOUNDNESS 10 to 15). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "support/pair_case.h"
 
-#include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "support/core_pair.c"
-
 #define CALLERS 8
-
-static core_pair *p;
-static pair_keys *k, *got;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
 
 static int teardown(void **state)
 {
 	(void)state;
 	for (int i = 0; p != NULL && i < 2; i++)
 		atomic_store(&p->end[i].store.fault, FAULT_NONE);
-	pair_free(&p);
-	keys_free(&k);
-	keys_free(&got);
-	return 0;
+	return end_case(true);
 }
 
 static void later_s(uint32_t s)

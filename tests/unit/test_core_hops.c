@@ -2,34 +2,15 @@
 /* Hops of keys: what limits a request may set, and what it is told. The pool of
  * a stream is given segments of several hop counts, as a virtual stream's have
  * whose route changed. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "support/pair_case.h"
 
-#include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "support/core_pair.c"
-
-static core_pair *p;
-static pair_keys *k, *got;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
 
 static int teardown(void **state)
 {
 	(void)state;
-	pair_free(&p);
-	keys_free(&k);
-	keys_free(&got);
-	return 0;
+	return end_case(true);
 }
 
 static qg_err ask(uint32_t min_hops, uint32_t max_hops, uint32_t number)

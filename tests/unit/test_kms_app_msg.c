@@ -29,7 +29,7 @@ static const qg_kms_app_qos qos = {.chunk_size = 32, .max_bps = 100, .min_bps = 
 
 static qg_kms_app_stream stream_sample(void)
 {
-	return (qg_kms_app_stream){.ksid = ksid, .fresh = true, .source = "qkd://alice@KME-A",
+	return (qg_kms_app_stream){.ksid = ksid, .fresh = true, .owns = true, .source = "qkd://alice@KME-A",
 				   .destination = "qkd://bob@KME-B", .sae = "sae-alice", .qos = qos};
 }
 
@@ -51,7 +51,7 @@ static void test_new_app_stream(void **state)
 	const qg_kms_app_stream m = stream_sample();
 	static qg_kms_app_stream back;
 	static const char want[] =
-		"{\"version\":1,\"ksid\":\"46c8a68c-2121-4f92-a7c9-27ef9fb6f9f6\",\"fresh\":true,"
+		"{\"version\":1,\"ksid\":\"46c8a68c-2121-4f92-a7c9-27ef9fb6f9f6\",\"fresh\":true,\"owns\":true,"
 		"\"source\":\"qkd://alice@KME-A\",\"destination\":\"qkd://bob@KME-B\",\"sae\":\"sae-alice\","
 		"\"chunk_size\":32,\"max_bps\":100,\"min_bps\":5,\"jitter_bps\":6,\"priority\":7,\"timeout_ms\":8,"
 		"\"ttl_s\":9,\"metadata\":true}";

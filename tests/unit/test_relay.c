@@ -3,26 +3,7 @@
  * faults of the network, and what it takes of the links. Crashes are in
  * test_relay_crash.c, forgeries in test_relay_hostile.c, several paths in
  * test_relay_paths.c. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-#include "support/core_net.c"
-
-enum { A, B, C, D, E };
-
-static core_net *n;
-static pair_keys *k, *got;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
+#include "support/net_case.h"
 
 /* Whatever a test did, no pad may have masked twice, and nothing have been drawn
  * twice. */
@@ -31,10 +12,7 @@ static int teardown(void **state)
 	(void)state;
 	size_t repeats = 0;
 	bool fresh = n == NULL || (net_all_fresh(n, NULL) && net_drawn_once(n, &repeats));
-	net_free(&n);
-	keys_free(&k);
-	keys_free(&got);
-	return fresh ? 0 : -1;
+	return end_case(fresh);
 }
 
 static void start_line(unsigned nodes)

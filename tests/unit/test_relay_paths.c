@@ -1,27 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which ways keys take: shares over disjoint paths, around what fails, within
  * quotas, never over what the configuration lacks (SOUNDNESS 17). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "support/net_case.h"
 
-#include <cmocka.h>
-
-#include "support/core_net.c"
-
-enum { A, B, C, D };
-
-static core_net *n;
-static pair_keys *k, *got;
 static qg_kms_forward m;
-
-static int setup(void **state)
-{
-	(void)state;
-	k = keys_new();
-	got = keys_new();
-	return 0;
-}
 
 /* Whatever happened: no pad twice, nothing drawn twice, nothing over a link that
  * is not there, no two shares of a chunk at one node. */
@@ -31,10 +13,7 @@ static int teardown(void **state)
 	size_t repeats = 0;
 	bool good = n == NULL || (net_all_fresh(n, NULL) && net_drawn_once(n, &repeats) && net_ways_known(n) &&
 				  net_shares_apart(n));
-	net_free(&n);
-	keys_free(&k);
-	keys_free(&got);
-	return good ? 0 : -1;
+	return end_case(good);
 }
 
 static void plan_diamond(net_plan *pl, uint32_t paths, bool fewer)

@@ -78,7 +78,7 @@ add_metadata(const qg_etsi004_profile *p, const qg_etsi004_request *q, uint32_t 
 	int n = snprintf(text, room, "{\"age\":%u,\"hops\":0}", age_ms);
 	if (n < 0 || (size_t)n >= room)
 		return;
-	bool is_a = p == &qg_etsi004_bin_a;
+	const bool is_a = p->metadata_nul;
 	size_t len = (size_t)n + (is_a ? 1 : 0);
 	if (!is_a && q->metadata_max == 0)
 		return;

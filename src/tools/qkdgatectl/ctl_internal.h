@@ -19,6 +19,7 @@
  *   acts.c        commands that do
  *   audit.c       the audit log
  *   doctor.c      the check of a whole node
+ *   password.c    lines for the file of passwords
  *   completion.c  for the shell */
 
 /* Exit statuses: qkdgatectl(1). */
@@ -122,11 +123,13 @@ int ctl_set_log(const ctl_options *o, const ctl_command *c);
 int ctl_zeroize(const ctl_options *o, const ctl_command *c);
 int ctl_audit(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
+int ctl_hash_password(const ctl_options *o, const ctl_command *c);
 int ctl_completion(const ctl_options *o, const ctl_command *c);
 
 /* The views of views.c, for the table of commands. */
 extern const struct ctl_view ctl_view_streams, ctl_view_neighbours, ctl_view_routes, ctl_view_saes,
-	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node;
+	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node,
+	ctl_view_alarms;
 
 /* A path with a name in it, percent-encoded; the caller's to free, NULL without memory. */
 char *ctl_path(const char *before, const char *name, const char *after);

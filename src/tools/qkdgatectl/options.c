@@ -58,7 +58,7 @@ ctl_usage(FILE *out)
 	fprintf(out, "usage: qkdgatectl [OPTION...] COMMAND [ARGUMENT...]\n\n"
 		     "The operator's command of a qkdgate. See qkdgatectl(1).\n\n");
 	for (size_t i = 0; i < ctl_n_commands; i++)
-		fprintf(out, "  %-12s %-16s %s\n", ctl_commands[i].name, ctl_commands[i].arguments, ctl_commands[i].help);
+		fprintf(out, "  %-13s %-16s %s\n", ctl_commands[i].name, ctl_commands[i].arguments, ctl_commands[i].help);
 	fprintf(out,
 		"\nWhere the gateway is:\n"
 		"  --socket PATH    Unix socket (default: $QKDGATE_SOCKET, else " DEFAULT_SOCKET ")\n"

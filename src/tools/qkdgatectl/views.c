@@ -90,6 +90,12 @@ static const column certificates_columns[] = {
 };
 VIEW(certificates, "certificates", "no certificates");
 
+static const column alarms_columns[] = {
+	{"SEVERITY", "severity", COL_STATE}, {"OF", "of", COL_TEXT}, {"FINDING", "finding", COL_TEXT},
+	{"WHAT TO DO", "advice", COL_TEXT},
+};
+VIEW(alarms, "alarms", "no alarms");
+
 static const column sources_columns[] = {
 	{"STREAM", "stream", COL_TEXT}, {"HOST", "host", COL_TEXT}, {"PORT", "port", COL_NUMBER}, {"TLS", "tls", COL_TEXT},
 	{"REACHED", "reached", COL_YES}, {"FAILURE", "failure", COL_TEXT},
@@ -129,6 +135,7 @@ tone_of_state(const char *s)
 	} words[] = {
 		{"running", TONE_GOOD}, {"up", TONE_GOOD}, {"waiting", TONE_WARN}, {"opening", TONE_WARN},
 		{"starving", TONE_WARN}, {"down", TONE_BAD}, {"stopping", TONE_BAD},
+		{"critical", TONE_BAD}, {"warning", TONE_WARN},
 	};
 	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
 		if (strcmp(words[i].word, s) == 0)

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Key streams of applications whose rights end, or begin, while the gateway runs: reloads, revocations, suspensions."""
+
+import shutil
+import signal
+
+import pytest
+
+from admin import local
+from app004 import App, Closed, JsonApp, app, compare, later, new_ksid, open_pair, uri
+from network import make_pki
+from processes import wait_for
+
+
+@pytest.fixture
+def network(make_network):
+    return make_network(admin=True, stock=500)
+
+
+def reload(network, change=None, node="kme-a"):
+    """The node's configuration with that change, taken by SIGHUP."""
+    gateway = network.gateways[node]
+    done = len(gateway.lines("event=reloaded"))
+    network.write_config(node, change)
+    gateway.signal(signal.SIGHUP)
+    wait_for("the reload", lambda: len(gateway.lines("event=reloaded")) > done, 30)
+
+
+def is_closed(one, ksid):
+    """The connection that is open ends; no other one is made."""
+    with pytest.raises(Closed):
+        one.get(ksid, 0)
+    return True
+
+
+def open_or_closed(one, network):
+    """A call that waits for its peer, which never comes."""
+    try:
+        return one.open(uri(network, "alice"), uri(network, "bob"), new_ksid(), timeout_ms=600_000).status
+    except Closed:
+        return "closed"
+
+
+def test_a_revoked_application_is_cut_off_and_others_live_on(network):
+    alice, bob, dave = app(network, "alice"), app(network, "bob"), app(network, "dave")
+    ksid, waiting = open_pair(network, alice, bob), app(network, "alice")
+    other = open_pair(network, dave, app(network, "erin"), "dave", "erin")
+    compare(alice, bob, ksid, 5)
+    assert dave.get(other, 0).status == 0
+    assert waiting.get(ksid, 0).status == 0
+    answer = later(open_or_closed, waiting, network)
+    shutil.copy(network.pki / "alice.pem", network.pki / "revoked-alice.pem")
+    make_pki(network.pki)
+    assert alice.get(ksid, 1).status == 0  # not before the reload
+    reload(network)
+    assert is_closed(alice, ksid)  # at the connection that is open
+    alice.close_connection()
+    assert is_closed(alice, ksid)  # and on a new one
+    assert answer() == "closed"    # a call that waited gets no answer
+    for index in range(20):
+        assert dave.get(other, index).status == 0  # on the connection of before
+    assert bob.get(ksid, 2).status == 0  # what its own gateway holds
+
+
+def test_a_rule_that_is_taken_away_ends_the_streams_under_it(network):
+    alice, bob, dave = app(network, "alice"), app(network, "bob"), app(network, "dave")
+    ksid = open_pair(network, alice, bob)
+    here = open_pair(network, alice, dave, "alice", "dave")
+    compare(alice, bob, ksid, 5)
+    compare(alice, dave, here, 5)
+    blocked = later(app(network, "alice").open, uri(network, "alice"), uri(network, "bob"), new_ksid(),
+                    timeout_ms=60000)
+
+    def no_bob(config):
+        for rule in config["policy"]:
+            rule["slaves"] = [s for s in rule["slaves"] if "sae-bob" != s]
+        config["policy"] = [r for r in config["policy"] if r["slaves"] and r["master"] != "sae-bob"]
+
+    wait_for("the blocked call to be there", lambda: len(network.gateways["kme-a"].lines("what=opened")) >= 3, 20)
+    reload(network, no_bob)
+    assert alice.get(ksid, 0).status == 4 and blocked().status == 4
+    assert alice.open(uri(network, "alice"), uri(network, "bob")).status == 4
+    compare(alice, dave, here, 8)  # another rule
+    # As after CLOSE: the other gateway was told, and its application has what it had.
+    assert bob.get(ksid, 2).status == 0
+    wait_for("the other end to be told", lambda: bob.get(ksid, 5000).status == 2, 30)
+    # The rule is back; the stream is not.
+    reload(network)
+    assert alice.get(ksid, 0).status == 4
+    again = open_pair(network, alice, bob)
+    compare(alice, bob, again, 5)
+
+
+def test_a_uri_that_is_taken_away_ends_its_streams(network):
+    alice, dave = app(network, "alice"), app(network, "dave")
+    here = open_pair(network, alice, dave, "alice", "dave")
+    compare(alice, dave, here, 3)
+
+    def no_uri(config):
+        config["saes"][0]["applications"] = ["qkd://somebody-else"]
+
+    assert network.topology.node("kme-a").saes[0].name == "alice"
+    reload(network, no_uri)
+    assert alice.get(here, 0).status == 4
+    assert dave.get(here, 0).status in (0, 2)  # its own end is open still
+    assert alice.open(uri(network, "alice"), uri(network, "dave")).status == 4
+
+
+def test_saes_come_and_go(network):
+    make_pki(network.pki, "frank")
+    frank = App(network.endpoints["kme-a/app"], network.pki, "frank")
+    mine = "qkd://frank@KME-A"
+    with pytest.raises(Closed):
+        frank.open(mine, uri(network, "dave"))
+    frank.close_connection()
+
+    def with_frank(config):
+        config["saes"].append({"id": "sae-frank", "certificate": {"uri": "urn:sae:sae-frank"},
+                               "applications": [mine]})
+        config["policy"].append({"master": "sae-frank", "slaves": ["sae-dave"]})
+
+    reload(network, with_frank)
+    dave = app(network, "dave")
+    opened = frank.open(mine, uri(network, "dave"))
+    assert opened.status == 0 and dave.open(uri(network, "dave"), mine, opened.ksid).status == 0
+    compare(frank, dave, opened.ksid, 5)
+    reload(network)
+    assert is_closed(frank, opened.ksid)
+    assert dave.get(opened.ksid, 0).status == 4  # no rule has it
+    # Many reloads: connections of before go on.
+    other = open_pair(network, app(network, "alice"), dave, "alice", "dave")
+    for i in range(6):
+        reload(network, with_frank if i % 2 == 0 else None)
+        assert dave.get(other, i).status == 0
+
+
+def test_plain_tcp_follows_a_reload(network):
+    plain, dave = app(network, "alice", plain=True), app(network, "dave")
+    ksid = open_pair(network, plain, dave, "alice", "dave")
+    compare(plain, dave, ksid, 3)
+    reload(network, lambda c: c["saes"][0].update(applications=["qkd://somebody-else"]))
+    assert plain.get(ksid, 0).status == 4
+    reload(network)
+    again = open_pair(network, plain, dave, "alice", "dave")
+    compare(plain, dave, again, 3)
+
+
+def test_a_suspended_application_gets_no_key(network):
+    alice, bob, dave = app(network, "alice"), app(network, "bob"), app(network, "dave")
+    ksid = open_pair(network, alice, bob)
+    here = open_pair(network, alice, dave, "alice", "dave")
+    compare(alice, bob, ksid, 3)
+    admin = local(network)
+    assert admin.post("/api/v1/saes/sae-alice/suspend").status == 200
+    assert alice.get(ksid, 0).status == 4 and alice.get(here, 0).status == 4 and dave.get(here, 0).status == 4
+    assert alice.open(uri(network, "alice"), uri(network, "bob")).status == 4
+    assert admin.post("/api/v1/saes/sae-alice/resume").status == 200
+    compare(alice, bob, ksid, 3)  # the stream is as it was
+    compare(alice, dave, here, 3)
+
+
+def test_pushing_ends_with_the_right(make_network):
+    def pushed(_, config):
+        for sae in config["saes"]:
+            sae["push"] = sae["applications"]
+
+    network = make_network(tweak=pushed, stock=500)
+    node = network.topology.home("alice")
+    alice = JsonApp(network.endpoints[f"{node.name}/app"], network.pki, "alice")
+    bob = app(network, "bob")
+    ksid = open_pair(network, alice, bob, max_bps=256 * 20)
+    alice.tell_get(ksid, 0)
+    assert alice.chunk().status == 0
+    reload(network, lambda c: c["saes"][0].update(certificate={"uri": "urn:sae:nobody"}))
+    with pytest.raises(Closed):
+        while True:
+            assert alice.chunk().status == 0
