@@ -240,7 +240,7 @@ def nobody_there(net, prometheus):
         sim.stop()
     prometheus.wait_firing(("QkdgateStreamClosed", A), ("QkdgateStreamClosed", B))
     prometheus.wait_silent(("QkdgateDown", B), ("QkdgateNeighbourDown", A))
-    net.sims["sim-b"].arguments += ["--mismatch-every", "300"]
+    net.sims["sim-b"].arguments += ["--mismatch-every", "700"]
     for sim in net.sims.values():
         sim.start()
     prometheus.wait_silent(("QkdgateStreamClosed", A), ("QkdgateStreamClosed", B), ("QkdgateSlow", A))

@@ -148,6 +148,9 @@ check_streams(doctor *d, const json_t *answer)
 		if (strcmp(state, "running") != 0)
 			find(d, inbound ? "look at the neighbour, which opens it" : "look at its source and at the log",
 			     "stream %s is not open: it is %s (%s)", name, state, text_of(s, "trouble"));
+		else if (json_is_string(json_object_get(s, "source_failure")))
+			find(d, "look at its source and at the log", "stream %s gets no key: its source does not answer: %s",
+			     name, text_of(s, "source_failure"));
 		if (!inbound && number_of(s, "ready_chunks") == 0)
 			find(d, "look at its source and at the neighbour", "stream %s has no key ready", name);
 	}
