@@ -167,16 +167,18 @@ def site(make_shared, e2e_folder):
     folder = e2e_folder / "machines"
     shutil.rmtree(folder, ignore_errors=True)
     site = Site(net, folder)
-    for sim in net.sims.values():
-        sim.start()
-    for sim in net.sims.values():
-        sim.wait_ready()
-    site.first_start("kme-a")
-    site.first_start("kme-b")
-    site.through()
-    yield site
-    for machine in site.machines.values():
-        machine.end()
+    try:
+        for sim in net.sims.values():
+            sim.start()
+        for sim in net.sims.values():
+            sim.wait_ready()
+        site.first_start("kme-a")
+        site.first_start("kme-b")
+        site.through()
+        yield site
+    finally:
+        for machine in site.machines.values():
+            machine.end()
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
