@@ -157,6 +157,14 @@ chaos soak:
 		QKDGATE_CHAOS_S=$$(($(MINUTES) * 60)) $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/$(if $(filter chaos,$@),test_chaos,soak).py
 
+# Each attack of tests/e2e/test_dos.py alone, with the figures.
+.PHONY: dos
+dos:
+	@tests/deps/install build test
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_DOS=full $(PYTHON) -m pytest -s -p no:cacheprovider \
+		tests/e2e/test_dos.py
+
 check:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory programs

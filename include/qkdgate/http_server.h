@@ -74,6 +74,7 @@ typedef struct qg_http_options {
 	unsigned threads;               /* 0: one per core */
 	unsigned max_connections;       /* in all */
 	unsigned max_per_address;       /* 0: no limit */
+	unsigned address_handshakes_per_s; /* connections that begin, from one address; 0: no limit */
 	unsigned idle_timeout_s;        /* connection without progress is closed */
 	unsigned ticket_key_s;          /* sessions can be resumed, with another ticket key after
 					   this time; 0: they cannot */
@@ -152,6 +153,7 @@ typedef struct qg_http_route_stats {
 
 typedef struct qg_http_stats {
 	uint64_t handshakes, failed_handshakes;
+	uint64_t limited; /* not let in: too many from one address */
 	unsigned connections;
 } qg_http_stats;
 
