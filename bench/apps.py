@@ -31,7 +31,7 @@ PROFILES = {  # name in the table: (dialect, over TLS, part of the plan's chunks
     "json, plain": ("json", False, 1),
 }
 QUICK = {"chunks": 16384, "rounds": 1}
-FULL = {"chunks": 65536, "rounds": 5}
+FULL = {"chunks": 65536, "rounds": 2}
 
 
 class JsonApp(App):
