@@ -165,6 +165,14 @@ dos:
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_DOS=full $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/test_dos.py
 
+# Sends what openapi/ says, and what it does not, to running gateways: needs PyPI.
+SCHEMATHESIS_SECONDS ?= 60
+.PHONY: schemathesis
+schemathesis:
+	@tests/deps/install build schemathesis
+	@$(MAKE) --no-print-directory all
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/openapi/run.py $(SCHEMATHESIS_SECONDS)
+
 check:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory programs
