@@ -139,7 +139,7 @@ unit: $(UNIT)
 
 # E2E chooses: make e2e E2E='-k rule_09', make e2e E2E=tests/e2e/test_shows.py
 e2e:
-	@tests/deps/install build test
+	@tests/deps/install build test browser
 	@$(MAKE) --no-print-directory all
 ifeq ($(E2E),)
 	@QKDGATE_BUILD=$(BUILD) tests/run-e2e $(BUILD)/e2e-logs $(wildcard tests/e2e/test_*.py)
@@ -147,6 +147,13 @@ else
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider \
 		$(if $(filter tests/%,$(E2E)),,tests/e2e) $(E2E)
 endif
+
+# docs/dashboard.png anew.
+.PHONY: dashboard-picture
+dashboard-picture:
+	@tests/deps/install build test browser
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider tests/e2e/picture.py
 
 # Longer runs of what the tests do for some seconds.
 MINUTES ?= 10
@@ -174,7 +181,7 @@ schemathesis:
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/openapi/run.py $(SCHEMATHESIS_SECONDS)
 
 check:
-	@tests/deps/install build test
+	@tests/deps/install build test browser
 	@$(MAKE) --no-print-directory programs
 	@tests/check $(BUILD) $(UNIT)
 

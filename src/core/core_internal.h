@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "qkdgate/accounts.h"
 #include "qkdgate/anchor.h"
 #include "qkdgate/committer.h"
 #include "qkdgate/core.h"
@@ -208,6 +209,7 @@ struct qg_core {
 	qg_interop interop;
 	qg_committer *committer;
 	qg_transfers *transfers;
+	qg_accounts *accounts;
 	qg_anchor *anchor;
 	qg_lifetime life;
 	uint8_t probe_key[32];
@@ -233,7 +235,7 @@ struct qg_core {
 	_Atomic uint64_t beat_ms;  /* when it last came round */
 	bool rolled_back;          /* found at start: the store was put back */
 	int64_t rollback_row;      /* epochs up to here were ended for it once */
-	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms;
+	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms, account_at_ms;
 	/* committer's thread only */
 	qg_anchor_state anchored;  /* what the anchor should say */
 	qg_anchor_entry pending[QG_ANCHOR_EPOCHS]; /* marks of the group being written */

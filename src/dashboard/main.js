@@ -231,6 +231,7 @@ function showAll(status, alarms, transfers, saes, peers) {
   showHead(status, alarms);
   showTiles(status, alarms);
   showAlarms(alarms);
+  last = [status, peers];
   draw(by("picture"), status, peers);
   showCards(status.streams);
   tables.streams(status.streams);
@@ -242,7 +243,7 @@ function showAll(status, alarms, transfers, saes, peers) {
   set(by("routes"), "hidden", status.routes.length === 0);
   set(by("peers"), "hidden", peers.length === 0);
   const bad = status.streams.filter((s) => ofStream(s).tone !== "good").length;
-  say(by("stream-count"), bad > 0 ? `${status.streams.length}, ${bad} not well` : number(status.streams.length));
+  say(by("stream-count"), bad > 0 ? `${bad} of ${status.streams.length} not well` : number(status.streams.length));
   say(by("neighbour-count"), number(status.neighbours.length));
   say(by("route-count"), number(status.routes.length));
   say(by("peer-count"), number(peers.length));
@@ -260,6 +261,8 @@ const maybe = (path) => get(path).catch((e) => {
 });
 
 let hasPeers = true;
+let last = null; // what the picture shows
+new ResizeObserver(() => last && draw(by("picture"), ...last)).observe(by("picture"));
 
 async function load() {
   const [status, alarms, transfers, saes, peers] = await Promise.all([

@@ -102,7 +102,7 @@ def test_the_doctor_finds_nothing_on_a_healthy_node(net):
         assert (status, err) == (0, ""), out
         assert "one key from master to slave" in out and "FINDING" not in out
     status, out, _ = ctl(net, *through(net), "--json", "doctor")
-    assert status == 0 and json.loads(out)["findings"] == [] and len(json.loads(out)["passed"]) == 8
+    assert status == 0 and json.loads(out)["findings"] == [] and len(json.loads(out)["passed"]) == 9
 
 
 def test_the_doctor_says_why_a_pair_gets_no_key(net):

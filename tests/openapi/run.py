@@ -52,7 +52,9 @@ REFUSES = {
          ("/kmapi/v1/ext_keys", "/kmapi/v1/ext_keys/ack", "/kmapi/v1/ext_keys/void",
           "/kmapi/v1/ext_keys/{initiator_SAE_ID}/{target_SAE_ID}")),),
     "admin": (
-        ("only the name of this gateway is right, so that none destroys another", ("/api/v1/zeroize",)),),
+        ("only the name of this gateway is right, so that none destroys another", ("/api/v1/zeroize",)),
+        ("what is told at run time is looked at like the configuration file, which a schema cannot say",
+         ("/api/v1/saes", "/api/v1/rules"))),
 }
 
 # It ends the gateway, and all that follows with it: tests/e2e/test_acts.py.
