@@ -19,7 +19,7 @@ static core_pair *pair;
 static qg_etsi014 *etsi014;
 static qg_admin *admin;
 static char path[256];
-static atomic_uint zeroized, reloads;
+static atomic_uint zeroized, reloads, changes;
 
 /* --- what acts on the gateway ------------------------------------------------ */
 
@@ -50,6 +50,26 @@ zeroize(void *ctx, const char *who, char *why, size_t why_room)
 	return QG_OK;
 }
 
+/* In turns it is taken, there already, and refused. */
+static qg_err
+change(void *ctx, const char *who, const qg_config_entry *e, char *why, size_t why_room)
+{
+	static const qg_err ends[] = {QG_OK, QG_E_EXISTS, QG_E_PARSE};
+	(void)ctx;
+	HOLDS(strncmp(who, "uid:", 4) == 0 && e->name != NULL && e->name[0] != '\0');
+	const qg_err err = ends[atomic_fetch_add(&changes, 1) % 3];
+	HOLDS(err == QG_OK || snprintf(why, why_room, "%s", qg_err_text(err)) > 0);
+	return err;
+}
+
+static void
+entries(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx), void *each_ctx)
+{
+	static const qg_config_entry one = {.list = "saes", .name = "sae-late", .text = "{\"id\":\"sae-late\"}"};
+	(void)ctx;
+	each(&one, false, each_ctx);
+}
+
 static bool
 draining(void *ctx)
 {
@@ -68,7 +88,8 @@ reached(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms)
 }
 
 static const qg_admin_ops ops = {
-	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .reached = reached};
+	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .change = change,
+	.entries = entries, .reached = reached};
 
 /* --- the gateway -------------------------------------------------------------- */
 
