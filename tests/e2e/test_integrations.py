@@ -98,8 +98,9 @@ class Swan:
         command = ["ip", "netns", "exec", self.space, "unshare", "-m", "sh", "-c",
                    'mount -t tmpfs tmpfs /run && exec "$0"', str(CHARON)]
         with (self.folder / "log").open("wb") as log:
+            environment = {**os.environ, "STRONGSWAN_CONF": str(self.folder / "strongswan.conf")}
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                             env={**os.environ, "STRONGSWAN_CONF": str(self.folder / "strongswan.conf")})
+                                             env=environment)
         wait_for("charon", (self.folder / "vici").exists, 60)
 
     def ctl(self, *arguments):
