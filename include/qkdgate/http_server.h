@@ -104,6 +104,9 @@ typedef struct qg_http_options {
 	/* Before and after a run over all that came in, with true and false, on the
 	 * thread of the handlers that are called in between; may be NULL. */
 	void (*running)(bool begins, void *ctx);
+	/* What is deferred waits for others than the disk: it costs nothing meanwhile,
+	 * and a little more when it goes on. */
+	bool waits_long;
 	/* An unknown or failing request, for the audit; may be NULL. */
 	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
 	/* In place of error_body and on_refused; NULL: those. Writes the body as

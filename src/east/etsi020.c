@@ -92,6 +92,7 @@ qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room
 		.refuse = qg_020_http_refuse,
 		.ctx = e,
 		.identify = identify,
+		.waits_long = true,
 	}, &e->server, why, why_room);
 }
 

@@ -374,6 +374,7 @@ qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 		.error_type = JSON_TYPE,
 		.ctx = k,
 		.identify = identify,
+		.waits_long = true,
 		.on_refused = on_refused,
 	}, &k->server, why, why_room);
 	end_change(k, err == QG_OK ? LISTENER_UP : LISTENER_DOWN);

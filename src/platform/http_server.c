@@ -181,7 +181,11 @@ qg_http_defer(qg_http_request *req)
 	req->link->waiting = true;
 	atomic_fetch_add(&req->refs, 1);
 	qg_http_request_join(req, &req->worker->deferred);
-	req->worker->asked++;
+	req->suspended = req->worker->server->o.waits_long;
+	if (req->suspended)
+		MHD_suspend_connection(req->mhd);
+	else
+		req->worker->asked++;
 }
 
 const qg_http_local *
