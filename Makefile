@@ -207,6 +207,14 @@ asan tsan:
 	@tests/deps/install build
 	@$(MAKE) --no-print-directory BUILD=build/$@ OPT='-O1 -g' EXTRA='$(EXTRA)' all unit
 
+# Lines and branches per layer; E2E= chooses files, E2E=none leaves them all out.
+.PHONY: coverage
+coverage:
+	@tests/deps/install build test coverage
+	@$(MAKE) --no-print-directory CC=gcc BUILD=build/$@ OPT='-O1 -g' \
+		EXTRA='--coverage -fprofile-update=atomic -DQG_COVERAGE -Wno-error' programs
+	@tests/coverage/run build/$@ '$(E2E)' $(UNIT:$(BUILD)/%=build/$@/%)
+
 valgrind:
 	@tests/deps/install build analysis
 	@$(MAKE) --no-print-directory unit RUNNER='valgrind -q --error-exitcode=9 --leak-check=full \
