@@ -19,7 +19,7 @@ static core_pair *pair;
 static qg_etsi014 *etsi014;
 static qg_admin *admin;
 static char path[256];
-static atomic_uint zeroized, reloads, changes;
+static atomic_uint zeroized, reloads;
 
 /* --- what acts on the gateway ------------------------------------------------ */
 
@@ -50,26 +50,6 @@ zeroize(void *ctx, const char *who, char *why, size_t why_room)
 	return QG_OK;
 }
 
-/* In turns it is taken, there already, and refused. */
-static qg_err
-change(void *ctx, const char *who, const qg_config_entry *e, char *why, size_t why_room)
-{
-	static const qg_err ends[] = {QG_OK, QG_E_EXISTS, QG_E_PARSE};
-	(void)ctx;
-	HOLDS(strncmp(who, "uid:", 4) == 0 && e->name != NULL && e->name[0] != '\0');
-	const qg_err err = ends[atomic_fetch_add(&changes, 1) % 3];
-	HOLDS(err == QG_OK || snprintf(why, why_room, "%s", qg_err_text(err)) > 0);
-	return err;
-}
-
-static void
-entries(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx), void *each_ctx)
-{
-	static const qg_config_entry one = {.list = "saes", .name = "sae-late", .text = "{\"id\":\"sae-late\"}"};
-	(void)ctx;
-	each(&one, false, each_ctx);
-}
-
 static bool
 draining(void *ctx)
 {
@@ -87,9 +67,52 @@ reached(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms)
 	return true;
 }
 
+/* An entry goes through the checks of the configuration; here it only has to be one. */
+static qg_err
+change(void *ctx, const char *who, const qg_config_entry *e, char *why, size_t why_room)
+{
+	(void)ctx;
+	HOLDS(who[0] != '\0' && e->name != NULL && (strcmp(e->list, "saes") == 0 || strcmp(e->list, "policy") == 0));
+	(void)snprintf(why, why_room, "not here");
+	return e->text != NULL ? QG_E_PARSE : QG_E_NOTFOUND;
+}
+
+static void
+entries(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx), void *each_ctx)
+{
+	const qg_config_entry e = {.list = "policy", .name = "r", .text = "{}"};
+	(void)ctx;
+	each(&e, false, each_ctx);
+}
+
+static qg_err
+change_master(void *ctx, const char *who, const char *from, bool *pending, char *why, size_t why_room)
+{
+	(void)ctx, (void)who;
+	HOLDS(from == NULL || from[0] == '/' || strncmp(from, "credential:", 11) == 0);
+	*pending = false;
+	(void)snprintf(why, why_room, "not here");
+	return QG_E_IO;
+}
+
+static bool
+master_pending(void *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
+static bool
+peer_reached(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms)
+{
+	(void)ctx, (void)peer, (void)answered, (void)ago_ms;
+	return false;
+}
+
 static const qg_admin_ops ops = {
-	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .change = change,
-	.entries = entries, .reached = reached};
+	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .reached = reached,
+	.change = change, .entries = entries, .change_master = change_master, .master_pending = master_pending,
+	.peer_reached = peer_reached};
 
 /* --- the gateway -------------------------------------------------------------- */
 
