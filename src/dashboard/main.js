@@ -195,16 +195,33 @@ function showCards(streams) {
       visible.delete(card);
 }
 
-async function refreshHistory(card) {
-  const wanted = span;
-  card.asked = Date.now();
-  try {
-    const h = await get(`/api/v1/streams/${name(card.stream.name)}/history?span=${wanted}`);
-    if (wanted === span)
-      showHistory(card, h);
-  } catch {
-    // the next status says what is wrong
+// One at a time: a page takes as few connections of the gateway as it can.
+const wanted = [];
+let asking = false;
+
+async function askHistory() {
+  while (wanted.length > 0 && who !== null) {
+    const card = wanted.shift();
+    const over = span;
+    try {
+      const h = await get(`/api/v1/streams/${name(card.stream.name)}/history?span=${over}`);
+      if (over === span)
+        showHistory(card, h);
+    } catch {
+      // the next status says what is wrong
+    }
   }
+}
+
+async function refreshHistory(card) {
+  card.asked = Date.now();
+  if (!wanted.includes(card))
+    wanted.push(card);
+  if (asking)
+    return;
+  asking = true;
+  await askHistory();
+  asking = false;
 }
 
 function setSpan(to) {
@@ -265,10 +282,11 @@ let last = null; // what the picture shows
 new ResizeObserver(() => last && draw(by("picture"), ...last)).observe(by("picture"));
 
 async function load() {
-  const [status, alarms, transfers, saes, peers] = await Promise.all([
-    get("/api/v1/status"), get("/api/v1/alarms"), get("/api/v1/transfers"), get("/api/v1/saes"),
-    hasPeers ? maybe("/api/v1/peers") : null,
-  ]);
+  const status = await get("/api/v1/status");
+  const alarms = await get("/api/v1/alarms");
+  const transfers = await get("/api/v1/transfers");
+  const saes = await get("/api/v1/saes");
+  const peers = hasPeers ? await maybe("/api/v1/peers") : null;
   hasPeers = peers !== null;
   return () => showAll(status, alarms.alarms, transfers, saes.saes, readPeers(peers));
 }

@@ -94,7 +94,7 @@ export function makeTables(by, acts) {
     text("Peer", "name"), { title: "State", kind: "state", state: (p) => p.state }, text("Detail", "detail"),
   ]);
   const transfers = makeTable(by("transfer-table"), "Transfers and relaying", [
-    { title: "Records", key: "records", text: (t) => number(t.records) }, figure("Keys", "keys"),
+    { title: "", text: () => "This gateway" }, figure("Records", "records"), figure("Keys", "keys"),
     figure("Being voided", "voiding"), figure("Batches sent", "sent"), figure("Delivered", "delivered"),
     figure("Forwarded", "forwarded"), figure("Key forwarded", "forwarded_bytes", bytes), figure("Taken for us", "taken"),
     figure("Sent again", "repeated"), figure("Refused", "refused"), figure("Wrong", "wrong"),

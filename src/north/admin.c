@@ -338,16 +338,15 @@ qg_admin_start(const qg_admin_parts *parts, qg_admin **out, char *why, size_t wh
 qg_err
 qg_admin_reload_tls(qg_admin *a, const qg_tls_files *f, char *why, size_t why_room)
 {
+	if (a != NULL)
+		qg_admin_forget_alarms(a); /* files of other listeners may be new ones, too */
 	return a != NULL && a->https != NULL ? qg_http_server_reload_tls(a->https, f, why, why_room) : QG_OK;
 }
 
 void
 qg_admin_renew(qg_admin *a)
 {
-	if (a == NULL)
-		return;
-	qg_admin_forget_alarms(a);
-	if (a->https != NULL)
+	if (a != NULL && a->https != NULL)
 		qg_http_server_identify_again(a->https);
 }
 
