@@ -49,7 +49,7 @@ UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all programs unit e2e chaos soak check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e chaos soak faults check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS) $(BUILD)/lib/$(SO)
 
@@ -123,6 +123,13 @@ $(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/fuzz/*.h) $(LIB)
 	$(if $(V),,@echo "  LD    $@")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -fsanitize=fuzzer -o $@ $< $(LIB) $(LDFLAGS) $(LDLIBS)
 
+# Between a program and what it calls, for tests of what fails (LD_PRELOAD).
+$(BUILD)/fault/libfault.so: tests/fault/faults.c tests/fault/faults.h
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  LD    $@")
+	$(Q)$(CC) -std=gnu17 -O2 -g $(filter-out -Wpedantic -Wcast-qual,$(WARN)) -Wno-nonnull-compare -fno-builtin -fPIC \
+		-D_GNU_SOURCE -shared -o $@ $< -ldl
+
 # These run the simulator as it is built.
 $(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
 
@@ -131,7 +138,8 @@ $(BUILD)/unit/test_source $(BUILD)/unit/test_sim: | $(BUILD)/bin/qkdgate-sim
 # --- tests -------------------------------------------------------------------
 # Packages may be missing when make begins: it starts again with all of them.
 
-programs: all $(UNIT)
+FAULTS := $(BUILD)/fault/libfault.so
+programs: all $(FAULTS) $(UNIT)
 	@:
 
 unit: $(UNIT)
@@ -140,7 +148,7 @@ unit: $(UNIT)
 # E2E chooses: make e2e E2E='-k rule_09', make e2e E2E=tests/e2e/test_shows.py
 e2e:
 	@tests/deps/install build test browser
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(FAULTS)
 ifeq ($(E2E),)
 	@QKDGATE_BUILD=$(BUILD) tests/run-e2e $(BUILD)/e2e-logs $(wildcard tests/e2e/test_*.py)
 else
@@ -163,6 +171,20 @@ chaos soak:
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_SOAK_MINUTES=$(MINUTES) \
 		QKDGATE_CHAOS_S=$$(($(MINUTES) * 60)) $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/$(if $(filter chaos,$@),test_chaos,soak).py
+
+# Every call that may fail does, each call site in turn; hours. OPTIONS: tests/fault/sweep.py --help
+faults:
+	@tests/deps/install build test
+	@$(MAKE) --no-print-directory all $(FAULTS)
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/fault/sweep.py $(OPTIONS)
+
+# Each attack of tests/e2e/test_dos.py alone, with the figures.
+.PHONY: dos
+dos:
+	@tests/deps/install build test
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_DOS=full $(PYTHON) -m pytest -s -p no:cacheprovider \
+		tests/e2e/test_dos.py
 
 check:
 	@tests/deps/install build test browser

@@ -101,6 +101,7 @@ class Bench:
         def tweak(name, config):
             ready = stock if name == "kme-a" else 16384
             config["pool"] = {"ready_chunks": ready, "inbound_chunks": 4 * stock + 65536}
+            config["sae_listener"]["address_handshakes_per_s"] = 0  # all clients are at one address
             config.update(self.settings)
 
         folder = FOLDER / "network"

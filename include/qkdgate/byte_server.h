@@ -28,6 +28,7 @@ typedef struct qg_byte_options {
 	unsigned threads;         /* 0: one per core */
 	unsigned max_connections; /* in all */
 	unsigned max_per_address; /* 0: no limit */
+	unsigned address_handshakes_per_s; /* connections that begin, from one address; 0: no limit */
 	unsigned idle_timeout_s;  /* without a whole request, or an answer that is taken */
 	size_t request_max;       /* bytes of a request, at most */
 	size_t state_bytes;       /* zeroed, for each connection */

@@ -104,4 +104,15 @@ qg_err qg_core_reopen(qg_core *core, const char *stream) QG_CHECKED;
  * is opened anew. *chunks: how many were given up here. QG_E_NOTFOUND. */
 qg_err qg_core_delete_keys(qg_core *core, const char *stream, uint64_t *chunks) QG_CHECKED;
 
+/* Keeps an entry that an operator made at run time (QG_E_EXISTS), or forgets it
+ * (QG_E_NOTFOUND); durable when it returns. QG_E_IO, QG_E_UNKNOWN. Not from the
+ * committer's thread. */
+qg_err qg_core_entry_put(qg_core *core, const qg_entry_rec *rec) QG_CHECKED;
+qg_err qg_core_entry_delete(qg_core *core, const char *list, const char *name) QG_CHECKED;
+
+/* What SAEs have left of their rates, in the place of what was kept before, with the
+ * time; durable when it returns. QG_E_IO, QG_E_UNKNOWN. Not from the committer's thread. */
+#define QG_CORE_LEVELS_MS "levels_ms" /* the number in the store: wall clock, 0: none are kept */
+qg_err qg_core_levels_put(qg_core *core, const qg_level_rec *level, size_t n) QG_CHECKED;
+
 #endif

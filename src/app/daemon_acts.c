@@ -11,16 +11,21 @@
 #include "qkdgate/secret.h"
 #include "qkdgate/zeroize.h"
 
-static void
-audit_act(daemon_parts *d, const char *who, const char *what, qg_err err)
+void
+qg_daemon_audit(daemon_parts *d, const char *who, const char *what, const char *on, qg_err err)
 {
 	char reason[64];
 	const int n = snprintf(reason, sizeof reason, "%s%s", what, err == QG_OK ? "" : ": refused");
-	const qg_audit_event e = {
-		.act = QG_AUDIT_ADMIN, .caller = who, .peer = d->cfg->kme_id, .reason = n > 0 ? reason : what};
+	const qg_audit_event e = {.act = QG_AUDIT_ADMIN, .caller = who, .peer = on, .reason = n > 0 ? reason : what};
 	qg_audit_write(d->audit, &e);
-	qg_log(QG_LOG_INFO, "daemon", "event=act what=%s who=%s result=\"%s\"", what, qg_log_safe(who),
-	       err == QG_OK ? "done" : qg_err_text(err));
+	qg_log(QG_LOG_INFO, "daemon", "event=act what=\"%s\" on=%s who=%s result=\"%s\"", what, qg_log_safe(on),
+	       qg_log_safe(who), err == QG_OK ? "done" : qg_err_text(err));
+}
+
+static void
+audit_act(daemon_parts *d, const char *who, const char *what, qg_err err)
+{
+	qg_daemon_audit(d, who, what, d->cfg->kme_id, err);
 }
 
 /* --- reload ---------------------------------------------------------------------- */
@@ -36,7 +41,26 @@ tell_report(const char *text, char *why, size_t why_room)
 }
 
 static qg_err
-read_config(daemon_parts *d, qg_config **out, char *why, size_t why_room)
+load_into(daemon_parts *d, bool in_force, const daemon_entries *with, FILE *report, qg_config **out)
+{
+	const qg_config *as = in_force ? qg_directory_config(d->directory) : NULL;
+	qg_config_entry *more = calloc(with->n + 1, sizeof *more);
+	size_t n = 0;
+	if (more == NULL)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < with->n; i++)
+		if (!with->entry[i].left_out)
+			more[n++] = (qg_config_entry){with->entry[i].list, with->entry[i].name, with->entry[i].text};
+	qg_err err = qg_config_load_with(d->file, as, more, n, report, out);
+	free(more);
+	if (err == QG_OK && !in_force)
+		err = qg_config_check_files(d->file, *out, report);
+	return err;
+}
+
+qg_err
+qg_daemon_read_config(daemon_parts *d, bool in_force, const daemon_entries *with, qg_config **out, char *why,
+		      size_t why_room)
 {
 	char *text = NULL;
 	size_t len = 0;
@@ -44,9 +68,7 @@ read_config(daemon_parts *d, qg_config **out, char *why, size_t why_room)
 	if (report == NULL)
 		return QG_E_NOMEM;
 	qg_config *cfg = NULL;
-	qg_err err = qg_config_load(d->file, report, &cfg);
-	if (err == QG_OK)
-		err = qg_config_check_files(d->file, cfg, report);
+	qg_err err = load_into(d, in_force, with, report, &cfg);
 	if (fclose(report) != 0 && err == QG_OK)
 		err = QG_E_NOMEM;
 	if (err != QG_OK)
@@ -90,9 +112,8 @@ reload_tls(daemon_parts *d, const qg_config *cfg, char *why, size_t why_room)
 	return err;
 }
 
-/* Takes *cfg where it says something new. */
-static qg_err
-put_in_force(daemon_parts *d, qg_config **cfg)
+qg_err
+qg_daemon_put_in_force(daemon_parts *d, qg_config **cfg)
 {
 	if (qg_config_same(qg_directory_config(d->directory), *cfg))
 		return QG_OK;
@@ -100,7 +121,8 @@ put_in_force(daemon_parts *d, qg_config **cfg)
 	if (err != QG_OK)
 		return err;
 	const qg_config *now = qg_directory_config(d->directory);
-	qg_etsi014_renew(d->etsi014, now);
+	if (d->etsi014 != NULL) /* not yet there while the gateway starts */
+		qg_etsi014_renew(d->etsi014, now);
 	qg_etsi004_server_renew(d->etsi004);
 	qg_core_renew(d->core);
 	qg_admin_renew(d->admin);
@@ -113,13 +135,15 @@ act_reload(void *ctx, const char *who, char *why, size_t why_room)
 {
 	daemon_parts *d = ctx;
 	qg_config *cfg = NULL;
-	qg_err err = read_config(d, &cfg, why, why_room);
+	pthread_mutex_lock(&d->changing);
+	qg_err err = qg_daemon_read_config(d, false, &d->entries, &cfg, why, why_room);
 	if (err == QG_OK)
 		err = check_restart(d, cfg, why, why_room);
 	if (err == QG_OK)
 		err = reload_tls(d, cfg, why, why_room);
 	if (err == QG_OK)
-		err = put_in_force(d, &cfg);
+		err = qg_daemon_put_in_force(d, &cfg);
+	pthread_mutex_unlock(&d->changing);
 	qg_config_free(&cfg);
 	audit_act(d, who, "reload", err);
 	return err;
@@ -203,6 +227,8 @@ const qg_admin_ops qg_daemon_acts = {
 	.reload = act_reload,
 	.drain = act_drain,
 	.zeroize = act_zeroize,
+	.change = qg_daemon_change,
+	.entries = qg_daemon_each_entry,
 	.draining = is_draining,
 	.reached = is_reached,
 };

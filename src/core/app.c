@@ -35,6 +35,7 @@ app_link(qg_stream *st, qg_epoch *e)
 {
 	e->older = st->newest;
 	st->newest = e;
+	qg_epoch_retire_old(st);
 	st->next_index = 0;
 	st->ksid = e->ksid;
 	qg_audit_epoch(st->core, e, "opened");

@@ -14,6 +14,7 @@
 #define EXPIRE_MS 500
 #define CHECKPOINT_MS 5000
 #define ROTATE_CHECK_MS 60000
+#define ACCOUNT_MS 1000 /* what is counted for accounting is lost with a crash for so long */
 
 void
 qg_conductor_kick(struct qg_core *core)
@@ -69,6 +70,10 @@ conduct_time(struct qg_core *core, uint64_t now_ms)
 	if (now_ms >= core->checkpoint_at_ms) {
 		core->checkpoint_at_ms = now_ms + CHECKPOINT_MS;
 		qg_flush_checkpoint(core);
+	}
+	if (now_ms >= core->account_at_ms) {
+		core->account_at_ms = now_ms + ACCOUNT_MS;
+		qg_accounts_flush(core->accounts);
 	}
 	if (now_ms >= core->rotate_at_ms) {
 		core->rotate_at_ms = now_ms + ROTATE_CHECK_MS;

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "qkdgate/accounts.h"
 #include "qkdgate/anchor.h"
 #include "qkdgate/committer.h"
 #include "qkdgate/core.h"
@@ -24,6 +25,7 @@
 #define QG_LOOKAHEAD 8      /* complete segments that wait for confirmation */
 #define QG_GET_COUNT 64     /* chunks in one order to a session */
 #define QG_LIVE_EPOCHS 8    /* epochs tried for one key ID (SOUNDNESS 13) */
+#define QG_ISSUE_EPOCHS 4   /* issued from: the far end still tries them when others open meanwhile */
 #define QG_BAD_LIMIT 2      /* mismatches in a row that end an epoch */
 #define QG_EPOCH_LAST ((UINT64_C(1) << 32) - (UINT64_C(1) << 20)) /* chunks */
 #define QG_STREAMS_PER_KME 16
@@ -208,6 +210,7 @@ struct qg_core {
 	qg_interop interop;
 	qg_committer *committer;
 	qg_transfers *transfers;
+	qg_accounts *accounts;
 	qg_anchor *anchor;
 	qg_lifetime life;
 	uint8_t probe_key[32];
@@ -233,7 +236,7 @@ struct qg_core {
 	_Atomic uint64_t beat_ms;  /* when it last came round */
 	bool rolled_back;          /* found at start: the store was put back */
 	int64_t rollback_row;      /* epochs up to here were ended for it once */
-	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms;
+	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms, account_at_ms;
 	/* committer's thread only */
 	qg_anchor_state anchored;  /* what the anchor should say */
 	qg_anchor_entry pending[QG_ANCHOR_EPOCHS]; /* marks of the group being written */
@@ -307,6 +310,9 @@ void qg_epoch_image_free(qg_epoch_image *img);
 /* Ends the taking of chunks: unconfirmed segments are destroyed, the KSID is
  * to be closed, the state written, the neighbour told when `tell`. */
 void qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell);
+/* Of all but the newest epochs nothing is issued any more, and what they hold
+ * ready goes: its IDs would soon be looked for no longer. Under the lock. */
+void qg_epoch_retire_old(qg_stream *st);
 /* When an epoch that ends now may be destroyed: after its last windows. */
 uint64_t qg_epoch_end_ms(const struct qg_core *core);
 /* Under the stream's lock: chunks that can be handed out now (keystore.c). */

@@ -411,3 +411,16 @@ qg_epoch_end(qg_epoch *e, qg_kms_close_reason reason, bool tell)
 	}
 	qg_stream_kick(st);
 }
+
+void
+qg_epoch_retire_old(qg_stream *st)
+{
+	unsigned n = 0;
+	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
+		/* The newest counts, for it will have keys. */
+		if ((e->keys_out == NULL && e != st->newest) || n++ < QG_ISSUE_EPOCHS || e->state != QG_EPOCH_ENDED)
+			continue;
+		e->state = QG_EPOCH_DRAINING;
+		qg_epoch_save(e);
+	}
+}

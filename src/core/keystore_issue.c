@@ -92,11 +92,11 @@ epoch_issuable(const qg_stream *st, const qg_epoch *e)
 
 /* Oldest first. */
 static size_t
-list_epochs(const qg_stream *st, qg_epoch *list[QG_LIVE_EPOCHS])
+list_epochs(const qg_stream *st, qg_epoch *list[QG_ISSUE_EPOCHS])
 {
-	qg_epoch *found[QG_LIVE_EPOCHS];
+	qg_epoch *found[QG_ISSUE_EPOCHS];
 	size_t n = 0;
-	for (qg_epoch *e = st->newest; e != NULL && n < QG_LIVE_EPOCHS; e = e->older)
+	for (qg_epoch *e = st->newest; e != NULL && n < QG_ISSUE_EPOCHS; e = e->older)
 		if (epoch_issuable(st, e))
 			found[n++] = e;
 	for (size_t i = 0; i < n; i++)
@@ -133,7 +133,7 @@ count_stock(const source_set *set, const qg_issue_request *req, uint64_t now_ms,
 {
 	memset(k, 0, sizeof *k);
 	for (size_t i = 0; i < set->n; i++) {
-		qg_epoch *list[QG_LIVE_EPOCHS];
+		qg_epoch *list[QG_ISSUE_EPOCHS];
 		size_t n = list_epochs(set->st[i], list);
 		for (size_t j = 0; j < n; j++)
 			count_epoch(list[j], req, now_ms, k);
@@ -239,7 +239,7 @@ static void
 take_from_set(source_set *set, const qg_issue_request *req, uint64_t now_ms, issued *got)
 {
 	for (size_t i = 0; i < set->n && got->n < req->number; i++) {
-		qg_epoch *list[QG_LIVE_EPOCHS];
+		qg_epoch *list[QG_ISSUE_EPOCHS];
 		size_t n = list_epochs(set->st[i], list);
 		for (size_t j = 0; j < n && got->n < req->number; j++)
 			take_from_epoch(list[j], req, now_ms, got);
@@ -275,7 +275,7 @@ static qg_err
 wait_for_lease(source_set *set, const qg_issue_request *req, uint64_t now_ms, issue_op *op)
 {
 	for (size_t i = 0; i < set->n; i++) {
-		qg_epoch *list[QG_LIVE_EPOCHS];
+		qg_epoch *list[QG_ISSUE_EPOCHS];
 		size_t n = list_epochs(set->st[i], list);
 		for (size_t j = 0; j < n; j++) {
 			const uint32_t need = lease_need(list[j], req, now_ms);

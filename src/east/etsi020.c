@@ -83,6 +83,7 @@ qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room
 		.threads = l->threads,
 		.max_connections = l->max_connections,
 		.max_per_address = l->max_per_address,
+		.address_handshakes_per_s = l->address_handshakes_per_s,
 		.idle_timeout_s = l->idle_timeout_s,
 		.ticket_key_s = l->ticket_key_s,
 		.routes = e->routes,
@@ -91,6 +92,7 @@ qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room
 		.refuse = qg_020_http_refuse,
 		.ctx = e,
 		.identify = identify,
+		.waits_long = true,
 	}, &e->server, why, why_room);
 }
 

@@ -18,6 +18,7 @@
 #define MODULE "admin"
 #define JSON_TYPE "application/json"
 #define BODY 4096
+#define ENTRY_BODY 65536 /* of an SAE or a rule */
 #define LOCAL_CONNECTIONS 64
 #define SCRAPE_CONNECTIONS 16
 #define LOCAL_IDLE_S 60
@@ -45,6 +46,11 @@ static const qg_http_route routes[] = {
 	{"GET", "/api/v1/routes", qg_admin_on_routes, 0},
 	{"GET", "/api/v1/transfers", qg_admin_on_transfers, 0},
 	{"GET", "/api/v1/saes", qg_admin_on_saes, 0},
+	{"POST", "/api/v1/saes", qg_admin_on_add_sae, ENTRY_BODY},
+	{"DELETE", "/api/v1/saes/{SAE_ID}", qg_admin_on_remove_sae, BODY},
+	{"GET", "/api/v1/rules", qg_admin_on_rules, 0},
+	{"POST", "/api/v1/rules", qg_admin_on_add_rule, ENTRY_BODY},
+	{"DELETE", "/api/v1/rules/{rule}", qg_admin_on_remove_rule, BODY},
 	{"POST", "/api/v1/saes/{SAE_ID}/suspend", qg_admin_on_suspend_sae, BODY},
 	{"POST", "/api/v1/saes/{SAE_ID}/resume", qg_admin_on_resume_sae, BODY},
 	{"POST", "/api/v1/pairs/{SAE_ID}/{other_SAE_ID}/suspend", qg_admin_on_suspend_pair, BODY},
@@ -54,6 +60,7 @@ static const qg_http_route routes[] = {
 	{"GET", "/api/v1/store", qg_admin_on_store, 0},
 	{"GET", "/api/v1/logs", qg_admin_on_logs, 0},
 	{"POST", "/api/v1/logs", qg_admin_on_set_log, BODY},
+	{"GET", "/api/v1/accounting", qg_admin_on_accounting, 0},
 	{"POST", "/api/v1/logs/reopen", qg_admin_on_reopen_log, BODY},
 	{"GET", "/api/v1/audit", qg_admin_on_audit, 0},
 	{"GET", "/api/v1/audit/verify", qg_admin_on_verify_audit, 0},
@@ -277,6 +284,7 @@ listen_https(qg_admin *a, char *why, size_t why_room)
 	o.tls = l->tls;
 	o.max_connections = l->max_connections;
 	o.max_per_address = l->max_per_address;
+	o.address_handshakes_per_s = l->address_handshakes_per_s;
 	o.idle_timeout_s = l->idle_timeout_s;
 	o.identify = identify;
 	if (a->sign_in != NULL) {

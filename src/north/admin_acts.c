@@ -45,6 +45,8 @@ qg_admin_take_body(qg_http_request *http, const char *const *members, json_t **o
 	json_t *value;
 	json_object_foreach(body, name, value) {
 		size_t i = 0;
+		if (members == NULL)
+			break;
 		while (members[i] != NULL && strcmp(members[i], name) != 0)
 			i++;
 		if (members[i] != NULL)

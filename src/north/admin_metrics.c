@@ -208,6 +208,11 @@ say_listeners(qg_admin *a, text *t)
 	for (size_t i = 0; i < a->p.n_listeners; i++)
 		say(t, "qkdgate_tls_handshake_failures_total{listener=\"%s\"} %" PRIu64 "\n", a->p.listener[i].name,
 		    s[i].failed_handshakes);
+	head(t, "tls_handshakes_limited_total", "counter",
+	     "Connections closed before their handshake: too many from one address.");
+	for (size_t i = 0; i < a->p.n_listeners; i++)
+		say(t, "qkdgate_tls_handshakes_limited_total{listener=\"%s\"} %" PRIu64 "\n", a->p.listener[i].name,
+		    s[i].limited);
 	head(t, "connections", "gauge", "Connections that are open.");
 	for (size_t i = 0; i < a->p.n_listeners; i++)
 		say(t, "qkdgate_connections{listener=\"%s\"} %u\n", a->p.listener[i].name, s[i].connections);

@@ -236,11 +236,11 @@ qg_admin_on_transfers(qg_http_request *http, void *admin)
 /* --- SAEs ------------------------------------------------------------------------------ */
 
 static json_t *
-sae_json(qg_admin *a, const char *id)
+sae_json(qg_admin *a, const char *id, bool in_file)
 {
 	qg_sae_use u;
 	qg_etsi014_use(a->p.etsi014, id, &u);
-	json_t *j = json_pack("{s:s,s:b}", "id", id, "suspended", u.suspended);
+	json_t *j = json_pack("{s:s,s:s,s:b}", "id", id, "origin", in_file ? "file" : "run-time", "suspended", u.suspended);
 	put_number(j, "requests", u.requests);
 	put_number(j, "issued", u.issued);
 	put_number(j, "fetched", u.fetched);
@@ -263,9 +263,11 @@ qg_admin_on_saes(qg_http_request *http, void *admin)
 	const qg_config *cfg = qg_directory_config(a->p.directory);
 	json_t *list = json_array(), *pairs = json_array();
 	for (size_t i = 0; i < cfg->n_saes; i++)
-		(void)json_array_append_new(list, sae_json(a, cfg->saes[i].id));
+		(void)json_array_append_new(list, sae_json(a, cfg->saes[i].id, i < cfg->n_file_saes));
 	qg_etsi014_suspended_pairs(a->p.etsi014, add_pair, pairs);
-	qg_admin_answer(http, 200, json_pack("{s:o,s:o}", "saes", list, "suspended_pairs", pairs));
+	json_t *names = NULL, *left_out = qg_admin_left_out(a, "saes", &names);
+	json_decref(names);
+	qg_admin_answer(http, 200, json_pack("{s:o,s:o,s:o}", "saes", list, "suspended_pairs", pairs, "left_out", left_out));
 }
 
 void

@@ -344,6 +344,7 @@ listen_on(qg_etsi004_server *s, char *why, size_t why_room)
 		.threads = l->at.threads,
 		.max_connections = l->at.max_connections,
 		.max_per_address = l->at.max_per_address,
+		.address_handshakes_per_s = l->at.address_handshakes_per_s,
 		.idle_timeout_s = l->at.idle_timeout_s,
 		.request_max = request_max(),
 		.state_bytes = sizeof(link_state),

@@ -65,6 +65,10 @@ static const cfg_option kme[] = {
 	END,
 };
 
+#define HANDSHAKES_HELP                                                                                      \
+	"Most connections that begin in a second from one address (IPv6: one /64), over ten seconds. More "  \
+	"are closed before their handshake. 0: no limit."
+
 #define LISTENER_OPTIONS(lowest)                                                                             \
 	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_listener, address),            \
 	 .also = offsetof(qg_config_listener, port), .help = "IP address and port to listen on."},           \
@@ -75,6 +79,9 @@ static const cfg_option kme[] = {
 	 .max = 1000000, .preset = "4096", .help = "Most connections at one time."},                         \
 	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_listener, max_per_address),               \
 	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},          \
+	{.name = "address_handshakes_per_s", .type = CFG_UINT,                                               \
+	 AT(qg_config_listener, address_handshakes_per_s), .max = 1000000, .preset = "500", .unit = "1/s",   \
+	 .help = HANDSHAKES_HELP},                                                                           \
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,       \
 	 .max = 86400, .preset = "60", .unit = "s",                                                          \
 	 .help = "A connection without progress is closed after this time."},                                \
@@ -510,6 +517,8 @@ static const cfg_option admin_listener[] = {
 	 .max = 65536, .preset = "64", .help = "Most connections at one time."},
 	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_listener, max_per_address), .max = 65536,
 	 .preset = "0", .help = "Most connections from one address; 0: no limit."},
+	{.name = "address_handshakes_per_s", .type = CFG_UINT, AT(qg_config_listener, address_handshakes_per_s),
+	 .max = 1000000, .preset = "500", .unit = "1/s", .help = HANDSHAKES_HELP},
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,
 	 .max = 86400, .preset = "60", .unit = "s",
 	 .help = "A connection without progress is closed after this time."},
@@ -592,6 +601,9 @@ static const cfg_option app_listener[] = {
 	 .min = 1, .max = 1000000, .preset = "4096", .help = "Most connections at one time."},
 	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_app_listener, at.max_per_address),
 	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},
+	{.name = "address_handshakes_per_s", .type = CFG_UINT,
+	 AT(qg_config_app_listener, at.address_handshakes_per_s), .max = 1000000, .preset = "0", .unit = "1/s",
+	 .help = HANDSHAKES_HELP " In `bin-a` each call has a connection of its own."},
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_app_listener, at.idle_timeout_s), .min = 1,
 	 .max = 86400, .preset = "300", .unit = "s",
 	 .help = "A connection without a request, or that does not take what is sent to it, is closed after "

@@ -444,10 +444,12 @@ cyaml_fields(cfg_mem *m, const cfg_option *options)
 	return fields;
 }
 
+/* A load that fails gives everything back, but what two fields hold (set_also)
+ * would be given back twice: all goes at once, with the rest of ctx. */
 static void *
 cyaml_memory(void *ctx, void *p, size_t n)
 {
-	return qg_cfg_resize(ctx, p, n);
+	return n > 0 ? qg_cfg_resize(ctx, p, n) : NULL;
 }
 
 /* libcyaml does not tell why libyaml failed; on a text that libyaml wrote it

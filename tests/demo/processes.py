@@ -126,13 +126,13 @@ class Process:
             raise ProcessFailed(f"{self.name} does not run:\n{self.log()[-3000:]}")
         os.kill(pid, number)
 
-    def _wait_end(self, timeout_s):
+    def wait_end(self, timeout_s=30):
         wait_for(f"end of {self.name}", lambda: self.pid is None, timeout_s, 0.005)
 
     def kill(self):
         """Ends it at once, as a power cut would."""
         self.signal(signal.SIGKILL)
-        self._wait_end(10)
+        self.wait_end(10)
 
     def stop(self, timeout_s=15):
         """Asks it to end in order; kills it when it does not. Tells whether it ended by itself."""
@@ -145,7 +145,7 @@ class Process:
             except ProcessLookupError:
                 pass
             try:
-                self._wait_end(timeout_s)
+                self.wait_end(timeout_s)
             except TimeoutError:
                 orderly = False
                 self.kill()

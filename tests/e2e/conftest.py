@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / name) for name in ("demo", "fault")]
 
 from between import Middleman, Recorder  # noqa: E402
 from network import Network, build_folder, complete_pki, make_pki  # noqa: E402

@@ -13,6 +13,7 @@ class Ledger:
         self._lock = threading.Lock()
         self.issued = {}                    # key ID -> key
         self.delivered = defaultdict(list)  # key ID -> keys that dec_keys answered with 200
+        self._taken = Counter()             # (who, key ID) -> how often it was delivered
         self.asked = Counter()              # dec_keys requests sent per key ID
         self.lost = set()                   # IDs of requests whose answer never came
         self.faults = []
@@ -32,22 +33,23 @@ class Ledger:
         with self._lock:
             self.lost.update(ids)
 
-    def deliver(self, ids, keys):
+    def deliver(self, ids, keys, to=""):
+        """`to` tells the slaves of one key apart, each of whom may have it once."""
         with self._lock:
             if [i for i, _ in keys] != list(ids):
                 self.faults.append(f"asked for {ids}, got {[i for i, _ in keys]}")
             for key_id, key in keys:
                 self.delivered[key_id].append(key)
+                self._taken[(to, key_id)] += 1
 
     def check(self):
-        """No ID or chunk twice, no ID delivered twice, the same key at both ends."""
+        """No ID or chunk twice, no ID delivered twice to one side, the same key at all ends."""
         faults = list(self.faults)
+        faults += [f"{key_id} delivered {n} times" for (_, key_id), n in self._taken.items() if n > 1]
         for key_id, keys in self.delivered.items():
-            if len(keys) > 1:
-                faults.append(f"{key_id} delivered {len(keys)} times")
             if key_id not in self.issued:
                 faults.append(f"{key_id} delivered, never issued")
-            elif keys[0] != self.issued[key_id]:
+            elif any(key != self.issued[key_id] for key in keys):
                 faults.append(f"{key_id} differs at the two ends")
         marks = Counter(key[i:i + MARK] for key in self.issued.values()
                         for i in range(0, len(key) - MARK + 1, CHUNK))

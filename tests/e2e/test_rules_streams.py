@@ -8,7 +8,7 @@ from ledger import Ledger
 from links import SEGMENT, database, exchange, issue, not_found, over, refused
 from processes import wait_for
 from source004 import CLOSE, GET, NULL, OPEN
-
+from topology import line
 
 
 # --- 1: epochs fill, drain, end ------------------------------------------------------------------
@@ -447,3 +447,19 @@ def test_rule_12_the_durable_bitmap_decides_what_is_consumed(make_network):
     with net.client("bob") as bob:
         assert not_found(bob.get_dec("sae-alice", keys[0][0]))
         assert bob.dec("sae-alice", *(i for i, _ in keys[2:])).keys() == keys[2:]
+
+
+def test_rule_13_of_restarts_in_a_row_none_makes_a_key_unknown(make_network):
+    """Each opens an epoch; a key from an old one is not looked for in vain while others open."""
+    net = make_network(line(3), pool={"ready_chunks": 512, "inbound_chunks": 1 << 20}, between=("alice", "carol"))
+    gateway = net.gateways["kme-a"]
+    for n in range(24):
+        gateway.stop()
+        net.restart("kme-a")
+        with net.client("alice") as alice:
+            keys = issue(alice, "sae-carol", number=2, timeout_s=60)
+        gateway.wait_log("event=epoch_opened", "stream=relay-a-to-c", timeout_s=20)
+        if n % 2:
+            net.wait_stock("alice", "carol", 400, timeout_s=60)
+        with net.client("carol") as carol:
+            assert carol.dec("sae-alice", *(i for i, _ in keys)).keys() == keys

@@ -78,6 +78,7 @@ listener_defaults(const qg_config_listener *l)
 	assert_int_equal(l->threads, 0);
 	assert_int_equal(l->max_connections, 4096);
 	assert_int_equal(l->max_per_address, 0);
+	assert_int_equal(l->address_handshakes_per_s, 500);
 	assert_int_equal(l->idle_timeout_s, 60);
 	assert_int_equal(l->ticket_key_s, 21600);
 }
@@ -285,6 +286,7 @@ every_option(void **state)
 	assert_int_equal(c->sae.threads, 3);
 	assert_int_equal(c->sae.max_connections, 17);
 	assert_int_equal(c->sae.max_per_address, 5);
+	assert_int_equal(c->sae.address_handshakes_per_s, 6);
 	assert_int_equal(c->sae.idle_timeout_s, 7);
 	assert_int_equal(c->sae.ticket_key_s, 9);
 	ends_in(c->kms_client.certificate, "/cl.pem");

@@ -6,15 +6,14 @@
 
 #include "ctl_internal.h"
 
-/* Asks, and says that it is done. Takes path and body. */
-static int
-act(const ctl_options *o, char *path, json_t *body)
+int
+ctl_send(const ctl_options *o, const char *method, char *path, json_t *body)
 {
 	json_t *answer = NULL;
 	char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
 	const bool no_memory = path == NULL || (body != NULL && text == NULL);
 	json_decref(body);
-	int rc = no_memory ? CTL_FAILED : ctl_ask(o, "POST", path, text, &answer);
+	int rc = no_memory ? CTL_FAILED : ctl_ask(o, method, path, text, &answer);
 	if (rc == CTL_DONE && o->json) {
 		char *shown = json_dumps(answer, JSON_INDENT(1));
 		printf("%s\n", shown != NULL ? shown : "{}");
@@ -30,6 +29,12 @@ act(const ctl_options *o, char *path, json_t *body)
 	free(text);
 	free(path);
 	return rc;
+}
+
+static int
+act(const ctl_options *o, char *path, json_t *body)
+{
+	return ctl_send(o, "POST", path, body);
 }
 
 int

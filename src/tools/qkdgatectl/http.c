@@ -249,6 +249,14 @@ tell_refusal(int status, const json_t *answer)
 	return status == 401 || status == 403 ? CTL_FORBIDDEN : CTL_FAILED;
 }
 
+void
+ctl_tell_refusal(int status, const char *text, size_t len)
+{
+	json_t *answer = json_loadb(text, len, 0, NULL);
+	(void)tell_refusal(status, answer);
+	json_decref(answer);
+}
+
 static int
 ask(const ctl_options *o, const char *method, const char *path, const char *body, bool also_503, json_t **out)
 {
@@ -305,4 +313,20 @@ ctl_path(const char *before, const char *name, const char *after)
 	}
 	memcpy(at, after, strlen(after) + 1);
 	return path;
+}
+
+bool
+ctl_add_argument(char **path, const char *name, const char *value)
+{
+	char before[32];
+	if (value == NULL)
+		return true;
+	(void)snprintf(before, sizeof before, "%c%s=", strchr(*path, '?') != NULL ? '&' : '?', name);
+	char *encoded = ctl_path(before, value, ""), *whole = NULL;
+	if (encoded != NULL && asprintf(&whole, "%s%s", *path, encoded) < 0)
+		whole = NULL;
+	free(encoded);
+	free(*path);
+	*path = whole;
+	return whole != NULL;
 }

@@ -15,7 +15,7 @@
 
 enum {
 	SOCKET = 256, URL, CERT, KEY, CA, JSON, WATCH, NO_COLOR, TIMEOUT, GRACE, CONFIRM, READY, MASTER, SLAVE, HELP, VERSION,
-	LINES, ACT, SAE, ID, SINCE, MASTER_KEY, KEY_RING, HEAD
+	LINES, ACT, SAE, ID, SINCE, MASTER_KEY, KEY_RING, HEAD, FROM, TO, CSV
 };
 
 static const struct option long_options[] = {
@@ -41,6 +41,9 @@ static const struct option long_options[] = {
 	{"master-key", required_argument, NULL, MASTER_KEY},
 	{"key-ring", required_argument, NULL, KEY_RING},
 	{"head", required_argument, NULL, HEAD},
+	{"from", required_argument, NULL, FROM},
+	{"to", required_argument, NULL, TO},
+	{"csv", no_argument, NULL, CSV},
 	{"help", no_argument, NULL, HELP},
 	{"version", no_argument, NULL, VERSION},
 	{NULL, 0, NULL, 0},
@@ -49,7 +52,7 @@ static const struct option long_options[] = {
 const char *const ctl_option_names[] = {
 	"--socket", "--url", "--cert", "--key", "--ca", "--json", "--watch", "--no-color", "--timeout", "--grace",
 	"--confirm", "--ready", "--master", "--slave", "--lines", "--act", "--sae", "--id", "--since",
-	"--master-key", "--key-ring", "--head", "--help", "--version", NULL,
+	"--master-key", "--key-ring", "--head", "--from", "--to", "--csv", "--help", "--version", NULL,
 };
 
 void
@@ -78,6 +81,8 @@ ctl_usage(FILE *out)
 		"                   audit: the newest N lines (default 50) of that kind; TIME also as 10min, 2h, 1d\n"
 		"  --master-key FILE, --key-ring FILE, --head NUMBER:TAG\n"
 		"                   audit verify of files: their key, and a line that the log must have\n"
+		"  --from DAY, --to DAY, --csv\n"
+		"                   accounting: days as 2026-01-31 (default: the last 31), as CSV\n"
 		"  --help, --version\n"
 		"\nExit status: 0 done or healthy, 1 refused or not healthy, 2 wrong usage,\n"
 		"3 the gateway cannot be reached, 4 not allowed.\n");
@@ -150,6 +155,10 @@ text_option(ctl_options *o, int option)
 		return &o->key_ring;
 	case HEAD:
 		return &o->head;
+	case FROM:
+		return &o->from;
+	case TO:
+		return &o->to;
 	default:
 		return NULL;
 	}
@@ -170,6 +179,9 @@ take_option(ctl_options *o, int option)
 	case WATCH:
 		o->watch_s = 2;
 		return optarg == NULL || number(optarg, 86400, &o->watch_s);
+	case CSV:
+		o->csv = true;
+		return true;
 	case NO_COLOR:
 		o->color = false;
 		return true;

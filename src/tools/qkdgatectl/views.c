@@ -78,11 +78,26 @@ static const column routes_columns[] = {
 VIEW(routes, "routes", "no virtual streams begin here");
 
 static const column saes_columns[] = {
-	{"SAE", "id", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO}, {"REQUESTS", "requests", COL_NUMBER},
-	{"ISSUED", "issued", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER}, {"REFUSED", "refused", COL_NUMBER},
-	{"LIMITED", "limited", COL_NUMBER}, {"LAST KEY REQUEST", "last_ms", COL_WHEN},
+	{"SAE", "id", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO},
+	{"REQUESTS", "requests", COL_NUMBER}, {"ISSUED", "issued", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER},
+	{"REFUSED", "refused", COL_NUMBER}, {"LIMITED", "limited", COL_NUMBER}, {"LAST KEY REQUEST", "last_ms", COL_WHEN},
 };
 VIEW(saes, "saes", "no SAEs here");
+
+static const column rules_columns[] = {
+	{"RULE", "name", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"MASTER", "master", COL_TEXT},
+	{"SLAVES", "slaves", COL_LIST}, {"BOTH WAYS", "both_ways", COL_TEXT}, {"BITS", "default_key_bits", COL_NUMBER},
+	{"LEAST", "min_key_bits", COL_NUMBER}, {"MOST", "max_key_bits", COL_NUMBER}, {"KEYS", "max_keys", COL_NUMBER},
+	{"EXTRA SLAVES", "max_extra_slaves", COL_NUMBER},
+};
+VIEW(rules, "rules", "no rules: no SAE gets a key");
+
+static const column accounting_columns[] = {
+	{"DAY", "day", COL_TEXT}, {"SAE", "sae", COL_TEXT}, {"WITH", "other", COL_TEXT}, {"REQUESTS", "requests", COL_NUMBER},
+	{"ISSUED", "issued", COL_NUMBER}, {"BITS", "issued_bits", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER},
+	{"BITS", "fetched_bits", COL_NUMBER}, {"REFUSED", "refused", COL_NUMBER}, {"LIMITED", "limited", COL_NUMBER},
+};
+VIEW(accounting, "rows", "nothing was asked for in these days");
 
 static const column certificates_columns[] = {
 	{"OF", "of", COL_TEXT}, {"WHAT", "what", COL_TEXT}, {"EXPIRES IN", "expires_in_s", COL_EXPIRY},
@@ -408,20 +423,41 @@ ctl_show_health(const ctl_options *o, const ctl_command *c)
 	return good ? CTL_DONE : CTL_FAILED;
 }
 
-int
-ctl_show_metrics(const ctl_options *o, const ctl_command *c)
+/* What is no JSON, as it comes. */
+static int
+show_text(const ctl_options *o, const char *path)
 {
 	int status = 0;
 	char *text = NULL;
 	size_t len = 0;
-	if (ctl_request(&o->place, o->timeout_s, "GET", c->path, NULL, &status, &text, &len) != QG_OK)
+	if (ctl_request(&o->place, o->timeout_s, "GET", path, NULL, &status, &text, &len) != QG_OK)
 		return CTL_UNREACHED;
 	if (status == 200)
 		(void)fwrite(text, 1, len, stdout);
 	else
-		fprintf(stderr, "qkdgatectl: status %d\n", status);
+		ctl_tell_refusal(status, text, len);
 	free(text);
 	return status == 200 ? CTL_DONE : status == 401 ? CTL_FORBIDDEN : CTL_FAILED;
+}
+
+int
+ctl_show_metrics(const ctl_options *o, const ctl_command *c)
+{
+	return show_text(o, c->path);
+}
+
+int
+ctl_show_accounting(const ctl_options *o, const ctl_command *c)
+{
+	char *path = strdup(c->path);
+	const bool made = path != NULL && ctl_add_argument(&path, "from", o->from) && ctl_add_argument(&path, "to", o->to);
+	int rc = CTL_FAILED;
+	if (made && o->csv && ctl_add_argument(&path, "format", "csv"))
+		rc = show_text(o, path);
+	else if (made && !o->csv)
+		rc = show_at(o, c->view, path);
+	free(path);
+	return rc;
 }
 
 int

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls of a gateway that fail: a short sample of the sweep that `make faults` does whole, and the
+faults that once did harm."""
+
+import os
+import random
+import shutil
+import subprocess
+
+import pytest
+
+from control import FUNCTIONS, Control, library, under_faults
+from network import binary, build_folder
+from sweep import Fault, Sweep
+
+SEED = int(os.environ.get("QKDGATE_SEED", random.randrange(2 ** 31)))
+
+
+@pytest.fixture
+def sweep(request, e2e_folder, pki):
+    sweeps = []
+
+    def make(case):
+        folder = e2e_folder / request.node.name
+        shutil.rmtree(folder, ignore_errors=True)
+        sweeps.append(Sweep(case, folder, pki, random.Random(SEED)))
+        return sweeps[-1]
+    yield make
+    for s in sweeps:
+        s.end()
+
+
+SAMPLE = (("serve", "malloc"), ("serve", "pwrite"), ("serve", "fdatasync"), ("serve", "sqlite3_step"),
+          ("serve", "gnutls_record_send"), ("serve", "curl_result"), ("serve", "accept4"), ("start", "pthread_create"),
+          ("stop", "sqlite3_step"))
+
+
+def test_one_fault_of_every_kind(sweep):
+    """Whatever fails, the gateway answers an error or ends in order, and then all works again."""
+    s = sweep("source")
+    seen, reached = s.count(), 0
+    for phase, function in SAMPLE:
+        fault = next(Fault(phase, site, FUNCTIONS[function][0]) for site in seen[phase]
+                     if site.own and site.function == function)
+        outcome = s.inject(fault)
+        print(f"{outcome:<18}{fault}")
+        reached += outcome != "not reached"
+    assert reached >= 3
+
+
+def check_config(net, node, control):
+    """Exit status and words of check-config under faults."""
+    environment = {**os.environ, "LD_PRELOAD": str(library(build_folder())), "QG_FAULTS": str(control.path)}
+    done = subprocess.run([binary("qkdgate"), "check-config", net.config_file(node)], env=environment,
+                          capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("function", ["malloc", "realloc", "calloc"])
+def test_a_configuration_that_gets_no_memory_is_refused(make_network, function):
+    """Wherever memory ends while a configuration is read: lists half read are given back once."""
+    net = make_network(start=False)
+    control = Control(net.folder / "faults", binary("qkdgate"))
+    control.arm(function, own=True, skip=1 << 30)
+    assert check_config(net, "kme-a", control) == (0, "")
+    calls = sum(s.calls for s in control.sites() if s.own and s.function == function)
+    rng = random.Random(SEED)
+    for skip in sorted(rng.sample(range(calls), min(calls, 15))):
+        control.arm(function, own=True, skip=skip)
+        status, words = check_config(net, "kme-a", control)
+        assert control.fired
+        assert status == 1 and "out of memory" in words or status == 0, f"call {skip} of {calls}: {status} {words}"
+
+
+def test_a_segment_that_cannot_be_restored_ends_the_start_in_order(make_network):
+    net = make_network()
+    gateway = net.gateways["kme-a"]
+    gateway.stop()
+    control = Control(net.folder / "faults", binary("qkdgate"))
+    control.arm("realloc", own=True, skip=1 << 30)
+    plain = list(gateway.arguments)
+    under_faults(gateway, control, build_folder())
+    net.restart("kme-a")
+    site, = control.find("realloc", "qg_epoch_add") or control.find("realloc", "epoch_make_room")
+    gateway.stop()
+    control.arm("realloc", site=site)
+    gateway.start()
+    gateway.wait_end()
+    assert control.fired and gateway.exit_status == 1
+    assert gateway.lines("event=start_failed", "out of memory")
+    gateway.arguments = plain
+    net.restart("kme-a")
