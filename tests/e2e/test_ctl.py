@@ -148,7 +148,7 @@ def expiring(pki, name, days):
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = x509.CertificateBuilder().subject_name(old.subject).issuer_name(authority.subject).public_key(
         old.public_key()).serial_number(x509.random_serial_number()).not_valid_before(
-        now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=days))
+        now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=days, hours=12))
     for extension in old.extensions:
         builder = builder.add_extension(extension.value, extension.critical)
     path = pki / f"{name}-{days}-days.pem"
@@ -164,7 +164,7 @@ def test_alarms_are_those_of_the_gateway_and_of_the_doctor(make_network):
     net.wait_stock("alice", "bob", 100)
     net.wait_stock("bob", "alice", 100)
     status, out, _ = ctl(net, "alarms")
-    assert status == 0 and "warning" in out and "admin.listener: certificate" in out and "expires in 9 days" in out, out
+    assert status == 0 and "warning" in out and "admin.listener: certificate" in out and "expires in 10 days" in out, out
     assert ctl(net, "suspend", "sae-dave")[0] == 0
     alarms = local(net).get("/api/v1/alarms")["alarms"]
     assert [a["severity"] for a in alarms] == ["warning", "notice"] and "sae-dave" in alarms[1]["finding"]
