@@ -284,6 +284,8 @@ listen_https(qg_admin *a, char *why, size_t why_room)
 	o.tls = l->tls;
 	o.max_connections = l->max_connections;
 	o.max_per_address = l->max_per_address;
+	if (o.max_per_address == 0 && a->sign_in != NULL) /* who has nothing to show gets through the handshake, too */
+		o.max_per_address = l->max_connections / 4 + 1;
 	o.address_handshakes_per_s = l->address_handshakes_per_s;
 	o.idle_timeout_s = l->idle_timeout_s;
 	o.identify = identify;
