@@ -186,3 +186,16 @@ qg_core_delete_keys(qg_core *core, const char *stream, uint64_t *chunks)
 	qg_flush_destroy(st);
 	return QG_OK;
 }
+
+void
+qg_core_rotate(qg_core *core)
+{
+	atomic_store(&core->rotate_now, true);
+	qg_conductor_kick(core);
+}
+
+size_t
+qg_core_view_transfers(qg_core *core, int64_t after, qg_transfer_view *out, size_t most)
+{
+	return qg_transfers_list(core->transfers, after, qg_lifetime_owner_ms(&core->life), out, most);
+}

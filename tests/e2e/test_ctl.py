@@ -3,7 +3,11 @@
 
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -13,7 +17,7 @@ from network import binary
 from processes import wait_for
 
 VIEWS = ["status", "node", "streams", "stream a-to-b", "sources", "neighbours", "routes", "transfers", "saes",
-         "limits", "certificates", "store", "logs", "health", "health --ready"]
+         "limits", "certificates", "store", "logs", "rules", "accounting", "peers", "audit", "health", "health --ready"]
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,107 @@ def test_completion_and_version(net):
     done = subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, timeout=10)
     assert done.returncode == 0, done.stderr
     assert ctl(net, "--version")[1].startswith("qkdgatectl ") and "doctor" in ctl(net, "--help")[1]
+
+
+def completed(net, *words):
+    """What bash offers for the last word."""
+    script = ('source <(qkdgatectl completion); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _qkdgatectl; '
+              'printf "%s\\n" "${COMPREPLY[@]}"')
+    done = subprocess.run(["bash", "-c", script, "bash", "qkdgatectl", *words], text=True, capture_output=True, timeout=30,
+                          env={**os.environ, "PATH": f"{binary('qkdgatectl').parent}:{os.environ['PATH']}",
+                               "QKDGATE_SOCKET": str(net.admin_socket("kme-a"))})
+    assert done.returncode == 0 and not done.stderr, done
+    return done.stdout.split()
+
+
+def test_completion_knows_commands_options_and_names(net, tmp_path):
+    assert "delete-keys" in completed(net, "del") and "--master-key" in completed(net, "--mas")
+    assert completed(net, "reopen", "a-") == ["a-to-b"]
+    assert completed(net, "suspend", "sae-al") == ["sae-alice"]
+    assert completed(net, "sae", "") == ["add", "remove"] and "verify" in completed(net, "audit", "ver")
+    harm = f"$(touch${{IFS}}{tmp_path}/harm)"
+    assert ctl(net, "sae", "add", harm, "uri=urn:sae:harm")[0] == 0
+    assert ctl(net, "rule", "add", "ours", "sae-x", "sae-y")[0] == 0
+    try:
+        assert "sae-alice" in completed(net, "sae", "remove", "") and not (tmp_path / "harm").exists()
+        assert completed(net, "rule", "remove", "") == ["ours"]
+    finally:
+        assert ctl(net, "sae", "remove", harm)[0] == 0 and ctl(net, "rule", "remove", "ours")[0] == 0
+
+
+def test_health_does_not_wait_long_for_a_gateway_that_stands_still(make_network):
+    net = make_network(admin=True)
+    gateway = net.gateways["kme-a"]
+    gateway.signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        status, _, err = ctl(net, "health", timeout_s=120)
+        short = time.monotonic() - begun
+        assert status == 3 and "timed out" in err, err
+        begun = time.monotonic()
+        assert ctl(net, "--timeout", "8", "health", timeout_s=120)[0] == 3
+        assert short < time.monotonic() - begun  # what is given goes before
+    finally:
+        gateway.signal(signal.SIGCONT)
+    wait_for("health", lambda: ctl(net, "health")[0] == 0, 60, 0.2)
+
+
+def test_a_wrong_name_is_answered_with_the_near_one(net):
+    for arguments, near in ((["suspend", "sae-alise"], "sae-alice"), (["resume", "sae-alice", "sae-bop"], "sae-bob"),
+                            (["stream", "a-to-bb"], "a-to-b"), (["acounting"], "accounting"), (["--lime", "5", "audit"], "--lines"),
+                            (["audit", "verify", "--mastr-key", "x"], "--master-key")):
+        status, _, err = ctl(net, *arguments)
+        assert status in (1, 2) and f"is {near} meant?" in err, (arguments, err)
+
+
+# --- progress ----------------------------------------------------------------------------------------------------
+
+BAR = re.compile(r"\r\033\[K\[([#.]{24})\] ([^\r]*), \d+ s")
+
+
+def on_a_terminal(net, *arguments, term="xterm", timeout_s=90):
+    """What a terminal is sent, and the exit status."""
+    command = shlex.join(["env", f"TERM={term}", str(binary("qkdgatectl")), "--socket", str(net.admin_socket("kme-a")),
+                          *map(str, arguments)])
+    done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, stdin=subprocess.DEVNULL,
+                          timeout=timeout_s)
+    return done.returncode, done.stdout.decode().replace("\r\n", "\n")
+
+
+def test_the_doctor_shows_how_far_it_is_on_a_terminal_alone(net):
+    exchange(net)
+    status, text = on_a_terminal(net, *through(net), "doctor")
+    assert status == 0 and "one key from master to slave" in text
+    bars = BAR.findall(text)
+    assert {what for _, what in bars} >= {"clock", "sources", "one key from master to slave"}
+    filled = [cells.count("#") for cells, _ in bars]
+    assert filled == sorted(filled) and filled[-1] > filled[0]
+    # It is gone when a line is written, and at the end.
+    assert not [line for line in text.split("\n") if "#" in line.rpartition("\033[K")[2]]
+    assert not BAR.search(text.rpartition("\r\033[K")[2])
+    for quiet in (ctl(net, *through(net), "doctor")[1:], (on_a_terminal(net, "--json", "doctor")[1],),
+                  (on_a_terminal(net, "doctor", term="dumb")[1],)):
+        assert not any("\033[K" in text for text in quiet)
+
+
+def test_an_error_stands_on_a_line_of_its_own(net):
+    status, text = on_a_terminal(net, "log", "loud")
+    assert status == 1 and re.search(r"(^|\033\[K|\n)qkdgatectl: level: give", text), text
+
+
+def test_draining_shows_its_end_on_a_terminal(make_network):
+    net = make_network(admin=True)
+    status, text = on_a_terminal(net, "--grace", "2", "drain")
+    assert status == 0 and "done: drain" in text and "stopped" in text, text
+    seen = [(cells.count("#"), what) for cells, what in BAR.findall(text)]
+    waiting = [n for n, what in seen if what == "keys can still be fetched"]
+    assert waiting and waiting == sorted(waiting)
+    wait_for("its end", lambda: net.gateways["kme-a"].pid is None, 30)
+    assert net.gateways["kme-a"].exit_status == 0
+
+
+def test_zeroizing_shows_that_something_is_done(make_network):
+    net = make_network(admin=True)
+    status, text = on_a_terminal(net, "--confirm", "KME-A", "zeroize")
+    assert status == 0 and "done: zeroize" in text, text
+    wait_for("its end", lambda: net.gateways["kme-a"].pid is None, 30)

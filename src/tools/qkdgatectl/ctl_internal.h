@@ -21,6 +21,7 @@
  *   entries.c     SAEs and rules at run time
  *   doctor.c      the check of a whole node
  *   password.c    lines for the file of passwords
+ *   progress.c    a bar on a terminal
  *   completion.c  for the shell */
 
 /* Exit statuses: qkdgatectl(1). */
@@ -53,6 +54,7 @@ typedef struct ctl_options {
 	const char *confirm;
 	unsigned lines; /* of the audit log; 0: not given */
 	const char *act, *sae, *id, *since;
+	const char *after;     /* a row of the transfers */
 	const char *from, *to; /* days of the accounting */
 	bool csv;
 	const char *master_key, *key_ring, *head;
@@ -112,6 +114,16 @@ void ctl_table_print(ctl_table **t, bool color);
 /* In a colour, where there is one. */
 void ctl_say(bool color, ctl_tone tone, const char *fmt, ...) QG_PRINTF(3, 4);
 
+/* --- progress ----------------------------------------------------------------- */
+
+/* Shows a bar on standard error until its end, where that is a terminal and no JSON
+ * is asked for: so much done of a total; 0: how long it takes is not known. False:
+ * none is shown. One at a time. */
+bool ctl_progress_begin(const ctl_options *o, const char *what, unsigned done, unsigned total);
+void ctl_progress_at(unsigned done, const char *what);
+/* Takes the bar away, if there is one: before anything is printed. */
+void ctl_progress_end(void);
+
 /* --- commands ------------------------------------------------------------------ */
 
 int ctl_show(const ctl_options *o, const ctl_command *c);
@@ -126,9 +138,12 @@ int ctl_suspend(const ctl_options *o, const ctl_command *c);
 int ctl_stream_act(const ctl_options *o, const ctl_command *c);
 int ctl_set_log(const ctl_options *o, const ctl_command *c);
 int ctl_zeroize(const ctl_options *o, const ctl_command *c);
+int ctl_show_transfers(const ctl_options *o, const ctl_command *c);
+int ctl_peer(const ctl_options *o, const ctl_command *c);
 int ctl_show_accounting(const ctl_options *o, const ctl_command *c);
 int ctl_audit(const ctl_options *o, const ctl_command *c);
 int ctl_entry(const ctl_options *o, const ctl_command *c);
+int ctl_rotate_master_key(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
 int ctl_hash_password(const ctl_options *o, const ctl_command *c);
 int ctl_completion(const ctl_options *o, const ctl_command *c);
@@ -136,7 +151,7 @@ int ctl_completion(const ctl_options *o, const ctl_command *c);
 /* The views of views.c, for the table of commands. */
 extern const struct ctl_view ctl_view_streams, ctl_view_neighbours, ctl_view_routes, ctl_view_saes,
 	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node,
-	ctl_view_rules, ctl_view_accounting, ctl_view_alarms;
+	ctl_view_rules, ctl_view_accounting, ctl_view_peers, ctl_view_alarms;
 
 /* Puts a query argument behind *path, which it owns; nothing for value NULL. False
  * without memory: *path is freed then. */
