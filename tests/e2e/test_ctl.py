@@ -5,7 +5,9 @@ import datetime
 import json
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import subprocess
 import time
@@ -294,3 +296,56 @@ def test_a_wrong_name_is_answered_with_the_near_one(net):
                             (["audit", "verify", "--mastr-key", "x"], "--master-key")):
         status, _, err = ctl(net, *arguments)
         assert status in (1, 2) and f"is {near} meant?" in err, (arguments, err)
+
+
+# --- progress ----------------------------------------------------------------------------------------------------
+
+BAR = re.compile(r"\r\033\[K\[([#.]{24})\] ([^\r]*), \d+ s")
+
+
+def on_a_terminal(net, *arguments, term="xterm", timeout_s=90):
+    """What a terminal is sent, and the exit status."""
+    command = shlex.join(["env", f"TERM={term}", str(binary("qkdgatectl")), "--socket", str(net.admin_socket("kme-a")),
+                          *map(str, arguments)])
+    done = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, stdin=subprocess.DEVNULL,
+                          timeout=timeout_s)
+    return done.returncode, done.stdout.decode().replace("\r\n", "\n")
+
+
+def test_the_doctor_shows_how_far_it_is_on_a_terminal_alone(net):
+    exchange(net)
+    status, text = on_a_terminal(net, *through(net), "doctor")
+    assert status == 0 and "one key from master to slave" in text
+    bars = BAR.findall(text)
+    assert {what for _, what in bars} >= {"clock", "sources", "one key from master to slave"}
+    filled = [cells.count("#") for cells, _ in bars]
+    assert filled == sorted(filled) and filled[-1] > filled[0]
+    # It is gone when a line is written, and at the end.
+    assert not [line for line in text.split("\n") if "#" in line.rpartition("\033[K")[2]]
+    assert not BAR.search(text.rpartition("\r\033[K")[2])
+    for quiet in (ctl(net, *through(net), "doctor")[1:], (on_a_terminal(net, "--json", "doctor")[1],),
+                  (on_a_terminal(net, "doctor", term="dumb")[1],)):
+        assert not any("\033[K" in text for text in quiet)
+
+
+def test_an_error_stands_on_a_line_of_its_own(net):
+    status, text = on_a_terminal(net, "log", "loud")
+    assert status == 1 and re.search(r"(^|\033\[K|\n)qkdgatectl: level: give", text), text
+
+
+def test_draining_shows_its_end_on_a_terminal(make_network):
+    net = make_network(admin=True)
+    status, text = on_a_terminal(net, "--grace", "2", "drain")
+    assert status == 0 and "done: drain" in text and "stopped" in text, text
+    seen = [(cells.count("#"), what) for cells, what in BAR.findall(text)]
+    waiting = [n for n, what in seen if what == "keys can still be fetched"]
+    assert waiting and waiting == sorted(waiting)
+    wait_for("its end", lambda: net.gateways["kme-a"].pid is None, 30)
+    assert net.gateways["kme-a"].exit_status == 0
+
+
+def test_zeroizing_shows_that_something_is_done(make_network):
+    net = make_network(admin=True)
+    status, text = on_a_terminal(net, "--confirm", "KME-A", "zeroize")
+    assert status == 0 and "done: zeroize" in text, text
+    wait_for("its end", lambda: net.gateways["kme-a"].pid is None, 30)
