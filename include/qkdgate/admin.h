@@ -44,6 +44,13 @@ typedef struct qg_admin_ops {
 	 * of the start. `each` must not call back. */
 	void (*entries)(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx),
 			void *each_ctx);
+	/* Takes another master key (qg_sealer_change_master; `from` may be NULL). With
+	 * *pending the old one is needed until the next start. `why` as above. */
+	qg_err (*change_master)(void *ctx, const char *who, const char *from, bool *pending, char *why, size_t why_room);
+	/* Whether two master keys open the key ring. */
+	bool (*master_pending)(void *ctx);
+	/* Whether the last call to a peer was answered, and when; false: there was none. */
+	bool (*peer_reached)(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms);
 	/* How the last call to a neighbour ended, and when; false: there was none. */
 	bool (*reached)(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms);
 } qg_admin_ops;

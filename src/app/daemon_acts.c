@@ -6,6 +6,7 @@
 
 #include "daemon_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/core_view.h"
 #include "qkdgate/http_server.h"
 #include "qkdgate/log.h"
 #include "qkdgate/secret.h"
@@ -149,6 +150,42 @@ act_reload(void *ctx, const char *who, char *why, size_t why_room)
 	return err;
 }
 
+/* --- master key -------------------------------------------------------------------- */
+
+static void
+say_master(const daemon_parts *d, const char *from, qg_err err, char *why, size_t why_room)
+{
+	const char *file = from != NULL ? from : d->cfg->master_key;
+	const char *text = err == QG_E_UNSUPPORTED
+				   ? "is a credential, which the gateway cannot replace: give the new one, as credential:NAME or a file"
+			   : err == QG_E_EXISTS ? "is the master key in use: give another one"
+			   : err == QG_E_MODE   ? "must be a file of this user or root, with mode 0600 or 0400"
+			   : err == QG_E_PARSE  ? "must hold 32 bytes, or 64 hex digits"
+			   : err == QG_E_IO     ? "or the key ring cannot be read or written"
+						: qg_err_text(err);
+	(void)snprintf(why, why_room, "%s %s; the old master key stays", file, text);
+}
+
+static qg_err
+act_change_master(void *ctx, const char *who, const char *from, bool *pending, char *why, size_t why_room)
+{
+	daemon_parts *d = ctx;
+	const qg_err err = qg_sealer_change_master(d->sealer, from, pending);
+	if (err == QG_OK)
+		qg_core_rotate(d->core);
+	else
+		say_master(d, from, err, why, why_room);
+	audit_act(d, who, "rotate master key", err);
+	return err;
+}
+
+static bool
+is_master_pending(void *ctx)
+{
+	const daemon_parts *d = ctx;
+	return qg_sealer_master_pending(d->sealer);
+}
+
 /* --- drain ------------------------------------------------------------------------ */
 
 static void
@@ -173,6 +210,13 @@ is_reached(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms)
 {
 	const daemon_parts *d = ctx;
 	return qg_kms_reached(d->kms, neighbour, last, ago_ms);
+}
+
+static bool
+is_peer_reached(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms)
+{
+	const daemon_parts *d = ctx;
+	return qg_etsi020_reached(d->etsi020, peer, answered, ago_ms);
 }
 
 /* --- zeroize ------------------------------------------------------------------------ */
@@ -213,6 +257,7 @@ act_zeroize(void *ctx, const char *who, char *why, size_t why_room)
 	daemon_parts *d = ctx;
 	why[0] = '\0';
 	qg_http_forbid_secrets();
+	qg_etsi004_server_forbid(d->etsi004);
 	const qg_err err = destroy_files(d->cfg, why, why_room);
 	audit_act(d, who, err == QG_OK ? "zeroize" : "zeroize, not all", QG_OK);
 	if (qg_audit_sync(d->audit) != QG_OK)
@@ -228,7 +273,10 @@ const qg_admin_ops qg_daemon_acts = {
 	.drain = act_drain,
 	.zeroize = act_zeroize,
 	.change = qg_daemon_change,
+	.change_master = act_change_master,
+	.master_pending = is_master_pending,
 	.entries = qg_daemon_each_entry,
 	.draining = is_draining,
 	.reached = is_reached,
+	.peer_reached = is_peer_reached,
 };

@@ -33,8 +33,9 @@ init(qg_etsi020 *e)
 {
 	const qg_config *const cfg = e->cfg;
 	e->requests = calloc(cfg->n_peers + 1, sizeof(qg_limits *));
+	e->seen = calloc(cfg->n_peers + 1, sizeof *e->seen);
 	e->routes = malloc(sizeof routes);
-	qg_err err = e->requests == NULL || e->routes == NULL ? QG_E_NOMEM : QG_OK;
+	qg_err err = e->requests == NULL || e->seen == NULL || e->routes == NULL ? QG_E_NOMEM : QG_OK;
 	for (size_t i = 0; err == QG_OK && i < N_ROUTES; i++) {
 		e->routes[i] = routes[i];
 		if (routes[i].body_limit > 0)
@@ -125,6 +126,7 @@ qg_etsi020_free(qg_etsi020 **e)
 	for (size_t i = 0; old->requests != NULL && i < old->cfg->n_peers; i++)
 		qg_limits_free(&old->requests[i]);
 	free(old->requests);
+	free(old->seen);
 	free(old->routes);
 	qg_limits_free(&old->strangers);
 	free(old);

@@ -60,6 +60,9 @@ static const qg_http_route routes[] = {
 	{"GET", "/api/v1/store", qg_admin_on_store, 0},
 	{"GET", "/api/v1/logs", qg_admin_on_logs, 0},
 	{"POST", "/api/v1/logs", qg_admin_on_set_log, BODY},
+	{"GET", "/api/v1/peers", qg_admin_on_peers, 0},
+	{"POST", "/api/v1/peers/{peer}/suspend", qg_admin_on_suspend_peer, BODY},
+	{"POST", "/api/v1/peers/{peer}/resume", qg_admin_on_resume_peer, BODY},
 	{"GET", "/api/v1/accounting", qg_admin_on_accounting, 0},
 	{"POST", "/api/v1/logs/reopen", qg_admin_on_reopen_log, BODY},
 	{"GET", "/api/v1/audit", qg_admin_on_audit, 0},
@@ -67,6 +70,7 @@ static const qg_http_route routes[] = {
 	{"POST", "/api/v1/audit/rotate", qg_admin_on_rotate_audit, BODY},
 	{"POST", "/api/v1/reload", qg_admin_on_reload, BODY},
 	{"POST", "/api/v1/drain", qg_admin_on_drain, BODY},
+	{"POST", "/api/v1/master-key/rotate", qg_admin_on_rotate_master_key, BODY},
 	{"POST", "/api/v1/zeroize", qg_admin_on_zeroize, BODY},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])

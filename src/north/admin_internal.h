@@ -19,6 +19,7 @@
  *   admin_later.c    answers that take long, in threads of their own
  *   admin_audit.c    the audit log: shows it, checks it, goes on in another file
  *   admin_accounting.c  totals by day
+ *   admin_peers.c    key managers of other networks, keys with an ID of their own
  *   admin_entries.c  SAEs and rules at run time
  *   admin_health.c   /healthz, /readyz
  *   admin_metrics.c  /metrics
@@ -162,6 +163,10 @@ void qg_admin_forget_alarms(qg_admin *a);
 /* {"done": what} */
 void qg_admin_answer_done(qg_http_request *http, const char *what);
 
+/* A page of transferred keys, as the query asks for it, and where the next begins. On
+ * failure the request is answered. */
+bool qg_admin_transfers_page(qg_admin *a, qg_http_request *http, struct json_t **list, struct json_t **next);
+
 /* Names of the entries of that list that were made at run time: those in force, in
  * their order, and as the result those left out. */
 struct json_t *qg_admin_left_out(qg_admin *a, const char *list, struct json_t **names);
@@ -203,7 +208,7 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 	X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) X(delete_keys) X(suspend_sae) X(resume_sae) \
 	X(suspend_pair) X(resume_pair) X(set_log) X(reopen_log) X(zeroize) \
 	X(audit) X(verify_audit) X(rotate_audit) X(rules) X(add_sae) X(remove_sae) X(add_rule) X(remove_rule) \
-	X(accounting)
+	X(accounting) X(rotate_master_key) X(peers) X(suspend_peer) X(resume_peer)
 
 #define QG_ADMIN_DECLARE(name) void qg_admin_on_##name(qg_http_request *http, void *admin);
 QG_ADMIN_HANDLERS(QG_ADMIN_DECLARE)

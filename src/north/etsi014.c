@@ -27,7 +27,7 @@ check_pair(qg_014_call *call)
 	const qg_err err = qg_policy_pair(cfg, call->master, call->slave, &call->terms);
 	call->other_home = qg_directory_home(call->s->parts.directory, call->other);
 	if (err == QG_OK && call->other_home != NULL)
-		return QG_OK;
+		return qg_directory_home_suspended(call->s->parts.directory, call->other_home) ? QG_E_DENIED : QG_OK;
 	if (call->other_home != NULL || !qg_policy_may_know(cfg, call->caller, call->other))
 		return QG_E_DENIED;
 	qg_014_say(&call->why, call->method == QG_014_DEC ? "unknown master_SAE_ID" : "unknown slave_SAE_ID");

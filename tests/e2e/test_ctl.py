@@ -3,7 +3,9 @@
 
 import json
 import os
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -13,7 +15,7 @@ from network import binary
 from processes import wait_for
 
 VIEWS = ["status", "node", "streams", "stream a-to-b", "sources", "neighbours", "routes", "transfers", "saes",
-         "limits", "certificates", "store", "logs", "health", "health --ready"]
+         "limits", "certificates", "store", "logs", "rules", "accounting", "peers", "audit", "health", "health --ready"]
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +143,54 @@ def test_completion_and_version(net):
     done = subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, timeout=10)
     assert done.returncode == 0, done.stderr
     assert ctl(net, "--version")[1].startswith("qkdgatectl ") and "doctor" in ctl(net, "--help")[1]
+
+
+def completed(net, *words):
+    """What bash offers for the last word."""
+    script = ('source <(qkdgatectl completion); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _qkdgatectl; '
+              'printf "%s\\n" "${COMPREPLY[@]}"')
+    done = subprocess.run(["bash", "-c", script, "bash", "qkdgatectl", *words], text=True, capture_output=True, timeout=30,
+                          env={**os.environ, "PATH": f"{binary('qkdgatectl').parent}:{os.environ['PATH']}",
+                               "QKDGATE_SOCKET": str(net.admin_socket("kme-a"))})
+    assert done.returncode == 0 and not done.stderr, done
+    return done.stdout.split()
+
+
+def test_completion_knows_commands_options_and_names(net, tmp_path):
+    assert "delete-keys" in completed(net, "del") and "--master-key" in completed(net, "--mas")
+    assert completed(net, "reopen", "a-") == ["a-to-b"]
+    assert completed(net, "suspend", "sae-al") == ["sae-alice"]
+    assert completed(net, "sae", "") == ["add", "remove"] and "verify" in completed(net, "audit", "ver")
+    harm = f"$(touch${{IFS}}{tmp_path}/harm)"
+    assert ctl(net, "sae", "add", harm, "uri=urn:sae:harm")[0] == 0
+    assert ctl(net, "rule", "add", "ours", "sae-x", "sae-y")[0] == 0
+    try:
+        assert "sae-alice" in completed(net, "sae", "remove", "") and not (tmp_path / "harm").exists()
+        assert completed(net, "rule", "remove", "") == ["ours"]
+    finally:
+        assert ctl(net, "sae", "remove", harm)[0] == 0 and ctl(net, "rule", "remove", "ours")[0] == 0
+
+
+def test_health_does_not_wait_long_for_a_gateway_that_stands_still(make_network):
+    net = make_network(admin=True)
+    gateway = net.gateways["kme-a"]
+    gateway.signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        status, _, err = ctl(net, "health", timeout_s=120)
+        short = time.monotonic() - begun
+        assert status == 3 and "timed out" in err, err
+        begun = time.monotonic()
+        assert ctl(net, "--timeout", "8", "health", timeout_s=120)[0] == 3
+        assert short < time.monotonic() - begun  # what is given goes before
+    finally:
+        gateway.signal(signal.SIGCONT)
+    wait_for("health", lambda: ctl(net, "health")[0] == 0, 60, 0.2)
+
+
+def test_a_wrong_name_is_answered_with_the_near_one(net):
+    for arguments, near in ((["suspend", "sae-alise"], "sae-alice"), (["resume", "sae-alice", "sae-bop"], "sae-bob"),
+                            (["stream", "a-to-bb"], "a-to-b"), (["acounting"], "accounting"), (["--lime", "5", "audit"], "--lines"),
+                            (["audit", "verify", "--mastr-key", "x"], "--master-key")):
+        status, _, err = ctl(net, *arguments)
+        assert status in (1, 2) and f"is {near} meant?" in err, (arguments, err)

@@ -24,6 +24,8 @@ ctl_send(const ctl_options *o, const char *method, char *path, json_t *body)
 		if (chunks != NULL)
 			printf(", %lld chunks", (long long)json_integer_value(chunks));
 		printf("\n");
+		if (json_is_true(json_object_get(answer, "pending")))
+			printf("now put it in the place of the old one (store.master_key) and restart: until then both are good\n");
 	}
 	json_decref(answer);
 	free(text);
@@ -77,6 +79,13 @@ ctl_suspend(const ctl_options *o, const ctl_command *c)
 	return act(o, path, NULL);
 }
 
+/* suspend-peer, resume-peer */
+int
+ctl_peer(const ctl_options *o, const ctl_command *c)
+{
+	return act(o, ctl_path("/api/v1/peers/", o->arguments[0], c->name[0] == 's' ? "/suspend" : "/resume"), NULL);
+}
+
 int
 ctl_set_log(const ctl_options *o, const ctl_command *c)
 {
@@ -84,6 +93,19 @@ ctl_set_log(const ctl_options *o, const ctl_command *c)
 			       ? json_pack("{s:s}", "level", o->arguments[0])
 			       : json_pack("{s:s,s:s}", "module", o->arguments[0], "level", o->arguments[1]);
 	return act(o, strdup(c->path), body);
+}
+
+/* A relative name is one of the operator's folder, as long as both are on one machine. */
+int
+ctl_rotate_master_key(const ctl_options *o, const ctl_command *c)
+{
+	const char *file = o->n_arguments > 0 ? o->arguments[0] : NULL;
+	char *whole = file != NULL && file[0] != '/' && strncmp(file, "credential:", 11) != 0 ? realpath(file, NULL) : NULL;
+	if (file == NULL)
+		return act(o, strdup(c->path), NULL);
+	const int rc = act(o, strdup(c->path), json_pack("{s:s}", "file", whole != NULL ? whole : file));
+	free(whole);
+	return rc;
 }
 
 int

@@ -53,6 +53,7 @@ typedef struct ctl_options {
 	const char *confirm;
 	unsigned lines; /* of the audit log; 0: not given */
 	const char *act, *sae, *id, *since;
+	const char *after;     /* a row of the transfers */
 	const char *from, *to; /* days of the accounting */
 	bool csv;
 	const char *master_key, *key_ring, *head;
@@ -126,9 +127,12 @@ int ctl_suspend(const ctl_options *o, const ctl_command *c);
 int ctl_stream_act(const ctl_options *o, const ctl_command *c);
 int ctl_set_log(const ctl_options *o, const ctl_command *c);
 int ctl_zeroize(const ctl_options *o, const ctl_command *c);
+int ctl_show_transfers(const ctl_options *o, const ctl_command *c);
+int ctl_peer(const ctl_options *o, const ctl_command *c);
 int ctl_show_accounting(const ctl_options *o, const ctl_command *c);
 int ctl_audit(const ctl_options *o, const ctl_command *c);
 int ctl_entry(const ctl_options *o, const ctl_command *c);
+int ctl_rotate_master_key(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
 int ctl_hash_password(const ctl_options *o, const ctl_command *c);
 int ctl_completion(const ctl_options *o, const ctl_command *c);
@@ -136,7 +140,7 @@ int ctl_completion(const ctl_options *o, const ctl_command *c);
 /* The views of views.c, for the table of commands. */
 extern const struct ctl_view ctl_view_streams, ctl_view_neighbours, ctl_view_routes, ctl_view_saes,
 	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node,
-	ctl_view_rules, ctl_view_accounting, ctl_view_alarms;
+	ctl_view_rules, ctl_view_accounting, ctl_view_peers, ctl_view_alarms;
 
 /* Puts a query argument behind *path, which it owns; nothing for value NULL. False
  * without memory: *path is freed then. */
