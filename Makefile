@@ -193,6 +193,14 @@ dos:
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_DOS=full $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/test_dos.py
 
+# Sends what openapi/ says, and what it does not, to running gateways: needs PyPI.
+SCHEMATHESIS_SECONDS ?= 60
+.PHONY: schemathesis
+schemathesis:
+	@tests/deps/install build schemathesis
+	@$(MAKE) --no-print-directory all
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/openapi/run.py $(SCHEMATHESIS_SECONDS)
+
 check:
 	@tests/deps/install build test browser
 	@$(MAKE) --no-print-directory programs
@@ -205,6 +213,14 @@ tsan: EXTRA := -fsanitize=thread $(SANITIZE)
 asan tsan:
 	@tests/deps/install build
 	@$(MAKE) --no-print-directory BUILD=build/$@ OPT='-O1 -g' EXTRA='$(EXTRA)' all unit
+
+# Lines and branches per layer; E2E= chooses files, E2E=none leaves them all out.
+.PHONY: coverage
+coverage:
+	@tests/deps/install build test coverage
+	@$(MAKE) --no-print-directory CC=gcc BUILD=build/$@ OPT='-O1 -g' \
+		EXTRA='--coverage -fprofile-update=atomic -DQG_COVERAGE -Wno-error' programs
+	@tests/coverage/run build/$@ '$(E2E)' $(UNIT:$(BUILD)/%=build/$@/%)
 
 valgrind:
 	@tests/deps/install build analysis

@@ -223,7 +223,9 @@ def test_no_answer_holds_key(net):
 @pytest.mark.parametrize("path,body", [
     ("/api/v1/drain", {"grace_s": -1}), ("/api/v1/drain", {"grace_s": "5"}), ("/api/v1/drain", {"grace": 5}),
     ("/api/v1/drain", "[]"), ("/api/v1/reload", {"file": "/etc/passwd"}), ("/api/v1/logs", {"level": "loud"}),
-    ("/api/v1/logs", {}), ("/api/v1/logs", {"module": "x" * 40, "level": "info"}), ("/api/v1/zeroize", {}),
+    ("/api/v1/logs", {}), ("/api/v1/logs", {"module": "x" * 40, "level": "info"}),
+    ("/api/v1/logs", {"module": "x" * 40, "level": "default"}), ("/api/v1/logs", {"module": {}, "level": "debug"}),
+    ("/api/v1/logs", {"module": None, "level": "debug"}), ("/api/v1/zeroize", {}),
     ("/api/v1/zeroize", {"confirm": "KME-B"}), ("/api/v1/zeroize", "{"),
     ("/api/v1/logs", "{" + '"a":1,' * 1000), ("/api/v1/drain", "x" * 10000)])
 def test_bad_bodies_change_nothing(net, path, body):
