@@ -288,9 +288,13 @@ qg_admin_on_set_log(qg_http_request *http, void *admin)
 	char who[QG_ADMIN_WHO_ROOM], what[64];
 	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, members, &body))
 		return;
-	const char *module = json_string_value(json_object_get(body, "module"));
+	json_t *on = json_object_get(body, "module");
+	const char *module = json_string_value(on);
 	const char *level = json_string_value(json_object_get(body, "level"));
-	const qg_err err = level != NULL ? set_level(module, level) : QG_E_INVAL;
+	/* One that is no name must not pass for all. */
+	const qg_err err = on != NULL && module == NULL ? QG_E_RANGE
+			   : level != NULL		? set_level(module, level)
+							: QG_E_INVAL;
 	qg_admin_who(http, who);
 	(void)snprintf(what, sizeof what, "log level %.20s", level != NULL ? level : "?");
 	qg_admin_audit(a, who, what, module != NULL ? module : "", err);
