@@ -49,7 +49,7 @@ UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all programs unit e2e chaos soak faults check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e chaos soak faults monitoring-test check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS) $(BUILD)/lib/$(SO)
 
@@ -172,6 +172,13 @@ chaos soak:
 		QKDGATE_CHAOS_S=$$(($(MINUTES) * 60)) $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/$(if $(filter chaos,$@),test_chaos,soak).py
 
+# Rules and dashboard in a real Prometheus.
+monitoring-test:
+	@tests/deps/install build test monitoring
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider \
+		tests/e2e/monitoring.py
+
 # Every call that may fail does, each call site in turn; hours. OPTIONS: tests/fault/sweep.py --help
 faults:
 	@tests/deps/install build test
@@ -186,6 +193,14 @@ dos:
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_DOS=full $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/test_dos.py
 
+# Sends what openapi/ says, and what it does not, to running gateways: needs PyPI.
+SCHEMATHESIS_SECONDS ?= 60
+.PHONY: schemathesis
+schemathesis:
+	@tests/deps/install build schemathesis
+	@$(MAKE) --no-print-directory all
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/openapi/run.py $(SCHEMATHESIS_SECONDS)
+
 check:
 	@tests/deps/install build test browser
 	@$(MAKE) --no-print-directory programs
@@ -198,6 +213,14 @@ tsan: EXTRA := -fsanitize=thread $(SANITIZE)
 asan tsan:
 	@tests/deps/install build
 	@$(MAKE) --no-print-directory BUILD=build/$@ OPT='-O1 -g' EXTRA='$(EXTRA)' all unit
+
+# Lines and branches per layer; E2E= chooses files, E2E=none leaves them all out.
+.PHONY: coverage
+coverage:
+	@tests/deps/install build test coverage
+	@$(MAKE) --no-print-directory CC=gcc BUILD=build/$@ OPT='-O1 -g' \
+		EXTRA='--coverage -fprofile-update=atomic -DQG_COVERAGE -Wno-error' programs
+	@tests/coverage/run build/$@ '$(E2E)' $(UNIT:$(BUILD)/%=build/$@/%)
 
 valgrind:
 	@tests/deps/install build analysis

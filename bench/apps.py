@@ -34,7 +34,7 @@ PROFILES = {  # name in the table: (application, of profile bin its dialect, of 
     "json, pushed": ("Pushed", False, True, 1 / 2),
 }
 QUICK = {"chunks": 16384, "rounds": 1}
-FULL = {"chunks": 65536, "rounds": 5}
+FULL = {"chunks": 65536, "rounds": 2}
 
 
 class Taking:

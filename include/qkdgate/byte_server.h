@@ -64,6 +64,10 @@ qg_err qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char 
 /* Who is who has changed: the same. Any thread. */
 void qg_byte_server_identify_again(qg_byte_server *s);
 
+/* From now on nothing is sent: connections end in place of their next answer.
+ * There is no way back. Any thread. */
+void qg_byte_server_forbid(qg_byte_server *s);
+
 /* Closes everything; no request is taken up after it returns. Answers may still
  * be due: they are dropped. */
 void qg_byte_server_stop(qg_byte_server *s);

@@ -38,6 +38,7 @@ typedef struct qg_config_sae {
 	size_t n_applications;
 	const char *const *push;         /* those of them that key is pushed to */
 	size_t n_push;
+	const char *push_to;             /* https://HOST:PORT, where http-push goes; NULL: nowhere */
 } qg_config_sae;
 
 /* At which KME a remote SAE lives. First match rules. */

@@ -35,6 +35,7 @@ typedef struct qg_stream_view {
 	bool has_ksid;
 	qg_uuid ksid;
 	const char *trouble;     /* what the hand-over to the neighbour fails with, or NULL */
+	const char *source_failure; /* why the source did not answer the last GET_KEY, or NULL */
 	unsigned open_fails;     /* at the source, in a row */
 	unsigned epochs;         /* live ones */
 	int64_t epoch_created_ms; /* wall clock, of the one being filled; 0: none */

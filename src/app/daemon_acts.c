@@ -257,6 +257,7 @@ act_zeroize(void *ctx, const char *who, char *why, size_t why_room)
 	daemon_parts *d = ctx;
 	why[0] = '\0';
 	qg_http_forbid_secrets();
+	qg_etsi004_server_forbid(d->etsi004);
 	const qg_err err = destroy_files(d->cfg, why, why_room);
 	audit_act(d, who, err == QG_OK ? "zeroize" : "zeroize, not all", QG_OK);
 	if (qg_audit_sync(d->audit) != QG_OK)

@@ -165,6 +165,7 @@ struct qg_stream {
 	unsigned backoff_ms;
 	qg_err trouble;          /* of the hand-over, last told in the log */
 	uint64_t trouble_ms;
+	qg_err source_err;       /* what the last GET_KEY failed with; QG_OK: it was answered */
 	unsigned reopen_ms;      /* grows while epochs end without a confirmed segment */
 	uint64_t accept_from_ms; /* a new_app before is put off */
 	uint64_t offer_at_ms;    /* of the segment on offer */

@@ -68,6 +68,7 @@ qg_core_view_stream(qg_core *core, size_t i, qg_stream_view *out)
 	out->full = st->wants_room;
 	out->trouble = st->trouble != QG_OK ? qg_err_text(st->trouble) : NULL;
 	out->open_fails = st->open_fails;
+	out->source_failure = st->source_err != QG_OK ? qg_err_text(st->source_err) : NULL;
 	view_epochs(st, out);
 	out->next_index = st->next_index;
 	out->ready_chunks = qg_keystore_chunks_ready(st);

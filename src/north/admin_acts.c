@@ -11,6 +11,7 @@
 #include "qkdgate/nearest.h"
 
 #define GRACE_S 5
+#define MODULE_MAX 31 /* characters of its name */
 #define GRACE_MAX_S 86400
 #define NAMES_MAX 1024 /* looked through for the one that may be meant */
 
@@ -267,6 +268,15 @@ SUSPEND(resume_pair, true, false)
 
 /* --- logs ---------------------------------------------------------------------------------- */
 
+static bool
+is_module(const char *name)
+{
+	size_t n = 0;
+	while (name[n] > ' ' && name[n] <= '~')
+		n++;
+	return n > 0 && n <= MODULE_MAX && name[n] == '\0';
+}
+
 static qg_err
 set_level(const char *module, const char *text)
 {
@@ -288,9 +298,12 @@ qg_admin_on_set_log(qg_http_request *http, void *admin)
 	char who[QG_ADMIN_WHO_ROOM], what[64];
 	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, members, &body))
 		return;
-	const char *module = json_string_value(json_object_get(body, "module"));
+	json_t *on = json_object_get(body, "module");
+	const char *module = json_string_value(on);
 	const char *level = json_string_value(json_object_get(body, "level"));
-	const qg_err err = level != NULL ? set_level(module, level) : QG_E_INVAL;
+	/* One that is no name must not pass for all. */
+	const bool odd = on != NULL && (module == NULL || !is_module(module));
+	const qg_err err = odd ? QG_E_RANGE : level != NULL ? set_level(module, level) : QG_E_INVAL;
 	qg_admin_who(http, who);
 	(void)snprintf(what, sizeof what, "log level %.20s", level != NULL ? level : "?");
 	qg_admin_audit(a, who, what, module != NULL ? module : "", err);

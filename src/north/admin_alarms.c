@@ -122,6 +122,9 @@ look_at_streams(qg_admin *a, json_t *list)
 				    inbound ? "look at the neighbour, which opens it" : "look at its source and at the log",
 				    "stream %s is not open: it is %s%s%s", v.cfg->name, qg_stream_state_name(v.state),
 				    v.trouble != NULL ? ", " : "", v.trouble != NULL ? v.trouble : "");
+		else if (v.source_failure != NULL)
+			raise_alarm(list, WARNING, "streams", "look at its source and at the log",
+				    "stream %s gets no key: its source does not answer: %s", v.cfg->name, v.source_failure);
 		if (!inbound)
 			look_at_stock(a, i, &v, list);
 	}

@@ -73,6 +73,7 @@ stream_json(qg_admin *a, size_t i)
 	put(j, "agreed", json_boolean(v.agreed));
 	put(j, "full", json_boolean(v.full));
 	put(j, "trouble", text_or_null(v.trouble));
+	put(j, "source_failure", text_or_null(v.source_failure));
 	put_number(j, "open_failures", v.open_fails);
 	put_number(j, "epochs", v.epochs);
 	put(j, "epoch_age_s", v.epoch_created_ms != 0 && qg_clock_wall_ms() > v.epoch_created_ms

@@ -37,6 +37,7 @@ struct qg_byte_server {
 	unsigned n, n_made;
 	atomic_bool stopping;
 	atomic_uint generation; /* of who is who */
+	atomic_bool forbidden;  /* to send */
 };
 
 /* Two owners: its worker, and whoever owes the answer. */

@@ -359,6 +359,12 @@ qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char *why, s
 }
 
 void
+qg_byte_server_forbid(qg_byte_server *s)
+{
+	atomic_store(&s->forbidden, true);
+}
+
+void
 qg_byte_server_identify_again(qg_byte_server *s)
 {
 	atomic_fetch_add(&s->generation, 1);
@@ -374,6 +380,7 @@ qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char *why, 
 	s->port = o->port;
 	atomic_init(&s->stopping, false);
 	atomic_init(&s->generation, 0);
+	atomic_init(&s->forbidden, false);
 	s->n = qg_listen_threads(o->threads);
 	qg_err err = qg_tls_context_new(&o->tls, QG_TLS_SERVER, why, why_room, &s->tls);
 	if (err == QG_OK)

@@ -23,8 +23,8 @@
  * The tree in between lets every problem be reported in one go, with its line,
  * where libcyaml alone stops at the first. */
 
-#define QG_CFG_FILE_MAX ((size_t)4 * 1024 * 1024)
-#define QG_CFG_NODES_MAX 500000 /* values in one file */
+#define QG_CFG_FILE_MAX ((size_t)16 * 1024 * 1024)
+#define QG_CFG_NODES_MAX 2000000 /* values in one file */
 #define QG_CFG_DEPTH_MAX 12     /* the schema needs 7 */
 #define QG_CFG_PATH_ROOM 512    /* an option path, cut off where longer */
 

@@ -184,7 +184,10 @@ static const cfg_option sae[] = {
 	 .max = 1024, .note = "none",
 	 .help = "URIs, exact or patterns, that it may call itself in OPEN_CONNECT of ETSI GS QKD 004."},
 	{.name = "push", .type = CFG_PATTERNS, LIST(qg_config_sae, push, n_push), .max = 1024, .note = "none",
-	 .help = "Those of them, exact or patterns, that key is pushed to after a GET_KEY, in profiles that can."},
+	 .help = "Those of them, exact or patterns, that key is pushed to after a GET_KEY, in profile `json`."},
+	{.name = "push_to", .type = CFG_URL, AT(qg_config_sae, push_to), .max = 300, .note = "no `http-push`",
+	 .help = "Where its applications take key in profile `http-push`; the certificate there must bear this host "
+		 "name, and chain to `app_listener.ca`."},
 	END,
 };
 

@@ -22,6 +22,7 @@ from client import Client
 
 FULL = os.environ.get("QKDGATE_DOS") == "full"
 REQUESTS = 1000 if FULL else 150
+IDLE = 10000
 FACTOR = 3
 FLOOR_S = 0.02 if FULL else 3.0  # below it nothing is said of a busy machine
 
@@ -105,6 +106,41 @@ def percentile_99(ask):
         ask()
         took.append(time.monotonic() - begin)
     return sorted(took)[len(took) * 99 // 100]
+
+
+def resident_bytes(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def ten_thousand_connections_that_say_nothing(make_network):
+    """Takes minutes."""
+    def wide(_, config):
+        config["sae_listener"].update(max_connections=IDLE + 100, address_handshakes_per_s=0, idle_timeout_s=3600)
+
+    network = make_network(tweak=wide)
+    pid = network.gateways["kme-a"].pid
+    with honest(network, "sae") as ask:
+        ask()
+        quiet, before = percentile_99(ask), resident_bytes(pid)
+        parts = [start_attack(network, "sae", "idle", IDLE // 4) for _ in range(4)]
+        try:
+            for part in parts:
+                assert part.stdout.readline() == "ready\n"
+            busy, after = percentile_99(ask), resident_bytes(pid)
+            done = [json.loads(part.communicate("", timeout=300)[0]) for part in parts]
+        finally:
+            for part in parts:
+                part.kill()
+                part.wait()
+        each = (after - before) / IDLE
+        print(f"\n{IDLE} idle connections: {each / 1024:.1f} KiB each, quiet p99 {quiet * 1000:.2f} ms, "
+              f"beside them {busy * 1000:.2f} ms")
+        assert sum(d["open"] for d in done) == IDLE, done
+        assert busy <= max(FACTOR * quiet, FLOOR_S) and each < 64 * 1024, (quiet, busy, each)
+
+
+if FULL:
+    test_ten_thousand_connections_that_say_nothing = ten_thousand_connections_that_say_nothing
 
 
 @pytest.mark.parametrize("group", GROUPS)

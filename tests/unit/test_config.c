@@ -624,9 +624,9 @@ large_files(void **state)
 	(void)state;
 	refused_repeat("# 3456789012345\n", QG_CFG_FILE_MAX / 16, "", ": kme: is missing");
 	refused_repeat("# 3456789012345\n", QG_CFG_FILE_MAX / 16, "\n",
-		       ":1: file: is too large: give at most 4194304");
-	refused_repeat("a,", 1000000, "\n", "is a single value");
-	refused_repeat("- a\n", 600000, "\n", "file: has too many values");
+		       ":1: file: is too large: give at most 16777216");
+	refused_repeat("a,", 4000000, "\n", "is a single value");
+	refused_repeat("- a\n", 2400000, "\n", "file: has too many values");
 	refused_repeat("zzzzzzzzzzzzzz: 1\n", 200000, "\n", "199005 further problems");
 }
 
