@@ -93,11 +93,13 @@ def test_the_log_goes_on_in_another_file_under_load(net):
     faults, end = [], threading.Event()
 
     def load():
-        with net.client("alice") as alice, net.client("bob") as bob:
-            while not end.is_set():
-                keys = issue(alice, number=5)
-                if bob.dec("sae-alice", *(i for i, _ in keys)).keys() != keys:
-                    faults.append(keys)
+        try:
+            with net.client("alice") as alice, net.client("bob") as bob:
+                while not end.is_set():
+                    keys = issue(alice, number=5)
+                    assert bob.dec("sae-alice", *(i for i, _ in keys)).keys() == keys
+        except Exception as error:  # every kind counts
+            faults.append(repr(error))
 
     thread = threading.Thread(target=load)
     thread.start()
