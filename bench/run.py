@@ -376,7 +376,8 @@ def in_a_namespace():
         os.execvp(inside[0], [*inside, sys.executable, *sys.argv])
 
 
-PARTS = {"relay": relay, "pools": pools, "profiles": profiles, "apps": apps, "transfers": transfers}
+# In the order in which they are measured.
+PARTS = {"relay": relay, "profiles": profiles, "apps": apps, "transfers": transfers, "pools": pools}
 
 
 def only(bench, name):
@@ -407,19 +408,15 @@ def main():
         bench.run()
     finally:
         bench.stop()
-    bench.relay = relay.run(bench, plan["relay"])
-    if plan["pools"] is not None:
-        bench.pools = pools.run(bench, plan["pools"])
-    if plan["profiles"] is not None:
-        bench.profiles = profiles.run(bench, plan["profiles"])
-    if plan["apps"] is not None:
-        bench.apps = apps.run(bench, plan["apps"])
-    if plan["transfers"] is not None:
-        bench.transfers = transfers.run(bench, plan["transfers"])
-    summary = bench.summary()
-    bench.print_table(summary)
     out = FOLDER / ("quick.json" if options.quick else "full.json")
-    out.write_text(json.dumps(summary, indent=1) + "\n")
+    for name, part in PARTS.items():
+        if plan[name] is None:
+            continue
+        print(f"now {name}", file=sys.stderr)
+        setattr(bench, name, part.run(bench, plan[name]))
+        summary = bench.summary()
+        out.write_text(json.dumps(summary, indent=1) + "\n")  # so far: the rest may be cut off
+    bench.print_table(summary)
     if summary["figures"]["ceiling_us"] > SLOWEST_CEILING_US:
         complain(f"bench: the ceiling needs more than {SLOWEST_CEILING_US} us: these ratios are worth nothing")
         return 3

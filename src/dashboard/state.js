@@ -36,6 +36,12 @@ export function ofPeer(p) {
   return p.reached === true ? { tone: "good", word: "reached" } : { tone: "off", word: "not called yet" };
 }
 
+/** A key with an ID of its own. */
+export function ofTransfer(t) {
+  const tone = { held: "good", released: "good", failed: "bad", voiding: "warn", offered: "warn" }[t.state] || "off";
+  return { tone, word: t.state };
+}
+
 export function ofNode(n) {
   if (!n.alive)
     return { tone: "bad", word: "standstill" };

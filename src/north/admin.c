@@ -288,6 +288,8 @@ listen_https(qg_admin *a, char *why, size_t why_room)
 	o.tls = l->tls;
 	o.max_connections = l->max_connections;
 	o.max_per_address = l->max_per_address;
+	if (o.max_per_address == 0 && a->sign_in != NULL) /* who has nothing to show gets through the handshake, too */
+		o.max_per_address = l->max_connections / 4 + 1;
 	o.address_handshakes_per_s = l->address_handshakes_per_s;
 	o.idle_timeout_s = l->idle_timeout_s;
 	o.identify = identify;
@@ -350,16 +352,15 @@ qg_admin_start(const qg_admin_parts *parts, qg_admin **out, char *why, size_t wh
 qg_err
 qg_admin_reload_tls(qg_admin *a, const qg_tls_files *f, char *why, size_t why_room)
 {
+	if (a != NULL)
+		qg_admin_forget_alarms(a); /* files of other listeners may be new ones, too */
 	return a != NULL && a->https != NULL ? qg_http_server_reload_tls(a->https, f, why, why_room) : QG_OK;
 }
 
 void
 qg_admin_renew(qg_admin *a)
 {
-	if (a == NULL)
-		return;
-	qg_admin_forget_alarms(a);
-	if (a->https != NULL)
+	if (a != NULL && a->https != NULL)
 		qg_http_server_identify_again(a->https);
 }
 

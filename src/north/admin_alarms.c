@@ -145,6 +145,21 @@ look_at_neighbours(qg_admin *a, json_t *list)
 }
 
 static void
+look_at_peers(qg_admin *a, json_t *list)
+{
+	for (size_t i = 0; i < a->p.cfg->n_peers; i++) {
+		const char *const id = a->p.cfg->peers[i].id;
+		bool answered = false;
+		uint64_t ago_ms = 0;
+		if (qg_directory_peer_suspended(a->p.directory, id))
+			raise_alarm(list, NOTICE, "peers", "resume it when keys may go there again", "peer %s is suspended", id);
+		else if (a->p.ops->peer_reached(a->p.ctx, id, &answered, &ago_ms) && !answered)
+			raise_alarm(list, WARNING, "peers", "is it up? check network, url and certificates",
+				    "peer %s did not answer the last call", id);
+	}
+}
+
+static void
 add_pair(const char *one, const char *other, void *ctx)
 {
 	raise_alarm(ctx, NOTICE, "saes", "resume the pair when it may have keys again", "no keys between %s and %s: suspended",
@@ -258,6 +273,7 @@ qg_admin_on_alarms(qg_http_request *http, void *admin)
 	look_at_log(a, list);
 	look_at_streams(a, list);
 	look_at_neighbours(a, list);
+	look_at_peers(a, list);
 	look_at_saes(a, list);
 	json_t *sorted = by_severity(list);
 	json_decref(list);

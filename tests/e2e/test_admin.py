@@ -163,6 +163,20 @@ def test_https_is_for_administrators(net):
             client.request("GET", "/api/v1/node")
 
 
+def test_the_page_is_for_administrators_where_there_are_no_passwords(net):
+    with https(net) as admin, https(net, "admin-viewer") as viewer, https(net, "alice") as alice:
+        for path in ("/", "/dashboard/main.js"):
+            assert admin.request("GET", path).status == viewer.request("GET", path).status == 200
+            answer = alice.request("GET", path)
+            assert answer.status == 401 and not answer.body
+        assert viewer.request("GET", "/api/v1/session").json["read_only"]
+        for sae in (alice, admin):
+            answer = sae.request("POST", "/api/v1/session", {"user": "admin", "password": "x"})
+            assert answer.status in (401, 404) and "Set-Cookie" not in answer.headers
+        assert admin.request("DELETE", "/api/v1/session").status == 409
+    assert local(net).get("/api/v1/session")["by"] == "socket"
+
+
 def test_an_administrator_is_no_sae_and_no_neighbour(net):
     with net.client("alice", certificate="admin") as client:
         assert client.status("sae-bob").status == 401

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import http.server
 import json
+import signal
 import socket
 import ssl
 import threading
@@ -270,6 +271,24 @@ def test_requests_in_pieces_and_merged(network, opened, taker):
     assert [line[9:12] for line in answer.split(b"\r\n") if line.startswith(b"HTTP")] == [b"205", b"205", b"204"]
     keys = taker.keys(ksid)
     assert keys and all(bob.get(ksid, index).key == key for index, key in keys.items())
+
+
+def test_a_reload_takes_the_listener_away(make_network, taker):
+    taker.judge = lambda index: 201
+    network = make_network(tweak=lambda _, c: c["saes"][0].update(push_to=taker.url), stock=500)
+    gateway = network.gateways["kme-a"]
+    alice, bob = HttpApp(network, "alice"), app(network, "bob")
+    _, _, ksid = alice.open(uri(network, "alice"), uri(network, "bob"), max_bps=256 * 50)
+    assert bob.open(uri(network, "bob"), uri(network, "alice"), ksid).status == 0
+    assert alice.get(ksid, 0) == (205, 0)
+    wait_for("chunks", lambda: len(taker.indexes(ksid)) >= 10, 60)
+    network.write_config("kme-a", lambda c: c["saes"][0].pop("push_to"))
+    gateway.signal(signal.SIGHUP)
+    wait_for("its end", lambda: gateway.lines("event=app_push_stopped", "no push_to"), 60)
+    pushed = taker.indexes(ksid)
+    assert pushed == list(range(len(pushed))) and alice.get(ksid, 0) == (500, 4)
+    assert taker.indexes(ksid) == pushed
+    assert app(network, "alice").get(ksid, 0).status == 0  # who asks for each chunk still may
 
 
 def test_a_listener_that_is_somebody_else_gets_no_key(make_network, pki):

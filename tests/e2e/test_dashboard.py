@@ -467,6 +467,10 @@ def test_the_page_shows_what_the_gateway_says_while_keys_flow(page, net):
                    for column in ("requests", "issued", "fetched", "refused"))
 
     page.wait("the same figures", same)
+    page.click("#span-day")
+    page.wait("the day", lambda: page.text("article[data-stream=a-to-b] .time-axis span") == "2 h ago")  # of 4 minutes each
+    assert page.run("return document.querySelector('#span-day').ariaPressed + document.querySelector('#span-hour').ariaPressed") == "truefalse"
+    page.click("#span-hour")
     assert page.text("#kme") == "KME-A" and page.text("#state").endswith("ready")
     assert page.texts("#picture .node .id") == ["KME-A", "KME-B"]
     assert len(page.texts("#picture .way")) == 2 and len(page.texts(".chart")) == 2
@@ -550,6 +554,22 @@ def test_acts_ask_first(page, net):
     assert "may look only" in page.text("#user") and not page.shown("#act-row") and not page.shown("#sae-table button")
     assert not page.shown(".chart button")
     net.wait_stock("alice", "bob", 200)
+
+
+def test_the_page_zeroizes_with_the_name_typed(browser, make_network, lines):
+    net = make_network(admin=True, tweak=lambda _, config: with_passwords(config), start=False)
+    gateway = net.gateways["kme-a"]
+    write_passwords(net, lines("admin"))
+    gateway.start()
+    gateway.wait_ready()
+    sign_in(browser, net)
+    browser.wait("the page", lambda: browser.shown("#picture svg"))
+    browser.click("#act-zeroize")
+    browser.type("#dialog-input", "KME-A")
+    browser.click("#dialog-yes")
+    wait_for("the end of the gateway", lambda: gateway.exit_status == 3, 60, 0.1)
+    browser.wait("that it is said", lambda: "No answer" in (browser.text("#offline") or ""))
+    assert gateway.lines("event=zeroized", "who=password:admin") and not (net.folder / "kme-a.master").exists()
 
 
 def background(browser):

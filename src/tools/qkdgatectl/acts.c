@@ -3,8 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "ctl_internal.h"
+
+#define TICK_MS 100
+#define STOP_TICKS (300 * 1000 / TICK_MS) /* an orderly stop waits for its sources */
 
 int
 ctl_send(const ctl_options *o, const char *method, char *path, json_t *body)
@@ -13,7 +18,9 @@ ctl_send(const ctl_options *o, const char *method, char *path, json_t *body)
 	char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
 	const bool no_memory = path == NULL || (body != NULL && text == NULL);
 	json_decref(body);
+	(void)ctl_progress_begin(o, "asking the gateway", 0, 0);
 	int rc = no_memory ? CTL_FAILED : ctl_ask(o, method, path, text, &answer);
+	ctl_progress_end();
 	if (rc == CTL_DONE && o->json) {
 		char *shown = json_dumps(answer, JSON_INDENT(1));
 		printf("%s\n", shown != NULL ? shown : "{}");
@@ -51,10 +58,33 @@ ctl_post(const ctl_options *o, const char *path)
 	return act(o, strdup(path), NULL);
 }
 
+/* People see it come to its end; interrupting that does not keep the gateway from it. */
+static void
+watch_drain(const ctl_options *o)
+{
+	const struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
+	const unsigned ticks = o->grace_s * 1000 / TICK_MS;
+	if (!ctl_progress_begin(o, "keys can still be fetched", 0, ticks))
+		return;
+	for (unsigned i = 0; i < ticks; i++) {
+		ctl_progress_at(i, "keys can still be fetched");
+		(void)nanosleep(&tick, NULL);
+	}
+	ctl_progress_at(ticks, "stopping");
+	for (unsigned i = 0; i < STOP_TICKS && o->place.url == NULL && access(o->place.socket, F_OK) == 0; i++)
+		(void)nanosleep(&tick, NULL);
+	ctl_progress_end();
+	if (o->place.url == NULL && access(o->place.socket, F_OK) != 0)
+		printf("stopped\n");
+}
+
 int
 ctl_drain(const ctl_options *o, const ctl_command *c)
 {
-	return act(o, strdup(c->path), json_pack("{s:I}", "grace_s", (json_int_t)o->grace_s));
+	const int rc = act(o, strdup(c->path), json_pack("{s:I}", "grace_s", (json_int_t)o->grace_s));
+	if (rc == CTL_DONE)
+		watch_drain(o);
+	return rc;
 }
 
 /* The command's own name is the last part of the path. */

@@ -21,6 +21,7 @@
  *   entries.c     SAEs and rules at run time
  *   doctor.c      the check of a whole node
  *   password.c    lines for the file of passwords
+ *   progress.c    a bar on a terminal
  *   completion.c  for the shell */
 
 /* Exit statuses: qkdgatectl(1). */
@@ -112,6 +113,16 @@ void ctl_cell(ctl_table *t, ctl_tone tone, bool right, const char *fmt, ...) QG_
 void ctl_table_print(ctl_table **t, bool color);
 /* In a colour, where there is one. */
 void ctl_say(bool color, ctl_tone tone, const char *fmt, ...) QG_PRINTF(3, 4);
+
+/* --- progress ----------------------------------------------------------------- */
+
+/* Shows a bar on standard error until its end, where that is a terminal and no JSON
+ * is asked for: so much done of a total; 0: how long it takes is not known. False:
+ * none is shown. One at a time. */
+bool ctl_progress_begin(const ctl_options *o, const char *what, unsigned done, unsigned total);
+void ctl_progress_at(unsigned done, const char *what);
+/* Takes the bar away, if there is one: before anything is printed. */
+void ctl_progress_end(void);
 
 /* --- commands ------------------------------------------------------------------ */
 

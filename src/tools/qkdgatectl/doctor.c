@@ -184,6 +184,7 @@ static void
 tell(doctor *d, const char *what, size_t before)
 {
 	const bool good = json_array_size(d->findings) == before;
+	ctl_progress_end();
 	if (good)
 		(void)json_array_append_new(d->passed, json_string(what));
 	if (d->o->json)
@@ -201,6 +202,7 @@ examine(doctor *d)
 {
 	for (size_t i = 0; i < N_CHECKS && d->status == CTL_DONE; i++) {
 		const size_t before = json_array_size(d->findings);
+		(void)ctl_progress_begin(d->o, checks[i].what, (unsigned)i, N_CHECKS + 1);
 		json_t *answer = get(d, checks[i].path);
 		if (answer == NULL)
 			return;
@@ -209,7 +211,10 @@ examine(doctor *d)
 		tell(d, checks[i].what, before);
 	}
 	const size_t before = json_array_size(d->findings);
-	if (check_key(d))
+	(void)ctl_progress_begin(d->o, "one key from master to slave", N_CHECKS, N_CHECKS + 1);
+	const bool checked = check_key(d);
+	ctl_progress_end();
+	if (checked)
 		tell(d, "one key from master to slave", before);
 	else if (!d->o->json)
 		ctl_say(d->o->color, TONE_PLAIN, "skipped one key from master to slave: give --master and --slave");

@@ -220,9 +220,11 @@ ctl_request(const ctl_place *p, unsigned timeout_s, const char *method, const ch
 		err = exchange(&l, method, path, body, &a);
 		if (err == QG_OK)
 			err = take_apart(&a, status, text, len);
-		if (err != QG_OK)
+		if (err != QG_OK) {
+			ctl_progress_end();
 			fprintf(stderr, "qkdgatectl: %s: %s\n", p->url != NULL ? p->url : p->socket,
 				err == QG_E_AUTH ? "not accepted" : qg_err_text(err));
+		}
 	}
 	line_close(&l);
 	if (a.p != NULL)
@@ -243,6 +245,7 @@ static int
 tell_refusal(int status, const json_t *answer)
 {
 	const char *message = json_string_value(json_object_get(answer, "message"));
+	ctl_progress_end();
 	if (status == 401)
 		message = "the certificate is none of an administrator";
 	fprintf(stderr, "qkdgatectl: %s\n", message != NULL ? message : "refused");

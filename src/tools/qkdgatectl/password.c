@@ -14,15 +14,15 @@
 
 #define INTERRUPT 3 /* Ctrl-C */
 
-/* Nothing is shown, and Ctrl-C comes as a byte, so that the terminal is put right again. */
+/* Nothing is shown, and Ctrl-C ends the line, so that the terminal is put right again. */
 static bool
-set_quiet(bool on)
+set_quiet(struct termios *before)
 {
-	const tcflag_t flags = ECHO | ISIG;
-	struct termios t;
-	if (tcgetattr(STDIN_FILENO, &t) != 0)
+	if (tcgetattr(STDIN_FILENO, before) != 0)
 		return false;
-	t.c_lflag = on ? t.c_lflag & ~flags : t.c_lflag | flags;
+	struct termios t = *before;
+	t.c_lflag &= ~(tcflag_t)(ECHO | ISIG);
+	t.c_cc[VEOL] = INTERRUPT;
 	return tcsetattr(STDIN_FILENO, TCSAFLUSH, &t) == 0;
 }
 
@@ -47,14 +47,15 @@ static bool
 ask(const char *prompt, qg_secret *s)
 {
 	const bool terminal = isatty(STDIN_FILENO) == 1;
-	if (terminal && !set_quiet(true))
+	struct termios before;
+	if (terminal && !set_quiet(&before))
 		return false;
 	if (terminal)
 		fprintf(stderr, "%s: ", prompt);
 	const bool ok = read_line(s);
 	if (terminal) {
 		fprintf(stderr, "\n");
-		(void)set_quiet(false);
+		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
 	}
 	return ok;
 }
