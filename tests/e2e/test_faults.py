@@ -90,3 +90,15 @@ def test_a_segment_that_cannot_be_restored_ends_the_start_in_order(make_network)
     assert gateway.lines("event=start_failed", "out of memory")
     gateway.arguments = plain
     net.restart("kme-a")
+
+
+def test_a_certificate_that_gets_no_memory_is_read_with_the_next_request(sweep):
+    """A connection that is kept is not refused for good because memory was short when it began."""
+    s = sweep("source")
+    s.count()
+    net, control = s.scenario.net, s.scenario.control
+    with net.client("alice") as alice:
+        control.arm("gnutls_x509_crt_import", own=True, error=FUNCTIONS["gnutls_x509_crt_import"][1], times=8)
+        answers = [alice.status("sae-bob").status for _ in range(12)]
+    assert control.fired
+    assert answers[-1] == 200 and set(answers) <= {200, 401}, answers
