@@ -49,7 +49,7 @@ UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all programs unit e2e chaos soak faults check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e chaos soak faults monitoring-test check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS) $(BUILD)/lib/$(SO)
 
@@ -147,7 +147,7 @@ unit: $(UNIT)
 
 # E2E chooses: make e2e E2E='-k rule_09', make e2e E2E=tests/e2e/test_shows.py
 e2e:
-	@tests/deps/install build test
+	@tests/deps/install build test browser
 	@$(MAKE) --no-print-directory all $(FAULTS)
 ifeq ($(E2E),)
 	@QKDGATE_BUILD=$(BUILD) tests/run-e2e $(BUILD)/e2e-logs $(wildcard tests/e2e/test_*.py)
@@ -155,6 +155,13 @@ else
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider \
 		$(if $(filter tests/%,$(E2E)),,tests/e2e) $(E2E)
 endif
+
+# docs/dashboard.png anew.
+.PHONY: dashboard-picture
+dashboard-picture:
+	@tests/deps/install build test browser
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider tests/e2e/picture.py
 
 # Longer runs of what the tests do for some seconds.
 MINUTES ?= 10
@@ -165,14 +172,37 @@ chaos soak:
 		QKDGATE_CHAOS_S=$$(($(MINUTES) * 60)) $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/$(if $(filter chaos,$@),test_chaos,soak).py
 
+# Rules and dashboard in a real Prometheus.
+monitoring-test:
+	@tests/deps/install build test monitoring
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) $(PYTHON) -m pytest -p no:cacheprovider \
+		tests/e2e/monitoring.py
+
 # Every call that may fail does, each call site in turn; hours. OPTIONS: tests/fault/sweep.py --help
 faults:
 	@tests/deps/install build test
 	@$(MAKE) --no-print-directory all $(FAULTS)
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/fault/sweep.py $(OPTIONS)
 
-check:
+# Each attack of tests/e2e/test_dos.py alone, with the figures.
+.PHONY: dos
+dos:
 	@tests/deps/install build test
+	@$(MAKE) --no-print-directory all
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_DOS=full $(PYTHON) -m pytest -s -p no:cacheprovider \
+		tests/e2e/test_dos.py
+
+# Sends what openapi/ says, and what it does not, to running gateways: needs PyPI.
+SCHEMATHESIS_SECONDS ?= 60
+.PHONY: schemathesis
+schemathesis:
+	@tests/deps/install build schemathesis
+	@$(MAKE) --no-print-directory all
+	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/openapi/run.py $(SCHEMATHESIS_SECONDS)
+
+check:
+	@tests/deps/install build test browser
 	@$(MAKE) --no-print-directory programs
 	@tests/check $(BUILD) $(UNIT)
 
@@ -183,6 +213,14 @@ tsan: EXTRA := -fsanitize=thread $(SANITIZE)
 asan tsan:
 	@tests/deps/install build
 	@$(MAKE) --no-print-directory BUILD=build/$@ OPT='-O1 -g' EXTRA='$(EXTRA)' all unit
+
+# Lines and branches per layer; E2E= chooses files, E2E=none leaves them all out.
+.PHONY: coverage
+coverage:
+	@tests/deps/install build test coverage
+	@$(MAKE) --no-print-directory CC=gcc BUILD=build/$@ OPT='-O1 -g' \
+		EXTRA='--coverage -fprofile-update=atomic -DQG_COVERAGE -Wno-error' programs
+	@tests/coverage/run build/$@ '$(E2E)' $(UNIT:$(BUILD)/%=build/$@/%)
 
 valgrind:
 	@tests/deps/install build analysis

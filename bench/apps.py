@@ -7,74 +7,79 @@ first ("new": drawn, told to the other gateway, stored at both, and given out at
 from what the gateway holds). The client is one Python thread on the same machine, with up to 64 requests under
 way where the profile stays connected: chunks per second are what it can take, CPU is the gateways' own."""
 
-import json
 import shutil
 import statistics
 import sys
 import time
-import uuid
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 
-from app004 import App  # noqa: E402
+from app004 import App, JsonApp  # noqa: E402
 from network import Network  # noqa: E402
 from processes import wait_for  # noqa: E402
 from profiles import cpu_seconds, median  # noqa: E402
 from topology import pair  # noqa: E402
 
 AT_ONCE = 64
-PROFILES = {  # name in the table: (dialect, over TLS, part of the plan's chunks)
-    "bin-a": ("a", True, 1 / 32),  # a connection for each chunk
-    "bin-b": ("b", True, 1),
-    "bin-b, plain": ("b", False, 1),
-    "json, plain": ("json", False, 1),
+PUSHED = "qkd://alice@KME-A#pushed"
+PROFILES = {  # name in the table: (application, of profile bin its dialect, of json wrapped or not; over TLS, part of
+    #                               the plan's chunks)
+    "bin-a": ("BinA", "a", True, 1 / 32),  # a connection for each chunk
+    "bin-b": ("BinB", "b", True, 1),
+    "bin-b, plain": ("BinB", "b", False, 1),
+    "json": ("Json", False, True, 1 / 2),
+    "json, plain": ("Json", False, False, 1 / 2),
+    "json-netxpto": ("Json", True, True, 1 / 2),
+    "json, pushed": ("Pushed", False, True, 1 / 2),
 }
 QUICK = {"chunks": 16384, "rounds": 1}
-FULL = {"chunks": 65536, "rounds": 5}
+FULL = {"chunks": 65536, "rounds": 2}
 
 
-class JsonApp(App):
-    """The profile json: objects without framing, asked for one after the other's answer was read."""
-
-    def call(self, command, data):
-        self.send(json.dumps({"command": command, "data": data}, separators=(",", ":")).encode())
-        while True:
-            self._read += self._sock.recv(65536)
-            try:
-                answer = json.loads(self._read)
-            except ValueError:
-                continue
-            self._read = b""
-            return answer
+class Taking:
+    """What is measured of an application."""
 
     def open_stream(self, source, destination, ksid=None):
-        data = {"source": source, "destination": destination, "qos": {"key_chunk_size": 32, "ttl": 600}}
-        if ksid:
-            data["key_stream_id"] = str(uuid.UUID(bytes=ksid))
-        answer = self.call("OPEN_CONNECT", data)
-        return answer["status"], uuid.UUID(answer["key_stream_id"]).bytes
-
-    def take(self, ksid, first, count):
-        name = str(uuid.UUID(bytes=ksid))
-        for index in range(first, first + count):
-            if self.call("GET_KEY", {"key_stream_id": name, "index": index})["status"]:
-                raise TimeoutError(f"no chunk {index}")
-
-
-class BinApp(App):
-    def open_stream(self, source, destination, ksid=None):
-        answer = self.open(source, destination, ksid)
+        answer = self.open(source, destination, ksid, mimetype="")
         return answer.status, answer.ksid
 
     def take(self, ksid, first, count):
-        if self.dialect == "a":
-            answers = (self.get(ksid, index) for index in range(first, first + count))
-        else:
-            answers = self.get_many(ksid, first, count)
-        for answer in answers:
+        for answer in self.chunks(ksid, first, count):
             if answer.status:
                 raise TimeoutError(f"no chunk {answer.index}: status {answer.status}")
+
+    def chunks(self, ksid, first, count):
+        return (self.get(ksid, index, 0) for index in range(first, first + count))
+
+
+class BinA(Taking, App):
+    pass
+
+
+class BinB(Taking, App):
+    def chunks(self, ksid, first, count):
+        return self.get_many(ksid, first, count)
+
+
+class Json(Taking, JsonApp):
+    pass
+
+
+class Pushed(Json):
+    """Asks once, and reads what comes."""
+
+    coming = None
+
+    def chunks(self, ksid, first, count):
+        if self.coming != first:
+            self.tell_get(ksid, first, 0)
+            self.coming = first
+        while self.coming < first + count:
+            chunk = self.chunk()
+            if chunk.index == self.coming or chunk.status:  # else: on its way since before
+                self.coming += 1
+                yield chunk
 
 
 class Apps:
@@ -89,13 +94,18 @@ class Apps:
 
     @staticmethod
     def tweak(_name, config):
+        for entry in config["saes"] + config["directory"]:
+            if "sae-alice" in (entry.get("id"), entry.get("sae")):
+                entry["applications"].append(PUSHED)
+                if "id" in entry:
+                    entry["push"] = [PUSHED]
         config["pool"] = {"ready_chunks": 32768, "inbound_chunks": 1048576}
         config["app_streams"] = {"max_bps": 4_000_000_000, "held_bytes": 268435456}
 
-    def app(self, name, dialect, tls):
+    def app(self, name, kind, dialect, tls):
         node = self.network.topology.home(name)
-        kind = JsonApp if dialect == "json" else BinApp
-        return kind(self.network.endpoints[f"{node.name}/app"], self.network.pki if tls else None, name, dialect)
+        return globals()[kind](self.network.endpoints[f"{node.name}/app"], self.network.pki if tls else None, name,
+                               dialect)
 
     def cpu(self):
         return [cpu_seconds(self.network.gateways[name].pid) for name in ("kme-a", "kme-b")]
@@ -109,11 +119,13 @@ class Apps:
         return count / seconds, near / count * 1e6, far / count * 1e6
 
     def measure(self, name):
-        dialect, tls, part = PROFILES[name]
+        *how, part = PROFILES[name]
         count = int(self.plan["chunks"] * part)
-        alice, bob = self.app("alice", dialect, tls), self.app("bob", dialect, tls)
+        alice, bob = self.app("alice", *how), self.app("bob", *how)
         uris = [s.uri(self.network.topology.home(s.name))
                 for s in self.network.topology.saes() if s.name in ("alice", "bob")]
+        if how[0] == "Pushed":
+            uris[0] = PUSHED
         status, ksid = alice.open_stream(*uris)
         if status or bob.open_stream(*reversed(uris), ksid)[0]:
             raise TimeoutError(f"{name}: the stream does not open")

@@ -10,7 +10,8 @@ from network import Network
 from processes import wait_for
 from topology import pair
 
-FULL = {"small": 1024, "large": 10_000_000, "rounds": 20, "requests": 512}
+QUICK = {"small": 1024, "large": 1_000_000, "rounds": 8, "requests": 512}
+FULL = {"small": 1024, "large": 10_000_000, "rounds": 12, "requests": 512}
 FILL_S = 1800
 
 
@@ -76,3 +77,12 @@ def run(bench, plan):
 
     return {"chunks": plan["large"], "enc_keys_cpu": ratio(0), "dec_keys_cpu": ratio(1),
             "bytes_per_key": held / plan["large"], "start_s": start_s}
+
+
+def figures(row):
+    return row
+
+
+def print_table(row):
+    for name, value in row.items():
+        print(f"{name:22}{value:16.2f}")

@@ -26,7 +26,7 @@ WAYS = {  # name in the table: (options of the link, part of the plan's chunks)
     "http-push": ({"dialect": "http-push"}, 1),
 }
 QUICK = {"chunks": 8192, "rounds": 1}
-FULL = {"chunks": 32768, "rounds": 5}
+FULL = {"chunks": 32768, "rounds": 2}
 
 
 def cpu_seconds(pid):

@@ -20,7 +20,7 @@ KEYS_AT_ONCE = 128
 RATE = 500  # requests per second while latency is measured: what is taken is refilled meanwhile
 
 QUICK = {"links": (2,), "stock": 8192, "latency": 200, "rounds": 1, "refills": 2}
-FULL = {"links": (1, 2, 4, 8), "stock": 32768, "latency": 1000, "rounds": 9, "refills": 3}
+FULL = {"links": (1, 2, 4, 8), "stock": 16384, "latency": 500, "rounds": 5, "refills": 2}
 
 
 class Line:
@@ -41,7 +41,7 @@ class Line:
         shutil.rmtree(folder, ignore_errors=True)
         self.network = Network(topology, folder, pki=bench.folder / "pki", tweak=self.tweak)
         self.client = None
-        self.refills, self.latencies = [], []
+        self.refills, self.alone, self.latencies = [], [], []
 
     def tweak(self, name, config):
         stock = self.plan["stock"] if name == self.first else 8 * SEGMENT
@@ -76,6 +76,27 @@ class Line:
         return {"keys": keys, "keys_per_s": keys / seconds, "source_us": cpu[self.first],
                 "target_us": cpu[self.last], "hop_us": [cpu[name] for name in self.between]}
 
+    def relay_alone(self):
+        """CPU of each node by key that is relayed while the links give nothing, with the node key that is there:
+        what it costs to take that in is left out. Until nothing more arrives, or all is back."""
+        time.sleep(2)  # until the links have all their node key
+        self.network.outage(True)
+        time.sleep(0.5)
+        requests = (self.plan["stock"] * 5 // 8) // KEYS_AT_ONCE
+        full, cpu = self.stock(), self.cpu()
+        self.load(KEYS_AT_ONCE, requests, 4)
+        stock = full - requests * KEYS_AT_ONCE
+        keys, after, grown_s = 0, cpu, time.monotonic()
+        while keys < full - stock and time.monotonic() - grown_s < 1:
+            time.sleep(0.02)
+            now = self.stock() - stock
+            if now > keys:
+                keys, after, grown_s = now, self.cpu(), time.monotonic()
+        self.network.outage(False)
+        cpu = {name: (after[name] - cpu[name]) / keys * 1e6 for name in cpu}
+        return {"keys": keys, "source_us": cpu[self.first], "target_us": cpu[self.last],
+                "hop_us": [cpu[name] for name in self.between]}
+
     def start(self):
         self.network.prepare()
         self.network.start()
@@ -83,6 +104,9 @@ class Line:
 
     def measure_refills(self):
         self.refills = [self.refill() for _ in range(self.plan["refills"])]
+        for _ in range(self.plan["refills"] if self.between else 0):
+            self.wait_stock(self.plan["stock"] - 2 * SEGMENT, "the last refill")
+            self.alone.append(self.relay_alone())
         self.wait_stock(self.plan["stock"] - 2 * SEGMENT, "the last refill")
 
     def measure_latency(self):
@@ -96,13 +120,15 @@ class Line:
             return statistics.median(rows[which][member] for rows in self.latencies)
 
         hops = [statistics.median(row["hop_us"]) for row in self.refills if row["hop_us"]]
+        alone = [statistics.median(row["hop_us"]) for row in self.alone]
         return {
             "links": self.links, "keys_per_s": refill("keys_per_s"), "source_us_per_key": refill("source_us"),
             "hop_us_per_key": statistics.median(hops) if hops else None,
+            "hop_alone_us_per_key": statistics.median(alone) if alone else None,
             "target_us_per_key": refill("target_us"),
             "enc_keys_p50_us": latency(0, "p50_us"), "enc_keys_p99_us": latency(0, "p99_us"),
             "dec_keys_p50_us": latency(1, "p50_us"), "dec_keys_p99_us": latency(1, "p99_us"),
-            "refills": self.refills, "latencies": self.latencies,
+            "refills": self.refills, "alone": self.alone, "latencies": self.latencies,
         }
 
 
@@ -122,13 +148,13 @@ def run(bench, plan):
     return [each.row() for each in lines]
 
 
-def hop_us(rows):
+def hop_us(rows, member="hop_alone_us_per_key"):
     """CPU of a node in between for one key."""
-    return statistics.median(row["hop_us_per_key"] for row in rows if row["hop_us_per_key"] is not None)
+    return statistics.median(row[member] for row in rows if row[member] is not None)
 
 
 def figures(rows):
-    out = {}
+    out = {"relay_with_intake_us_per_key_hop": hop_us(rows, "hop_us_per_key")}
     for row in rows:
         out[f"relay_keys_per_s_{row['links']}_links"] = row["keys_per_s"]
         out[f"relay_enc_keys_p50_us_{row['links']}_links"] = row["enc_keys_p50_us"]
@@ -140,9 +166,10 @@ def figures(rows):
 
 
 def print_table(rows):
-    columns = ("keys_per_s", "source_us_per_key", "hop_us_per_key", "target_us_per_key", "enc_keys_p50_us",
+    columns = ("keys_per_s", "source_us_per_key", "hop_us_per_key", "hop_alone_us_per_key",
+               "target_us_per_key", "enc_keys_p50_us",
                "enc_keys_p99_us", "dec_keys_p50_us", "dec_keys_p99_us")
-    print(f"\n{'links':>6}" + "".join(f"{c:>19}" for c in columns))
+    print(f"\n{'links':>6}" + "".join(f"{c:>21}" for c in columns))
     for row in rows:
         cells = ("-" if row[c] is None else f"{row[c]:.1f}" for c in columns)
-        print(f"{row['links']:>6}" + "".join(f"{c:>19}" for c in cells))
+        print(f"{row['links']:>6}" + "".join(f"{c:>21}" for c in cells))

@@ -1,36 +1,30 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Keys between networks (ETSI GS QKD 020): how many a second, and what CPU the border needs for one.
+"""Keys between networks (ETSI GS QKD 020): how many a second, and what CPU the border needs for one. Used by
+run.py.
 
 One gateway with alice, and another network played by this script. `in`: the other one hands over
 keys for alice, synchronously. `out`: alice asks for keys for an SAE there, which answers at once.
 Throughput is of gateway and player together on the cores there are; CPU is of the gateway alone.
 """
 
-import argparse
 import http.client
 import json
 import shutil
+import statistics
 import sys
 import threading
 import time
 from pathlib import Path
 
-sys.dont_write_bytecode = True  # leave no __pycache__ behind
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "demo"), str(ROOT / "tests" / "e2e")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 
-from network import LOOPBACK, Network, Ports, build_folder, complete_pki, make_pki  # noqa: E402
+from network import LOOPBACK, Network, Ports, complete_pki, make_pki  # noqa: E402
 from peer020 import EXT_KEYS, TYPE, Peer, _context, container, new_key  # noqa: E402
 from topology import pair  # noqa: E402
 
-FOLDER = build_folder() / "bench" / "transfers"
 BATCHES = (1, 128, 1024)
-
-
-def cpu_seconds(pid):
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+QUICK = {"requests": 200, "threads": 8, "rounds": 1}
+FULL = {"requests": 400, "threads": 8, "rounds": 2}
 
 
 def configure(name, config, peer, port):
@@ -80,7 +74,7 @@ def asker(network):
     return ask
 
 
-def measure(network, peer, way, batch, requests, threads):
+def measure(bench, network, peer, way, batch, requests, threads):
     pid = network.gateways["kme-a"].pid
     if way == "in":
         items = [json.dumps(container([new_key() for _ in range(batch)], "sae-zoe", ["sae-alice"])).encode()
@@ -89,40 +83,53 @@ def measure(network, peer, way, batch, requests, threads):
     else:
         items, work = [batch] * requests, lambda: asker(network)
     in_threads(work, items[:0], threads)
-    before = cpu_seconds(pid)
+    before = bench.cpu_seconds(pid)
     seconds = in_threads(work, items, threads)
     keys = batch * requests
-    return keys / seconds, (cpu_seconds(pid) - before) / keys * 1e6
+    return {"keys_per_s": keys / seconds, "cpu_us": (bench.cpu_seconds(pid) - before) / keys * 1e6}
 
 
-def main():
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--requests", type=int, default=600, help="of one key; of more keys fewer")
-    arguments.add_argument("--threads", type=int, default=8)
-    options = arguments.parse_args()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+def run(bench, plan):
+    """Rows by way and keys in a request, in turns."""
+    folder = bench.folder / "transfers"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     topology = pair()
-    complete_pki(FOLDER / "pki", topology)
-    make_pki(FOLDER / "pki", "kme-net1")
-    peer = Peer(FOLDER / "pki", "kme-net1")
+    complete_pki(folder / "pki", topology)
+    make_pki(folder / "pki", "kme-net1")
+    peer = Peer(folder / "pki", "kme-net1")
     peer.on_keys = peer.answer_outcome
     port = Ports().take()
     peer.gateway = (LOOPBACK, port)
-    network = Network(topology, FOLDER, tweak=lambda name, config: configure(name, config, peer, port))
+    network = Network(topology, folder, tweak=lambda name, config: configure(name, config, peer, port))
+    rows = {}
     network.prepare()
     network.start()
     try:
-        print("| way | keys in a request | keys a second | CPU of the border, µs a key |\n|---|---|---|---|")
-        for way in ("in", "out"):
-            for batch in BATCHES:
-                requests = max(8, options.requests // max(1, batch // 8))
-                rate, cpu = measure(network, peer, way, batch, requests, min(options.threads, requests))
-                print(f"| {way} | {batch} | {rate:,.0f} | {cpu:,.1f} |", flush=True)
+        for _ in range(plan["rounds"]):
+            for way in ("in", "out"):
+                for batch in BATCHES:
+                    requests = max(8, plan["requests"] // max(1, batch // 8))
+                    row = measure(bench, network, peer, way, batch, requests, min(plan["threads"], requests))
+                    rows.setdefault(f"{way} {batch}", []).append(row)
     finally:
         network.stop()
         peer.end()
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def figures(rows):
+    out = {}
+    for name, measured in rows.items():
+        key = "transfer_" + name.replace(" ", "_")
+        for member in ("keys_per_s", "cpu_us"):
+            unit = member.replace("cpu_us", "us_per_key")
+            out[f"{key}_{unit}"] = statistics.median(row[member] for row in measured)
+    return out
+
+
+def print_table(rows):
+    columns = ("keys_per_s", "cpu_us")
+    print(f"\n{'way, keys a request':22}" + "".join(f"{c:>16}" for c in columns))
+    for name, measured in rows.items():
+        print(f"{name:22}" + "".join(f"{statistics.median(row[c] for row in measured):16.1f}" for c in columns))

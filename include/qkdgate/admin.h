@@ -35,6 +35,22 @@ typedef struct qg_admin_ops {
 	 * (QG_E_IO). The process ends soon after it returns. */
 	qg_err (*zeroize)(void *ctx, const char *who, char *why, size_t why_room);
 	bool (*draining)(void *ctx);
+	/* Adds an entry to `saes` or `policy`, or takes one out again that was added so
+	 * (text NULL). It is durable and in force when QG_OK is returned; else nothing
+	 * changed, and `why` says why: QG_E_PARSE, QG_E_EXISTS, QG_E_NOTFOUND, QG_E_STATE
+	 * (it stands in the file), QG_E_IO. */
+	qg_err (*change)(void *ctx, const char *who, const qg_config_entry *e, char *why, size_t why_room);
+	/* What was added, oldest first. One that is not in force contradicts the file
+	 * of the start. `each` must not call back. */
+	void (*entries)(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx),
+			void *each_ctx);
+	/* Takes another master key (qg_sealer_change_master; `from` may be NULL). With
+	 * *pending the old one is needed until the next start. `why` as above. */
+	qg_err (*change_master)(void *ctx, const char *who, const char *from, bool *pending, char *why, size_t why_room);
+	/* Whether two master keys open the key ring. */
+	bool (*master_pending)(void *ctx);
+	/* Whether the last call to a peer was answered, and when; false: there was none. */
+	bool (*peer_reached)(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms);
 	/* How the last call to a neighbour ended, and when; false: there was none. */
 	bool (*reached)(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms);
 } qg_admin_ops;

@@ -97,7 +97,9 @@ bool qg_audit_healthy(const qg_audit *a);
  * the operating log says so. */
 void qg_audit_close(qg_audit **a);
 
-/* The file goes on in another one from this size on; 0 (the state after opening): never. */
+/* A NULL log is taken by all that follows here, and has nothing (QG_E_NOTFOUND).
+ *
+ * The file goes on in another one from this size on; 0 (the state after opening): never. */
 void qg_audit_rotate_at(qg_audit *a, uint64_t bytes);
 
 /* Goes on in another file now. QG_E_IO when that cannot be made: then the one in use stays. */

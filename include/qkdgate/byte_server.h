@@ -28,6 +28,7 @@ typedef struct qg_byte_options {
 	unsigned threads;         /* 0: one per core */
 	unsigned max_connections; /* in all */
 	unsigned max_per_address; /* 0: no limit */
+	unsigned address_handshakes_per_s; /* connections that begin, from one address; 0: no limit */
 	unsigned idle_timeout_s;  /* without a whole request, or an answer that is taken */
 	size_t request_max;       /* bytes of a request, at most */
 	size_t state_bytes;       /* zeroed, for each connection */
@@ -62,6 +63,10 @@ qg_err qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char 
 
 /* Who is who has changed: the same. Any thread. */
 void qg_byte_server_identify_again(qg_byte_server *s);
+
+/* From now on nothing is sent: connections end in place of their next answer.
+ * There is no way back. Any thread. */
+void qg_byte_server_forbid(qg_byte_server *s);
 
 /* Closes everything; no request is taken up after it returns. Answers may still
  * be due: they are dropped. */

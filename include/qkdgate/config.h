@@ -26,6 +26,7 @@ typedef struct qg_config_listener {
 	unsigned max_connections;
 	unsigned ticket_key_s;
 	unsigned max_per_address;
+	unsigned address_handshakes_per_s;
 	unsigned idle_timeout_s;
 } qg_config_listener;
 
@@ -37,6 +38,7 @@ typedef struct qg_config_sae {
 	size_t n_applications;
 	const char *const *push;         /* those of them that key is pushed to */
 	size_t n_push;
+	const char *push_to;             /* https://HOST:PORT, where http-push goes; NULL: nowhere */
 } qg_config_sae;
 
 /* At which KME a remote SAE lives. First match rules. */
@@ -283,6 +285,7 @@ typedef struct qg_config {
 
 	const qg_config_sae *saes;
 	size_t n_saes;
+	size_t n_file_saes;        /* the first ones stand in the file, the others were made at run time */
 	const qg_config_place *directory;
 	size_t n_directory;
 	const qg_config_neighbour *neighbours;
@@ -291,6 +294,7 @@ typedef struct qg_config {
 	size_t n_streams;
 	const qg_config_rule *policy;
 	size_t n_policy;
+	size_t n_file_policy;      /* likewise */
 
 	const qg_config_peer *peers;
 	size_t n_peers;
@@ -330,6 +334,20 @@ typedef struct qg_config {
  * QG_E_PARSE when there was any, QG_E_IO. The result is freed with
  * qg_config_free and does not change in between. */
 qg_err qg_config_load(const char *file, FILE *report, qg_config **out) QG_CHECKED;
+
+/* An entry that stands in no file: an operator made it at run time. */
+typedef struct qg_config_entry {
+	const char *list; /* "saes" or "policy" */
+	const char *name; /* what it is called where it is wrong */
+	const char *text; /* as JSON; no variables are put in */
+} qg_config_entry;
+
+/* The same with n more entries, which stand behind those of the file and go through
+ * the same checks; problems of theirs read "run-time LIST NAME: OPTION: ...". With
+ * `as`, the text that this configuration was made of is taken, whatever the file
+ * holds now. Errors as above. */
+qg_err qg_config_load_with(const char *file, const qg_config *as, const qg_config_entry *entry, size_t n,
+			   FILE *report, qg_config **out) QG_CHECKED;
 
 void qg_config_free(qg_config **c);
 

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "qkdgate/accounts.h"
 #include "qkdgate/app_streams.h"
 #include "qkdgate/audit.h"
 #include "qkdgate/config.h"
@@ -43,6 +44,7 @@ qg_keystore *qg_core_keystore(qg_core *core);
 qg_peers *qg_core_peers(qg_core *core);
 qg_app_streams *qg_core_app_streams(qg_core *core);
 qg_interop *qg_core_interop(qg_core *core);
+qg_accounts *qg_core_accounts(qg_core *core);
 
 /* SAEs, directory or policy are others than before: what depends on them is
  * looked at without delay. */

@@ -9,6 +9,7 @@
 #include "qkdgate/committer.h"
 #include "qkdgate/core.h"
 #include "qkdgate/error.h"
+#include "qkdgate/transfer.h"
 #include "qkdgate/uuid.h"
 
 /* What the core can be asked about itself, for the admin interface and the
@@ -34,6 +35,7 @@ typedef struct qg_stream_view {
 	bool has_ksid;
 	qg_uuid ksid;
 	const char *trouble;     /* what the hand-over to the neighbour fails with, or NULL */
+	const char *source_failure; /* why the source did not answer the last GET_KEY, or NULL */
 	unsigned open_fails;     /* at the source, in a row */
 	unsigned epochs;         /* live ones */
 	int64_t epoch_created_ms; /* wall clock, of the one being filled; 0: none */
@@ -103,5 +105,23 @@ qg_err qg_core_reopen(qg_core *core, const char *stream) QG_CHECKED;
 /* Destroys all key of a stream, here and at the neighbour, in use or not; then it
  * is opened anew. *chunks: how many were given up here. QG_E_NOTFOUND. */
 qg_err qg_core_delete_keys(qg_core *core, const char *stream, uint64_t *chunks) QG_CHECKED;
+
+/* Keeps an entry that an operator made at run time (QG_E_EXISTS), or forgets it
+ * (QG_E_NOTFOUND); durable when it returns. QG_E_IO, QG_E_UNKNOWN. Not from the
+ * committer's thread. */
+qg_err qg_core_entry_put(qg_core *core, const qg_entry_rec *rec) QG_CHECKED;
+qg_err qg_core_entry_delete(qg_core *core, const char *list, const char *name) QG_CHECKED;
+
+/* What SAEs have left of their rates, in the place of what was kept before, with the
+ * time; durable when it returns. QG_E_IO, QG_E_UNKNOWN. Not from the committer's thread. */
+#define QG_CORE_LEVELS_MS "levels_ms" /* the number in the store: wall clock, 0: none are kept */
+qg_err qg_core_levels_put(qg_core *core, const qg_level_rec *level, size_t n) QG_CHECKED;
+
+/* Soon, the sealer is asked whether a new generation is due, and what it sealed is
+ * sealed again where it is: after the master key was changed. */
+void qg_core_rotate(qg_core *core);
+
+/* qg_transfers_list as of now. */
+size_t qg_core_view_transfers(qg_core *core, int64_t after, qg_transfer_view *out, size_t most);
 
 #endif

@@ -125,6 +125,8 @@ typedef struct qg_etsi004_push_ops {
 	/* A whole request that pushes a->key with a->index to a->ksid. */
 	qg_err (*put)(const qg_etsi004_profile *p, const qg_etsi004_response *a, const char *authority,
 		      qg_writer *w);
+	/* The body of that alone. */
+	qg_err (*put_body)(const qg_etsi004_profile *p, const qg_etsi004_response *a, qg_writer *w);
 	/* Reads the body of one; op is QG_ETSI004_GET_KEY. */
 	qg_err (*get)(const qg_etsi004_profile *p, uint8_t *body, size_t n, qg_etsi004_response *a);
 	/* The body that answers one. */

@@ -36,6 +36,10 @@ qg_err qg_etsi004_server_reload_tls(qg_etsi004_server *s, const qg_tls_files *f,
 /* Who is who has changed: connections are looked at again. NULL: nothing. */
 void qg_etsi004_server_renew(qg_etsi004_server *s);
 
+/* From now on no key leaves through it: what is in memory is about to be wiped.
+ * There is no way back. NULL: nothing. */
+void qg_etsi004_server_forbid(qg_etsi004_server *s);
+
 /* Closes every connection; no call is begun after it. Answers that are still due
  * are dropped. NULL: nothing. */
 void qg_etsi004_server_stop(qg_etsi004_server *s);

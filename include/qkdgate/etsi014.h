@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "qkdgate/accounts.h"
 #include "qkdgate/audit.h"
 #include "qkdgate/config.h"
 #include "qkdgate/directory.h"
@@ -18,11 +19,22 @@
 
 typedef struct qg_etsi014 qg_etsi014;
 
+/* What SAEs had left of their rates when the gateway stopped: so that a restart gives
+ * nobody more than the burst. */
+typedef struct qg_etsi014_levels {
+	bool known;            /* false: it did not stop in order; all rates begin empty */
+	uint64_t away_ms;      /* since it stopped */
+	const qg_level_rec *level; /* who is in none had all */
+	size_t n;
+} qg_etsi014_levels;
+
 typedef struct qg_etsi014_parts {
 	const qg_config *cfg; /* all parts outlive the server */
 	const qg_directory *directory;
 	qg_keystore *keystore;
 	qg_audit *audit;
+	qg_accounts *accounts;       /* NULL: nothing is counted (tests) */
+	const qg_etsi014_levels *levels; /* read while it starts; NULL: all rates are full */
 } qg_etsi014_parts;
 
 /* Listens. `why` gets a text that names what failed. */
@@ -35,6 +47,11 @@ const qg_http_server *qg_etsi014_http(const qg_etsi014 *s);
 qg_err qg_etsi014_reload_tls(qg_etsi014 *s, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
 /* The directory took a new configuration: its rates, and who is who. */
 void qg_etsi014_renew(qg_etsi014 *s, const qg_config *cfg);
+
+/* What the SAE has left of each rate that limits it, for a later start. `each` is
+ * called where it is not all. */
+void qg_etsi014_each_level(const qg_etsi014 *s, const char *sae, void (*each)(const qg_level_rec *rec, void *ctx),
+			   void *ctx);
 
 /* --- what SAEs do ----------------------------------------------------------- */
 
@@ -66,7 +83,10 @@ void qg_etsi014_suspended_pairs(const qg_etsi014 *s, void (*each)(const char *a,
 /* From now on, or no longer, no key is issued: 503. What was issued can be fetched. */
 void qg_etsi014_drain(qg_etsi014 *s, bool on);
 
-/* Ends the listener; see qg_http_server_stop. Clears *s. */
+/* Ends the listener (qg_http_server_stop): from then on no rate is used. */
+void qg_etsi014_unlisten(qg_etsi014 *s);
+
+/* The same, where it was not done yet, and frees all. Clears *s. */
 void qg_etsi014_stop(qg_etsi014 **s);
 
 #endif

@@ -2,7 +2,9 @@
 #ifndef QKDGATE_ETSI020_H
 #define QKDGATE_ETSI020_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qkdgate/audit.h"
 #include "qkdgate/config.h"
@@ -37,6 +39,10 @@ void qg_etsi020_unlisten(qg_etsi020 *e);
  * its figures. */
 qg_err qg_etsi020_reload_tls(qg_etsi020 *e, const qg_tls_files *f, char *why, size_t why_room) QG_CHECKED;
 const qg_http_server *qg_etsi020_http(const qg_etsi020 *e);
+
+/* Whether the last call to a peer was answered, and how long ago it ended; false:
+ * there was none, or no such peer, or e is NULL. Any thread. */
+bool qg_etsi020_reached(const qg_etsi020 *e, const char *peer_id, bool *answered, uint64_t *ago_ms);
 
 /* Ends the outgoing side too; calls under way are told that no answer came. */
 void qg_etsi020_free(qg_etsi020 **e);

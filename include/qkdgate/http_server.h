@@ -74,6 +74,7 @@ typedef struct qg_http_options {
 	unsigned threads;               /* 0: one per core */
 	unsigned max_connections;       /* in all */
 	unsigned max_per_address;       /* 0: no limit */
+	unsigned address_handshakes_per_s; /* connections that begin, from one address; 0: no limit */
 	unsigned idle_timeout_s;        /* connection without progress is closed */
 	unsigned ticket_key_s;          /* sessions can be resumed, with another ticket key after
 					   this time; 0: they cannot */
@@ -103,6 +104,9 @@ typedef struct qg_http_options {
 	/* Before and after a run over all that came in, with true and false, on the
 	 * thread of the handlers that are called in between; may be NULL. */
 	void (*running)(bool begins, void *ctx);
+	/* What is deferred waits for others than the disk: it costs nothing meanwhile,
+	 * and a little more when it goes on. */
+	bool waits_long;
 	/* An unknown or failing request, for the audit; may be NULL. */
 	void (*on_refused)(int status, const char *method, const char *path, void *ctx);
 	/* In place of error_body and on_refused; NULL: those. Writes the body as
@@ -149,6 +153,7 @@ typedef struct qg_http_route_stats {
 
 typedef struct qg_http_stats {
 	uint64_t handshakes, failed_handshakes;
+	uint64_t limited; /* not let in: too many from one address */
 	unsigned connections;
 } qg_http_stats;
 

@@ -2,6 +2,7 @@
 #ifndef QKDGATE_LIMITS_H
 #define QKDGATE_LIMITS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "qkdgate/error.h"
@@ -23,6 +24,15 @@ void qg_limits_set(qg_limits *l, uint32_t per_s, uint32_t burst);
  * in *retry_after_s (at least 1). `now_ms` as of qg_clock_elapsed_ms. */
 qg_err qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint32_t *retry_after_s)
 	QG_CHECKED;
+
+/* Names that are seen from now on begin with an empty bucket, as of now_ms: for a
+ * start after which nobody knows what was used before. */
+void qg_limits_begin_empty(qg_limits *l, uint64_t now_ms);
+
+/* What is in the name's bucket, in thousandths of a token; false: all, or there is no
+ * rate. And puts it there, plus what away_ms would have added; never more than all. */
+bool qg_limits_level(qg_limits *l, const char *name, uint64_t now_ms, uint64_t *milli);
+void qg_limits_put(qg_limits *l, const char *name, uint64_t milli, uint64_t away_ms, uint64_t now_ms);
 
 typedef struct qg_window qg_window;
 

@@ -2,6 +2,7 @@
 #ifndef QKDGATE_SEAL_H
 #define QKDGATE_SEAL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -58,8 +59,29 @@ qg_err qg_sealer_rotate(qg_sealer *s) QG_CHECKED;
  * QG_E_IO. */
 qg_err qg_sealer_destroy_below(qg_sealer *s, uint32_t generation) QG_CHECKED;
 
-/* A 32-byte key derived from the master key for one purpose (the audit chain,
- * the anchor): BLAKE2b keyed by the master key over the purpose text. */
+/* --- another master key ------------------------------------------------------- */
+
+/* Takes another master key while all goes on. The ring is wrapped under both, then
+ * the new one takes the place of the old, then the ring is wrapped under it alone;
+ * the next qg_sealer_rotate begins a new generation, so that data keys come under
+ * intermediate keys that the old one never wrapped.
+ *
+ * from NULL: the key is drawn, and the file options.master_key replaced, which must be
+ * a file of its own. However this ends, what that file holds opens the ring.
+ * from a file or "credential:NAME": the key is read there, and the ring stays wrapped
+ * under both (*pending) until a qg_sealer_open finds the new one as master_key.
+ *
+ * QG_E_UNSUPPORTED: from NULL, and master_key is a credential; QG_E_EXISTS: it is the
+ * key in use; QG_E_MODE, QG_E_PARSE, QG_E_NOTFOUND: of `from`; QG_E_IO: a file cannot be
+ * read or written, all stays as it was. */
+qg_err qg_sealer_change_master(qg_sealer *s, const char *from, bool *pending) QG_CHECKED;
+
+/* Whether the ring opens with two master keys. */
+bool qg_sealer_master_pending(const qg_sealer *s);
+
+/* A 32-byte key derived for one purpose (the audit chain, the anchor): BLAKE2b keyed
+ * by the root over the purpose text. The root is the first master key that the ring
+ * had; it stays with another one, and rests in the ring then. */
 void qg_sealer_derive(const qg_sealer *s, const char *purpose, uint8_t out[32]);
 
 /* The same without a sealer: only reads the files, and makes none. key_ring may be

@@ -148,6 +148,31 @@ typedef struct qg_telling_rec {
 	uint64_t until_ms;       /* lifetime clock: given up then */
 } qg_telling_rec;
 
+/* An entry of the configuration that an operator made at run time. */
+typedef struct qg_entry_rec {
+	const char *list;        /* "saes" or "policy" */
+	const char *name;
+	const char *text;        /* JSON */
+} qg_entry_rec;
+
+/* What an SAE asked for with another, on one day. */
+typedef struct qg_account_rec {
+	int64_t day;             /* since 1970-01-01, UTC */
+	const char *sae;         /* who asked */
+	const char *other;       /* "": nobody that is known */
+	uint64_t requests;       /* for keys, however they ended */
+	uint64_t issued, issued_bits;   /* as master: keys */
+	uint64_t fetched, fetched_bits; /* as slave */
+	uint64_t refused;        /* requests */
+	uint64_t limited;        /* of them: a rate was used up */
+} qg_account_rec;
+
+/* What was left of a rate. */
+typedef struct qg_level_rec {
+	const char *rate, *name;
+	uint64_t milli;          /* thousandths of a token */
+} qg_level_rec;
+
 typedef struct qg_store qg_store;
 
 /* Every entry: no locks held by the store's caller matter, may wait for the
@@ -221,6 +246,19 @@ typedef struct qg_store_ops {
 	/* By stream, then in the order of their indexes. */
 	qg_err (*load_app_blocks)(qg_store *s, qg_err (*each)(const qg_app_block_rec *rec, void *ctx), void *ctx);
 	qg_err (*load_tellings)(qg_store *s, qg_err (*each)(const qg_telling_rec *rec, void *ctx), void *ctx);
+
+	qg_err (*entry_put)(qg_store *s, const qg_entry_rec *rec); /* QG_E_EXISTS */
+	qg_err (*entry_delete)(qg_store *s, const char *list, const char *name); /* QG_E_NOTFOUND */
+	/* In the order in which they were put. */
+	qg_err (*load_entries)(qg_store *s, qg_err (*each)(const qg_entry_rec *rec, void *ctx), void *ctx);
+	/* Adds to what the day has. */
+	qg_err (*account_add)(qg_store *s, const qg_account_rec *rec);
+	/* Of the days from .. to, in their order. */
+	qg_err (*load_accounts)(qg_store *s, int64_t from, int64_t to,
+				qg_err (*each)(const qg_account_rec *rec, void *ctx), void *ctx);
+	qg_err (*level_put)(qg_store *s, const qg_level_rec *rec);
+	qg_err (*levels_delete)(qg_store *s); /* all */
+	qg_err (*load_levels)(qg_store *s, qg_err (*each)(const qg_level_rec *rec, void *ctx), void *ctx);
 	void (*close)(qg_store **s);
 } qg_store_ops;
 

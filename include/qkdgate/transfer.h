@@ -193,6 +193,29 @@ bool qg_transfer_known(qg_transfers *t, const qg_uuid *id);
  * the owner's clock. */
 size_t qg_transfers_expire(qg_transfers *t, qg_committer *c, uint64_t now_ms);
 
+/* A record for operators: never its value. Texts are cut where they are longer. */
+#define QG_TRANSFER_TARGETS_SHOWN 66
+typedef struct qg_transfer_view {
+	int64_t row;           /* in the order of their making */
+	qg_uuid id;
+	const char *state;     /* fixed text */
+	char initiator[257];
+	char origin[97];       /* "": issued here */
+	uint32_t size_bytes;
+	bool has_value;        /* key is still kept here */
+	uint64_t age_ms;       /* since it was made, or the gateway started */
+	uint64_t left_ms;      /* until it expires */
+	size_t n_targets;      /* of them at most QG_TRANSFER_TARGETS_SHOWN are shown */
+	struct {
+		char sae[257], home[97]; /* home "": this node */
+		const char *state;
+	} target[QG_TRANSFER_TARGETS_SHOWN];
+} qg_transfer_view;
+
+/* The first `most` records whose row is above `after`, in the order of their rows;
+ * returns how many. now_ms is the owner's lifetime clock. Any thread. */
+size_t qg_transfers_list(qg_transfers *t, int64_t after, uint64_t now_ms, qg_transfer_view *out, size_t most);
+
 size_t qg_transfers_count(qg_transfers *t);
 /* Of them, those that are more than a tombstone; and the tombstones of one origin. */
 size_t qg_transfers_keys(qg_transfers *t);

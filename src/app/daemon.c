@@ -93,7 +93,8 @@ make_store(daemon_parts *d)
 static qg_err
 make_directory(daemon_parts *d)
 {
-	return qg_directory_new(d->cfg, &d->directory);
+	const qg_err err = qg_directory_new(d->cfg, &d->directory);
+	return err == QG_OK ? qg_daemon_load_entries(d) : err;
 }
 
 static qg_err
@@ -184,11 +185,18 @@ make_push_listener(daemon_parts *d)
 static qg_err
 make_etsi014(daemon_parts *d)
 {
+	const qg_etsi014_levels levels = {.known = d->levels.known, .away_ms = d->levels.away_ms,
+					  .level = d->levels.level, .n = d->levels.n};
 	qg_etsi014_parts parts = {.cfg = d->cfg,
 				  .directory = d->directory,
 				  .keystore = qg_core_keystore(d->core),
-				  .audit = d->audit};
-	return qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
+				  .audit = d->audit,
+				  .accounts = qg_core_accounts(d->core),
+				  .levels = &levels};
+	const qg_err err = qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
+	if (err == QG_OK)
+		qg_etsi014_renew(d->etsi014, qg_directory_config(d->directory));
+	return err;
 }
 
 static bool
@@ -240,6 +248,7 @@ static const daemon_step run_steps[] = {
 	{"audit", make_audit},
 	{"store", make_store},
 	{"directory", make_directory},
+	{"levels", qg_daemon_load_levels},
 	{"kms", make_kms},
 	{"etsi020", make_etsi020},
 	{"core", make_core},
@@ -275,6 +284,10 @@ unmake_all(daemon_parts *d)
 	qg_admin_stop(&d->admin);
 	if (d->core != NULL)
 		qg_app_streams_heed(qg_core_app_streams(d->core), NULL, NULL);
+	if (d->etsi014 != NULL) {
+		qg_etsi014_unlisten(d->etsi014);
+		qg_daemon_save_levels(d);
+	}
 	qg_etsi014_stop(&d->etsi014);
 	qg_etsi004_server_stop(d->etsi004);
 	if (d->etsi020 != NULL)
@@ -296,12 +309,15 @@ unmake_all(daemon_parts *d)
 	qg_audit_close(&d->audit);
 	qg_directory_free(&d->directory);
 	qg_sealer_close(&d->sealer);
+	qg_daemon_free_entries(d);
+	qg_daemon_free_levels(&d->levels);
+	pthread_mutex_destroy(&d->changing);
 }
 
 /* --- running -------------------------------------------------------------------- */
 
-/* Sanitizers need calls of their own. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+/* Sanitizers, and what counts for `make coverage`, need calls of their own. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(QG_COVERAGE)
 #define CAN_FILTER false
 #else
 #define CAN_FILTER true
@@ -331,7 +347,7 @@ audit_life(daemon_parts *d, qg_audit_act act)
 qg_err
 qg_daemon_run(const char *file, const qg_config *cfg)
 {
-	daemon_parts d = {.cfg = cfg, .file = file};
+	daemon_parts d = {.cfg = cfg, .file = file, .changing = PTHREAD_MUTEX_INITIALIZER};
 	sigset_t signals;
 	qg_daemon_block_signals(cfg, &signals);
 	qg_err err = make_all(&d, run_steps, sizeof run_steps / sizeof run_steps[0]);
@@ -361,9 +377,9 @@ static const daemon_step reset_steps[] = {
 };
 
 qg_err
-qg_daemon_reset_epochs(const qg_config *cfg)
+qg_daemon_reset_epochs(const char *file, const qg_config *cfg)
 {
-	daemon_parts d = {.cfg = cfg};
+	daemon_parts d = {.cfg = cfg, .file = file, .changing = PTHREAD_MUTEX_INITIALIZER};
 	qg_err err = make_all(&d, reset_steps, sizeof reset_steps / sizeof reset_steps[0]);
 	unmake_all(&d);
 	return err;

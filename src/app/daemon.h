@@ -13,6 +13,6 @@
 qg_err qg_daemon_run(const char *file, const qg_config *cfg) QG_CHECKED;
 
 /* Ends every epoch in the database; no daemon may run on it. */
-qg_err qg_daemon_reset_epochs(const qg_config *cfg) QG_CHECKED;
+qg_err qg_daemon_reset_epochs(const char *file, const qg_config *cfg) QG_CHECKED;
 
 #endif

@@ -6,21 +6,27 @@
 
 #include "daemon_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/core_view.h"
 #include "qkdgate/http_server.h"
 #include "qkdgate/log.h"
 #include "qkdgate/secret.h"
 #include "qkdgate/zeroize.h"
 
-static void
-audit_act(daemon_parts *d, const char *who, const char *what, qg_err err)
+void
+qg_daemon_audit(daemon_parts *d, const char *who, const char *what, const char *on, qg_err err)
 {
 	char reason[64];
 	const int n = snprintf(reason, sizeof reason, "%s%s", what, err == QG_OK ? "" : ": refused");
-	const qg_audit_event e = {
-		.act = QG_AUDIT_ADMIN, .caller = who, .peer = d->cfg->kme_id, .reason = n > 0 ? reason : what};
+	const qg_audit_event e = {.act = QG_AUDIT_ADMIN, .caller = who, .peer = on, .reason = n > 0 ? reason : what};
 	qg_audit_write(d->audit, &e);
-	qg_log(QG_LOG_INFO, "daemon", "event=act what=%s who=%s result=\"%s\"", what, qg_log_safe(who),
-	       err == QG_OK ? "done" : qg_err_text(err));
+	qg_log(QG_LOG_INFO, "daemon", "event=act what=\"%s\" on=%s who=%s result=\"%s\"", what, qg_log_safe(on),
+	       qg_log_safe(who), err == QG_OK ? "done" : qg_err_text(err));
+}
+
+static void
+audit_act(daemon_parts *d, const char *who, const char *what, qg_err err)
+{
+	qg_daemon_audit(d, who, what, d->cfg->kme_id, err);
 }
 
 /* --- reload ---------------------------------------------------------------------- */
@@ -36,7 +42,26 @@ tell_report(const char *text, char *why, size_t why_room)
 }
 
 static qg_err
-read_config(daemon_parts *d, qg_config **out, char *why, size_t why_room)
+load_into(daemon_parts *d, bool in_force, const daemon_entries *with, FILE *report, qg_config **out)
+{
+	const qg_config *as = in_force ? qg_directory_config(d->directory) : NULL;
+	qg_config_entry *more = calloc(with->n + 1, sizeof *more);
+	size_t n = 0;
+	if (more == NULL)
+		return QG_E_NOMEM;
+	for (size_t i = 0; i < with->n; i++)
+		if (!with->entry[i].left_out)
+			more[n++] = (qg_config_entry){with->entry[i].list, with->entry[i].name, with->entry[i].text};
+	qg_err err = qg_config_load_with(d->file, as, more, n, report, out);
+	free(more);
+	if (err == QG_OK && !in_force)
+		err = qg_config_check_files(d->file, *out, report);
+	return err;
+}
+
+qg_err
+qg_daemon_read_config(daemon_parts *d, bool in_force, const daemon_entries *with, qg_config **out, char *why,
+		      size_t why_room)
 {
 	char *text = NULL;
 	size_t len = 0;
@@ -44,9 +69,7 @@ read_config(daemon_parts *d, qg_config **out, char *why, size_t why_room)
 	if (report == NULL)
 		return QG_E_NOMEM;
 	qg_config *cfg = NULL;
-	qg_err err = qg_config_load(d->file, report, &cfg);
-	if (err == QG_OK)
-		err = qg_config_check_files(d->file, cfg, report);
+	qg_err err = load_into(d, in_force, with, report, &cfg);
 	if (fclose(report) != 0 && err == QG_OK)
 		err = QG_E_NOMEM;
 	if (err != QG_OK)
@@ -90,9 +113,8 @@ reload_tls(daemon_parts *d, const qg_config *cfg, char *why, size_t why_room)
 	return err;
 }
 
-/* Takes *cfg where it says something new. */
-static qg_err
-put_in_force(daemon_parts *d, qg_config **cfg)
+qg_err
+qg_daemon_put_in_force(daemon_parts *d, qg_config **cfg)
 {
 	if (qg_config_same(qg_directory_config(d->directory), *cfg))
 		return QG_OK;
@@ -100,7 +122,8 @@ put_in_force(daemon_parts *d, qg_config **cfg)
 	if (err != QG_OK)
 		return err;
 	const qg_config *now = qg_directory_config(d->directory);
-	qg_etsi014_renew(d->etsi014, now);
+	if (d->etsi014 != NULL) /* not yet there while the gateway starts */
+		qg_etsi014_renew(d->etsi014, now);
 	qg_etsi004_server_renew(d->etsi004);
 	qg_core_renew(d->core);
 	qg_admin_renew(d->admin);
@@ -113,16 +136,54 @@ act_reload(void *ctx, const char *who, char *why, size_t why_room)
 {
 	daemon_parts *d = ctx;
 	qg_config *cfg = NULL;
-	qg_err err = read_config(d, &cfg, why, why_room);
+	pthread_mutex_lock(&d->changing);
+	qg_err err = qg_daemon_read_config(d, false, &d->entries, &cfg, why, why_room);
 	if (err == QG_OK)
 		err = check_restart(d, cfg, why, why_room);
 	if (err == QG_OK)
 		err = reload_tls(d, cfg, why, why_room);
 	if (err == QG_OK)
-		err = put_in_force(d, &cfg);
+		err = qg_daemon_put_in_force(d, &cfg);
+	pthread_mutex_unlock(&d->changing);
 	qg_config_free(&cfg);
 	audit_act(d, who, "reload", err);
 	return err;
+}
+
+/* --- master key -------------------------------------------------------------------- */
+
+static void
+say_master(const daemon_parts *d, const char *from, qg_err err, char *why, size_t why_room)
+{
+	const char *file = from != NULL ? from : d->cfg->master_key;
+	const char *text = err == QG_E_UNSUPPORTED
+				   ? "is a credential, which the gateway cannot replace: give the new one, as credential:NAME or a file"
+			   : err == QG_E_EXISTS ? "is the master key in use: give another one"
+			   : err == QG_E_MODE   ? "must be a file of this user or root, with mode 0600 or 0400"
+			   : err == QG_E_PARSE  ? "must hold 32 bytes, or 64 hex digits"
+			   : err == QG_E_IO     ? "or the key ring cannot be read or written"
+						: qg_err_text(err);
+	(void)snprintf(why, why_room, "%s %s; the old master key stays", file, text);
+}
+
+static qg_err
+act_change_master(void *ctx, const char *who, const char *from, bool *pending, char *why, size_t why_room)
+{
+	daemon_parts *d = ctx;
+	const qg_err err = qg_sealer_change_master(d->sealer, from, pending);
+	if (err == QG_OK)
+		qg_core_rotate(d->core);
+	else
+		say_master(d, from, err, why, why_room);
+	audit_act(d, who, "rotate master key", err);
+	return err;
+}
+
+static bool
+is_master_pending(void *ctx)
+{
+	const daemon_parts *d = ctx;
+	return qg_sealer_master_pending(d->sealer);
 }
 
 /* --- drain ------------------------------------------------------------------------ */
@@ -149,6 +210,13 @@ is_reached(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms)
 {
 	const daemon_parts *d = ctx;
 	return qg_kms_reached(d->kms, neighbour, last, ago_ms);
+}
+
+static bool
+is_peer_reached(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms)
+{
+	const daemon_parts *d = ctx;
+	return qg_etsi020_reached(d->etsi020, peer, answered, ago_ms);
 }
 
 /* --- zeroize ------------------------------------------------------------------------ */
@@ -189,6 +257,7 @@ act_zeroize(void *ctx, const char *who, char *why, size_t why_room)
 	daemon_parts *d = ctx;
 	why[0] = '\0';
 	qg_http_forbid_secrets();
+	qg_etsi004_server_forbid(d->etsi004);
 	const qg_err err = destroy_files(d->cfg, why, why_room);
 	audit_act(d, who, err == QG_OK ? "zeroize" : "zeroize, not all", QG_OK);
 	if (qg_audit_sync(d->audit) != QG_OK)
@@ -203,6 +272,11 @@ const qg_admin_ops qg_daemon_acts = {
 	.reload = act_reload,
 	.drain = act_drain,
 	.zeroize = act_zeroize,
+	.change = qg_daemon_change,
+	.change_master = act_change_master,
+	.master_pending = is_master_pending,
+	.entries = qg_daemon_each_entry,
 	.draining = is_draining,
 	.reached = is_reached,
+	.peer_reached = is_peer_reached,
 };

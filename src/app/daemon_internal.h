@@ -2,6 +2,7 @@
 #ifndef QKDGATE_DAEMON_INTERNAL_H
 #define QKDGATE_DAEMON_INTERNAL_H
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -21,11 +22,32 @@
 
 /* Inside the daemon:
  *   daemon.c       its parts: made, plugged together, taken apart
+ *   daemon_entries.c  SAEs and rules that were made at run time
  *   daemon_acts.c  what is done to the gateway as a whole while it runs
+ *   daemon_levels.c  rates over a restart
  *   daemon_wait.c  the main thread: signals, the watchdog, the tamper switch */
 
 #define QG_DAEMON_WHY_ROOM 512
 #define QG_DAEMON_EXIT_ZEROIZED 3
+
+/* Of one that was made at run time; the strings are its own. */
+typedef struct daemon_entry {
+	char *list, *name, *text;
+	bool left_out; /* contradicts the file of the start */
+} daemon_entry;
+
+typedef struct daemon_entries {
+	daemon_entry *entry;
+	size_t n;
+} daemon_entries;
+
+/* What SAEs had left of their rates; the strings are its own. */
+typedef struct daemon_levels {
+	qg_level_rec *level;
+	size_t n, room;
+	bool known;
+	uint64_t away_ms;
+} daemon_levels;
 
 typedef struct daemon_parts {
 	const qg_config *cfg; /* of the start */
@@ -47,8 +69,36 @@ typedef struct daemon_parts {
 	atomic_bool draining;
 	_Atomic uint64_t drained_ms; /* elapsed time at which it ends; 0: not draining */
 	atomic_bool zeroized;
+	pthread_mutex_t changing; /* one change of the configuration in force at a time */
+	daemon_entries entries;   /* guarded by it */
+	daemon_levels levels;     /* of the stop before */
 	char why[QG_DAEMON_WHY_ROOM];
 } daemon_parts;
+
+/* --- the configuration in force ------------------------------------------------ */
+
+/* Takes *cfg where it says something new; with `changing` held. */
+qg_err qg_daemon_put_in_force(daemon_parts *d, qg_config **cfg) QG_CHECKED;
+/* The file, or what is in force, with the entries made at run time. Errors as of
+ * qg_config_load_with; the report becomes the text `why`. */
+qg_err qg_daemon_read_config(daemon_parts *d, bool in_force, const daemon_entries *with, qg_config **out,
+			     char *why, size_t why_room) QG_CHECKED;
+/* A line in the audit log and in the operating log. */
+void qg_daemon_audit(daemon_parts *d, const char *who, const char *what, const char *on, qg_err err);
+
+/* Rates over a restart: what was kept, and what is to be kept. */
+qg_err qg_daemon_load_levels(daemon_parts *d) QG_CHECKED;
+void qg_daemon_save_levels(daemon_parts *d);
+void qg_daemon_free_levels(daemon_levels *l);
+
+/* At the start, when the directory is there: what the database has. One that
+ * contradicts the file is left out, and the log says so. */
+qg_err qg_daemon_load_entries(daemon_parts *d) QG_CHECKED;
+void qg_daemon_free_entries(daemon_parts *d);
+/* For admin.h. */
+qg_err qg_daemon_change(void *ctx, const char *who, const qg_config_entry *e, char *why, size_t why_room);
+void qg_daemon_each_entry(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx),
+			  void *each_ctx);
 
 /* For admin.h; ctx is a daemon_parts. */
 extern const qg_admin_ops qg_daemon_acts;

@@ -56,7 +56,7 @@ command_reset(const char *file)
 	if (qg_config_load(file, stderr, &cfg) != QG_OK)
 		return EXIT_FAILED;
 	qg_log_init(cfg->log_level, cfg->log_format);
-	int rc = qg_daemon_reset_epochs(cfg) == QG_OK ? EXIT_DONE : EXIT_FAILED;
+	int rc = qg_daemon_reset_epochs(file, cfg) == QG_OK ? EXIT_DONE : EXIT_FAILED;
 	qg_config_free(&cfg);
 	if (rc == EXIT_DONE)
 		printf("all epochs ended; the next start opens new ones\n");

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#include "qkdgate/encode.h"
 #include "qkdgate/secret.h"
 
 /* The runs of bytes between the hyphens (RFC 9562, 4). */
@@ -56,13 +55,23 @@ qg_uuid_parse(const char *text, size_t len, qg_uuid *out)
 	return QG_OK;
 }
 
+static void
+write_run(const uint8_t *in, size_t n, char *text)
+{
+	static const char of_value[] = "0123456789abcdef";
+	for (size_t i = 0; i < n; i++) {
+		text[2 * i] = of_value[in[i] >> 4];
+		text[2 * i + 1] = of_value[in[i] & 15];
+	}
+}
+
 void
 qg_uuid_format(const qg_uuid *u, char out[QG_UUID_TEXT])
 {
 	for (size_t i = 0; i < N_RUNS; i++) {
 		if (i > 0)
 			out[runs[i].text - 1] = '-';
-		qg_hex_encode(u->b + runs[i].byte, runs[i].n, out + runs[i].text);
+		write_run(u->b + runs[i].byte, runs[i].n, out + runs[i].text);
 	}
 	out[QG_UUID_TEXT - 1] = '\0';
 }

@@ -158,14 +158,19 @@ make_answer(qg_segment *s)
 	return qg_kms_batch_answer_encode(&a, s->message, 512, &s->message_len);
 }
 
-/* Segments of the owner before this one will never be confirmed. */
+/* Segments of the owner before this one will never be confirmed; full ones, or
+ * filling ones too. Those before the last confirmed one went with that. */
 static void
-drop_earlier(qg_epoch *e, uint32_t number)
+drop_earlier(qg_epoch *e, uint32_t number, bool filling)
 {
-	uint32_t end = e->base + e->n_seg;
-	for (uint32_t n = e->base; n < number && n < end; n++) {
-		qg_segment *s = qg_epoch_segment(e, n);
-		if (s != NULL && !s->ours && (s->phase == QG_SEG_FULL || s->phase == QG_SEG_FILLING))
+	const uint32_t base = e->base, end = base + e->n_seg;
+	for (uint32_t n = number < end ? number : end; n > base;) {
+		qg_segment *s = qg_epoch_segment(e, --n);
+		if (s == NULL || s->ours)
+			continue;
+		if (s->phase == QG_SEG_CONFIRMED)
+			return;
+		if (s->phase == QG_SEG_FULL || (filling && s->phase == QG_SEG_FILLING))
 			qg_epoch_remove(e, s);
 	}
 }
@@ -205,7 +210,7 @@ verify_and_store(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, v
 	}
 	qg_segment_job *j = NULL;
 	e->seen_mark = m->mark;
-	drop_earlier(e, s->number);
+	drop_earlier(e, s->number, true);
 	e->decided_in = s->number + 1;
 	if (accept_job_new(s, m, &j) != QG_OK) {
 		refuse_batch(e, s->number, false, "no memory", answer, ctx);
@@ -252,12 +257,7 @@ judge_complete(qg_segment *s, const qg_kms_batch *m, qg_peer_answer *answer, voi
 static void
 go_on_at(qg_stream *st, qg_epoch *e, uint32_t number)
 {
-	uint32_t end = e->base + e->n_seg;
-	for (uint32_t n = e->base; n < number && n < end; n++) {
-		qg_segment *s = qg_epoch_segment(e, n);
-		if (s != NULL && !s->ours && s->phase == QG_SEG_FULL)
-			qg_epoch_remove(e, s);
-	}
+	drop_earlier(e, number, false);
 	pthread_cond_broadcast(&st->wake);
 }
 

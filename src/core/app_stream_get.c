@@ -82,6 +82,9 @@ deliver(qg_as_stream *st, const qg_as_block *b, qg_as_call *call, uint64_t index
 	call->got.pushes = qg_as_pushes(call->req->sae, st->end[call->end].uri);
 	if (index == b->first)
 		qg_as_audit(st, call->end, QG_AUDIT_FETCHED, "key stream");
+	const qg_account_rec account = {.sae = st->end[call->end].sae, .other = st->end[1 - call->end].sae,
+					.requests = 1, .fetched = 1, .fetched_bits = (uint64_t)size * 8};
+	qg_accounts_count(st->all->core->accounts, &account, true);
 	return call->req->in_sequence ? SEQUENCE : ANSWER;
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <stdatomic.h>
 #include <time.h>
 
 #include "core_internal.h"
@@ -14,6 +15,8 @@
 #define EXPIRE_MS 500
 #define CHECKPOINT_MS 5000
 #define ROTATE_CHECK_MS 60000
+#define ROTATE_AGAIN_MS 500
+#define ACCOUNT_MS 1000 /* what is counted for accounting is lost with a crash for so long */
 
 void
 qg_conductor_kick(struct qg_core *core)
@@ -70,9 +73,12 @@ conduct_time(struct qg_core *core, uint64_t now_ms)
 		core->checkpoint_at_ms = now_ms + CHECKPOINT_MS;
 		qg_flush_checkpoint(core);
 	}
-	if (now_ms >= core->rotate_at_ms) {
-		core->rotate_at_ms = now_ms + ROTATE_CHECK_MS;
-		qg_flush_rotate(core);
+	if (now_ms >= core->account_at_ms) {
+		core->account_at_ms = now_ms + ACCOUNT_MS;
+		qg_accounts_flush(core->accounts);
+	}
+	if (now_ms >= core->rotate_at_ms || atomic_exchange(&core->rotate_now, false)) {
+		core->rotate_at_ms = now_ms + (qg_rotate_ring(core) ? ROTATE_CHECK_MS : ROTATE_AGAIN_MS);
 	}
 }
 

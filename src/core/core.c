@@ -103,6 +103,8 @@ core_run(qg_core *core)
 	qg_err err = qg_transfers_open(core->part.store, core->part.sealer, &core->transfers);
 	if (err == QG_OK)
 		err = qg_committer_start(core->part.store, &hooks, &core->committer);
+	if (err == QG_OK)
+		err = qg_accounts_new(core->committer, &core->accounts);
 	if (err != QG_OK)
 		return err;
 	qg_lifetime_checkpoint now;
@@ -181,6 +183,12 @@ qg_interop *
 qg_core_interop(qg_core *core)
 {
 	return &core->interop;
+}
+
+qg_accounts *
+qg_core_accounts(qg_core *core)
+{
+	return core->accounts;
 }
 
 size_t
@@ -303,6 +311,8 @@ qg_core_stop(qg_core **corep)
 			while (qg_flush_stream(&core->stream[i]) > 0)
 				;
 		qg_flush_checkpoint(core);
+		if (core->accounts != NULL)
+			qg_accounts_flush(core->accounts);
 		drain_jobs(core);
 		qg_committer_stop(&core->committer);
 		core->anchored.commits = (uint64_t)core->commits_stored;
@@ -313,6 +323,7 @@ qg_core_stop(qg_core **corep)
 		stream_fini(&core->stream[i]);
 	free(core->stream);
 	free(core->check);
+	qg_accounts_free(&core->accounts);
 	qg_interop_close(core);
 	qg_multicast_free(core);
 	qg_app_streams_free(core);

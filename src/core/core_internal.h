@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "qkdgate/accounts.h"
 #include "qkdgate/anchor.h"
 #include "qkdgate/committer.h"
 #include "qkdgate/core.h"
@@ -66,6 +67,7 @@ typedef struct qg_segment {
 	uint32_t hops;           /* ours: trusted nodes that the key passed */
 	struct qg_relay_part *part; /* theirs, virtual, filling: what came of it */
 	uint32_t generation;     /* of the sealed blob */
+	uint32_t stored_generation; /* of the one in the database, where that is another; else 0 */
 	qg_secret *data;         /* count * chunk_size bytes; NULL when none is left */
 	uint8_t *used;           /* theirs: consumed, reserved or being fetched */
 	uint8_t *gone;           /* theirs: consumed for good */
@@ -163,6 +165,7 @@ struct qg_stream {
 	unsigned backoff_ms;
 	qg_err trouble;          /* of the hand-over, last told in the log */
 	uint64_t trouble_ms;
+	qg_err source_err;       /* what the last GET_KEY failed with; QG_OK: it was answered */
 	unsigned reopen_ms;      /* grows while epochs end without a confirmed segment */
 	uint64_t accept_from_ms; /* a new_app before is put off */
 	uint64_t offer_at_ms;    /* of the segment on offer */
@@ -209,6 +212,7 @@ struct qg_core {
 	qg_interop interop;
 	qg_committer *committer;
 	qg_transfers *transfers;
+	qg_accounts *accounts;
 	qg_anchor *anchor;
 	qg_lifetime life;
 	uint8_t probe_key[32];
@@ -234,7 +238,9 @@ struct qg_core {
 	_Atomic uint64_t beat_ms;  /* when it last came round */
 	bool rolled_back;          /* found at start: the store was put back */
 	int64_t rollback_row;      /* epochs up to here were ended for it once */
-	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms;
+	uint64_t flush_at_ms, expire_at_ms, checkpoint_at_ms, rotate_at_ms, account_at_ms;
+	atomic_bool rotate_now; /* the key ring, whatever the time */
+	atomic_int roots;       /* rotate.c: whether they are durable under the generation in use */
 	/* committer's thread only */
 	qg_anchor_state anchored;  /* what the anchor should say */
 	qg_anchor_entry pending[QG_ANCHOR_EPOCHS]; /* marks of the group being written */
@@ -399,7 +405,9 @@ bool qg_segment_expired(const qg_segment *s);
 /* Lets segments and epochs die whose time has passed. */
 void qg_flush_expire(qg_stream *st);
 void qg_flush_checkpoint(struct qg_core *core);
-void qg_flush_rotate(struct qg_core *core);
+/* Begins a new generation of the key ring when one is due (rotate.c). False: not yet,
+ * because what was sealed before is not all durable under the one in use. */
+bool qg_rotate_ring(struct qg_core *core) QG_CHECKED;
 /* new_app as opener; get_status at start; key_stream_closed. */
 void qg_app_step(qg_stream *st, uint64_t now_ms);
 void qg_app_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,

@@ -68,6 +68,7 @@ qg_core_view_stream(qg_core *core, size_t i, qg_stream_view *out)
 	out->full = st->wants_room;
 	out->trouble = st->trouble != QG_OK ? qg_err_text(st->trouble) : NULL;
 	out->open_fails = st->open_fails;
+	out->source_failure = st->source_err != QG_OK ? qg_err_text(st->source_err) : NULL;
 	view_epochs(st, out);
 	out->next_index = st->next_index;
 	out->ready_chunks = qg_keystore_chunks_ready(st);
@@ -184,4 +185,17 @@ qg_core_delete_keys(qg_core *core, const char *stream, uint64_t *chunks)
 	pthread_mutex_unlock(&st->lock);
 	qg_flush_destroy(st);
 	return QG_OK;
+}
+
+void
+qg_core_rotate(qg_core *core)
+{
+	atomic_store(&core->rotate_now, true);
+	qg_conductor_kick(core);
+}
+
+size_t
+qg_core_view_transfers(qg_core *core, int64_t after, qg_transfer_view *out, size_t most)
+{
+	return qg_transfers_list(core->transfers, after, qg_lifetime_owner_ms(&core->life), out, most);
 }

@@ -60,6 +60,7 @@ struct qg_directory {
 	table neighbours;                 /* by certificate */
 	table peers;                      /* by the certificate of their calls */
 	char (*peer_home)[PEER_HOME_MAX]; /* of each peer of the configuration */
+	atomic_bool *peer_suspended;      /* likewise */
 	qg_learned *learned;
 	pthread_mutex_t lock;             /* for another view, and for: */
 	struct lasting_name *names;       /* of KMEs that are neither this one nor neighbours */
@@ -277,7 +278,8 @@ static qg_err
 name_peers(qg_directory *d)
 {
 	d->peer_home = calloc(d->cfg->n_peers + 1, sizeof *d->peer_home);
-	if (d->peer_home == NULL)
+	d->peer_suspended = calloc(d->cfg->n_peers + 1, sizeof *d->peer_suspended);
+	if (d->peer_home == NULL || d->peer_suspended == NULL)
 		return QG_E_NOMEM;
 	for (size_t i = 0; i < d->cfg->n_peers; i++) {
 		const int n =
@@ -321,6 +323,7 @@ qg_directory_free(qg_directory **d)
 	free((*d)->neighbours.entries);
 	free((*d)->peers.entries);
 	free((*d)->peer_home);
+	free((*d)->peer_suspended);
 	while ((*d)->names != NULL) {
 		struct lasting_name *next = (*d)->names->next;
 		free((*d)->names);
@@ -479,6 +482,40 @@ qg_directory_foreign(const qg_directory *d, const char *sae_id)
 		return false;
 	const qg_config_place *const place = place_of(v, sae_id);
 	return place != NULL ? place->border : peer_home_of(d, sae_id) != NULL;
+}
+
+/* Its place in the configuration, or the number of all. */
+static size_t
+find_peer(const qg_directory *d, const char *id)
+{
+	size_t i = 0;
+	while (i < d->cfg->n_peers && strcmp(d->cfg->peers[i].id, id) != 0)
+		i++;
+	return i;
+}
+
+qg_err
+qg_directory_suspend_peer(qg_directory *d, const char *peer_id, bool on)
+{
+	const size_t i = find_peer(d, peer_id);
+	if (i == d->cfg->n_peers)
+		return QG_E_NOTFOUND;
+	atomic_store(&d->peer_suspended[i], on);
+	return QG_OK;
+}
+
+bool
+qg_directory_peer_suspended(const qg_directory *d, const char *peer_id)
+{
+	const size_t i = find_peer(d, peer_id);
+	return i < d->cfg->n_peers && atomic_load(&d->peer_suspended[i]);
+}
+
+bool
+qg_directory_home_suspended(const qg_directory *d, const char *home)
+{
+	return strncmp(home, QG_PEER_PREFIX, sizeof QG_PEER_PREFIX - 1) == 0 &&
+	       qg_directory_peer_suspended(d, home + sizeof QG_PEER_PREFIX - 1);
 }
 
 const char *

@@ -39,6 +39,8 @@ flush_done(qg_job *job, qg_err err)
 	qg_stream *st = e->stream;
 	pthread_mutex_lock(&st->lock);
 	s->flushing = false;
+	if (err == QG_OK)
+		s->stored_generation = 0;
 	if (err != QG_OK) {
 		s->dirty = true;
 		qg_log(QG_LOG_ERROR, "stream", "event=flush_failed stream=%s segment=%u reason=\"%s\"",
@@ -58,6 +60,9 @@ flush_segment(qg_segment *s, bool delete)
 {
 	qg_epoch *e = s->epoch;
 	flush_job *j = calloc(1, sizeof *j);
+	/* Until it is done the database has the blob before. */
+	if (s->stored_generation == 0)
+		s->stored_generation = s->generation;
 	if (j == NULL || (!delete &&s->data != NULL && qg_segment_seal(s, &j->blob, &j->len) != QG_OK)) {
 		free(j);
 		return;
@@ -272,7 +277,7 @@ qg_flush_expire(qg_stream *st)
 	pthread_mutex_unlock(&st->lock);
 }
 
-/* --- checkpoint and rotation ----------------------------------------------------------- */
+/* --- checkpoint ----------------------------------------------------------- */
 
 typedef struct checkpoint_job {
 	qg_job job;
@@ -314,33 +319,4 @@ qg_flush_checkpoint(struct qg_core *core)
 	j->job.run = checkpoint_run;
 	j->job.done = checkpoint_done;
 	qg_committer_submit(core->committer, &j->job);
-}
-
-/* After a rotation everything is sealed again under the new generation by the
- * flushes that follow, but for transferred keys, which stay as they are; the
- * generations before the last one and theirs are then unused. */
-void
-qg_flush_rotate(struct qg_core *core)
-{
-	uint32_t before = qg_sealer_generation(core->part.sealer);
-	qg_err err = qg_sealer_rotate(core->part.sealer);
-	uint32_t now = qg_sealer_generation(core->part.sealer);
-	uint32_t needed = qg_transfers_oldest_generation(core->transfers);
-	const uint32_t app = qg_app_streams_oldest_generation(core);
-	needed = app < needed ? app : needed;
-	if (err == QG_OK && now != before)
-		err = qg_sealer_destroy_below(core->part.sealer, needed < before ? needed : before);
-	if (err != QG_OK)
-		qg_log(QG_LOG_ERROR, "store", "event=key_ring_not_rotated reason=\"%s\"", qg_err_text(err));
-	if (now == before)
-		return;
-	qg_log(QG_LOG_INFO, "store", "event=key_ring_rotated generation=%u", now);
-	for (size_t i = 0; i < core->n_streams; i++) {
-		qg_stream *st = &core->stream[i];
-		pthread_mutex_lock(&st->lock);
-		for (qg_epoch *e = st->newest; e != NULL; e = e->older)
-			if (e->row != 0)
-				qg_epoch_save(e);
-		pthread_mutex_unlock(&st->lock);
-	}
 }

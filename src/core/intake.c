@@ -248,6 +248,7 @@ qg_intake_opened(qg_intake *in, const qg_uuid *ksid, uint32_t chunk_size)
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_filling(st);
 	bool expected = qg_uuid_is_null(&st->ksid) || qg_uuid_equal(&st->ksid, ksid);
+	st->source_err = QG_OK;
 	if (st->phase != QG_STREAM_OPENING || st->stopping || !expected ||
 	    chunk_size != st->cfg->chunk_size) {
 		if (chunk_size != st->cfg->chunk_size)
@@ -446,6 +447,7 @@ qg_intake_chunk(qg_intake *in, const qg_uuid *ksid, uint32_t index, const uint8_
 {
 	qg_stream *st = in->stream;
 	pthread_mutex_lock(&st->lock);
+	st->source_err = QG_OK;
 	qg_err err = chunk_locked(st, ksid, index, key, len);
 	pthread_mutex_unlock(&st->lock);
 	return err;
@@ -458,6 +460,7 @@ qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t status)
 	pthread_mutex_lock(&st->lock);
 	qg_epoch *e = qg_epoch_filling(st);
 	bool later = status == 2 || status == 3 || status == 6;
+	st->source_err = later ? QG_OK : err;
 	if (e != NULL && st->phase == QG_STREAM_PROBE && index == (uint32_t)e->probe_index && status != 0) {
 		/* What was read once is not there: the source began anew. Status 3
 		 * only says that the peer has not opened again yet. */

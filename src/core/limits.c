@@ -141,6 +141,8 @@ struct qg_limits {
 	pthread_mutex_t lock;
 	_Atomic uint32_t per_s;
 	uint64_t full_milli;
+	bool begin_empty;
+	uint64_t begin_ms; /* then: as of this time */
 	names *names;
 	bucket *bucket;
 };
@@ -202,6 +204,57 @@ bucket_fill(const qg_limits *l, bucket *b, uint64_t now_ms)
 	b->last_ms = now_ms;
 }
 
+/* The name's, made where there is none. */
+static bucket *
+bucket_of(qg_limits *l, const char *name, uint64_t now_ms)
+{
+	bool made;
+	bucket *b = &l->bucket[names_get(l->names, name, &made)];
+	if (made)
+		*b = l->begin_empty ? (bucket){.last_ms = l->begin_ms} : (bucket){.milli = l->full_milli, .last_ms = now_ms};
+	return b;
+}
+
+void
+qg_limits_begin_empty(qg_limits *l, uint64_t now_ms)
+{
+	pthread_mutex_lock(&l->lock);
+	l->begin_empty = true;
+	l->begin_ms = now_ms;
+	pthread_mutex_unlock(&l->lock);
+}
+
+bool
+qg_limits_level(qg_limits *l, const char *name, uint64_t now_ms, uint64_t *milli)
+{
+	bool some = false;
+	pthread_mutex_lock(&l->lock);
+	if (l->per_s != 0) {
+		bucket *b = bucket_of(l, name, now_ms);
+		bucket_fill(l, b, now_ms);
+		some = b->milli < l->full_milli;
+		if (some)
+			*milli = b->milli;
+	}
+	pthread_mutex_unlock(&l->lock);
+	return some;
+}
+
+void
+qg_limits_put(qg_limits *l, const char *name, uint64_t milli, uint64_t away_ms, uint64_t now_ms)
+{
+	pthread_mutex_lock(&l->lock);
+	if (l->per_s != 0) {
+		bucket *b = bucket_of(l, name, now_ms);
+		*b = (bucket){.milli = milli, .last_ms = now_ms};
+		bucket_fill(l, b, now_ms);
+		b->last_ms = 0; /* what came meanwhile: elapsed time may begin with the machine */
+		bucket_fill(l, b, away_ms);
+		b->last_ms = now_ms;
+	}
+	pthread_mutex_unlock(&l->lock);
+}
+
 static qg_err
 bucket_take(const qg_limits *l, bucket *b, uint32_t n, uint32_t *retry_after_s)
 {
@@ -225,10 +278,7 @@ qg_limits_take(qg_limits *l, const char *name, uint32_t n, uint64_t now_ms, uint
 	qg_err err = QG_OK;
 	pthread_mutex_lock(&l->lock);
 	if (l->per_s != 0) { /* it may have changed */
-		bool made;
-		bucket *b = &l->bucket[names_get(l->names, name, &made)];
-		if (made)
-			*b = (bucket){.milli = l->full_milli, .last_ms = now_ms};
+		bucket *b = bucket_of(l, name, now_ms);
 		bucket_fill(l, b, now_ms);
 		err = bucket_take(l, b, n, retry_after_s);
 	}

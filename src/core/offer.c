@@ -385,26 +385,33 @@ offer_job_new(qg_segment *s, qg_segment_job **out)
 	return err;
 }
 
+/* The first segment of ours in a phase that comes before confirmation. Offers are
+ * made in order, so all of these lie above what was confirmed: a large stock is
+ * not gone through. */
 static qg_segment *
-next_complete(qg_epoch *e)
+first_in_phase(const qg_epoch *e, qg_segment_phase phase)
 {
-	for (uint32_t i = 0; i < e->n_seg; i++) {
+	qg_segment *first = NULL;
+	for (uint32_t i = e->n_seg; i-- > 0;) {
 		qg_segment *s = e->seg[i];
-		if (s != NULL && s->ours && s->phase == QG_SEG_FULL)
-			return s;
+		if (s == NULL || !s->ours)
+			continue;
+		if (s->phase == QG_SEG_CONFIRMED)
+			break;
+		if (s->phase == phase)
+			first = s;
 	}
-	return NULL;
+	return first;
 }
 
 /* One that was stored before a start and not answered: sent as it is. */
 static qg_segment *
 stored_offer(const qg_stream *st)
 {
-	for (const qg_epoch *e = st->newest; e != NULL; e = e->older)
-		for (uint32_t i = 0; i < e->n_seg; i++)
-			if (e->seg[i] != NULL && e->seg[i]->phase == QG_SEG_OFFERED)
-				return e->seg[i];
-	return NULL;
+	qg_segment *found = NULL;
+	for (const qg_epoch *e = st->newest; e != NULL && found == NULL; e = e->older)
+		found = first_in_phase(e, QG_SEG_OFFERED);
+	return found;
 }
 
 static void
@@ -450,7 +457,7 @@ qg_offer_step(qg_stream *st, uint64_t now_ms)
 			offer_go(st);
 		return;
 	}
-	if (st->stopping)
+	if (st->stopping || st->cfg->direction == QG_DIRECTION_INBOUND)
 		return;
 	qg_segment *s = stored_offer(st);
 	if (s != NULL) {
@@ -462,7 +469,7 @@ qg_offer_step(qg_stream *st, uint64_t now_ms)
 	/* Put back together with its anchor, a store may have forgotten an offer:
 	 * the same one-time key must not sign another. The neighbour tells. */
 	bool vouched = e != NULL && (!e->restored || st->vouched);
-	s = vouched ? next_complete(e) : NULL;
+	s = vouched ? first_in_phase(e, QG_SEG_FULL) : NULL;
 	if (s != NULL)
 		offer_begin(st, s);
 }

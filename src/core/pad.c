@@ -26,6 +26,19 @@ qg_pads_new(qg_stream *st)
 	return QG_OK;
 }
 
+#define PACE_MS 200
+
+unsigned
+qg_pads_pace(pad_pace *p, uint64_t now_ms)
+{
+	const bool at_once = p->n > 0 && now_ms - p->opened_ms < PACE_MS;
+	p->n = at_once ? 2 * p->n : 1;
+	if (p->n > PAD_PACE_MAX)
+		p->n = PAD_PACE_MAX;
+	p->opened_ms = now_ms;
+	return p->n;
+}
+
 pad_stock *
 qg_pads_stock(const qg_stream *st, qg_segment_use use)
 {

@@ -5,6 +5,7 @@
 
 #include "core_internal.h"
 #include "pad_parts_internal.h"
+#include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
 /* Node key as the far end of its owner uses it: a message names its bytes, in
@@ -13,6 +14,8 @@
 
 #define SPENT_MAX 64 /* used-up segments remembered */
 #define SEEN_NAME_MAX 40
+#define AHEAD_SEARCH 32 /* segments looked at, since those for MACs stand between */
+#define OPEN_MAX (QG_KMS_PADS_MAX + PAD_PACE_MAX)
 
 /* --- finding ------------------------------------------------------------------- */
 
@@ -161,12 +164,12 @@ typedef struct open_job {
 	qg_job job;
 	qg_stream *stream;
 	size_t n;
-	pad_segment *seg[QG_KMS_PADS_MAX];
-	int64_t row[QG_KMS_PADS_MAX];
+	pad_segment *seg[OPEN_MAX];
 	struct {
-		int64_t epoch_row;
-		uint32_t mac, pad;
-	} seen[QG_KMS_PADS_MAX];
+		int64_t row;       /* 0: it was deleted before */
+		int64_t epoch_row; /* 0: no message names it yet */
+		uint32_t mac, pad; /* seen of that epoch */
+	} what[OPEN_MAX];
 } open_job;
 
 static qg_err
@@ -174,13 +177,17 @@ open_run(qg_job *job, qg_store *store)
 {
 	open_job *j = (open_job *)job;
 	for (size_t i = 0; i < j->n; i++) {
-		qg_err err = store->ops->segment_delete(store, j->row[i]);
-		if (err == QG_OK)
-			err = put_seen(store, j->seen[i].epoch_row, j->seen[i].mac, j->seen[i].pad);
+		qg_err err = QG_OK;
+		if (j->what[i].row != 0) {
+			err = store->ops->segment_delete(store, j->what[i].row);
+			qg_commit_note_change(j->stream->core);
+		}
+		if (err == QG_OK && j->what[i].epoch_row != 0)
+			err = put_seen(store, j->what[i].epoch_row, j->what[i].mac, j->what[i].pad);
 		if (err != QG_OK)
 			return err;
 	}
-	qg_commit_note_change(j->stream->core);
+	qg_commit_note_consumed(j->stream->core);
 	return QG_OK;
 }
 
@@ -219,8 +226,9 @@ decide(qg_stream *st, pad_segment *p, qg_err err, qg_waiter **list)
 		*list = w;
 	}
 	if (err == QG_OK && !p->lost) {
-		p->open = true;
-		st->pads->account[false].opened += p->len;
+		if (!p->counted)
+			st->pads->account[false].opened += p->len;
+		p->open = p->counted = true;
 		return;
 	}
 	give_up(st, p);
@@ -246,27 +254,66 @@ open_done(qg_job *job, qg_err err)
 	free(j);
 }
 
+/* What the neighbour is told to have used up to, once the job is done. */
+static void
+note_seen(open_job *j, qg_epoch *e, const pad_segment *p)
+{
+	uint32_t *seen = p->use == QG_USE_MAC ? &e->seen_mac : &e->seen_pad;
+	if (*seen <= p->number)
+		*seen = p->number + 1;
+	j->what[j->n].epoch_row = e->row;
+	j->what[j->n].mac = e->seen_mac;
+	j->what[j->n].pad = e->seen_pad;
+}
+
 static qg_err
-open_stored(qg_stream *st, open_job *j, qg_segment *s)
+open_stored(qg_stream *st, open_job *j, qg_segment *s, bool ahead)
 {
 	qg_epoch *e = s->epoch;
-	uint32_t *seen = s->use == QG_USE_MAC ? &e->seen_mac : &e->seen_pad;
-	uint32_t number = s->number;
 	pad_segment *p = qg_pads_detach(s);
 	if (p == NULL)
 		return QG_E_NOMEM;
-	if (*seen <= number)
-		*seen = number + 1;
-	j->seen[j->n].epoch_row = e->row;
-	j->seen[j->n].mac = e->seen_mac;
-	j->seen[j->n].pad = e->seen_pad;
+	if (!ahead)
+		note_seen(j, e, p);
+	p->ahead = ahead;
 	p->turn = st->pads->turns;
 	p->next = st->pads->in;
 	st->pads->in = p;
 	st->pads->in_chunks += p->chunks;
-	j->row[j->n] = p->row;
+	j->what[j->n].row = p->row;
 	j->seg[j->n++] = p;
 	return QG_OK;
+}
+
+/* It waits for one job more, in which nothing is deleted. */
+static qg_err
+name_ahead(qg_stream *st, open_job *j, pad_segment *p)
+{
+	qg_epoch *e = qg_epoch_find(st, p->epoch);
+	if (e == NULL)
+		return QG_E_NOTFOUND;
+	note_seen(j, e, p);
+	p->ahead = p->open = false;
+	p->turn = st->pads->turns;
+	j->seg[j->n++] = p;
+	return QG_OK;
+}
+
+/* The pads that are named next, where they are used up fast. */
+static void
+open_ahead(qg_stream *st, open_job *j, const qg_kms_pad *pad)
+{
+	unsigned n = qg_pads_pace(&st->pads->in_pace, qg_clock_elapsed_ms()) - 1;
+	for (uint32_t i = 1; i <= AHEAD_SEARCH && n > 0 && pad->segment <= UINT32_MAX - i; i++) {
+		qg_kms_pad next = {.segment = pad->segment + i};
+		memcpy(next.epoch, pad->epoch, sizeof next.epoch);
+		qg_segment *s = find_stored(st, &next);
+		if (s == NULL || s->use != QG_USE_PAD)
+			continue;
+		if (open_stored(st, j, s, true) != QG_OK)
+			return;
+		n--;
+	}
 }
 
 /* Jobs are done in their order: who waits, waits for the last one. */
@@ -280,19 +327,28 @@ wait_for(pad_segment *p, pad_segment **last)
 static qg_err
 open_named(qg_stream *st, const qg_kms_pad *pad, size_t n, open_job *j, pad_segment **last)
 {
+	const qg_kms_pad *stored = NULL;
 	for (size_t i = 0; i < n; i++) {
 		pad_segment *p = find_in(st, &pad[i]);
+		qg_err err = QG_OK;
 		if (p == NULL) {
 			qg_segment *s = find_stored(st, &pad[i]);
-			qg_err err = s == NULL ? QG_E_NOTFOUND : open_stored(st, j, s);
-			if (err != QG_OK)
-				return err;
+			err = s == NULL ? QG_E_NOTFOUND : open_stored(st, j, s, false);
 			p = st->pads->in;
+			stored = &pad[i];
+		} else if (p->lost) {
+			err = QG_E_NOTFOUND;
+		} else if (p->open && p->ahead) {
+			err = name_ahead(st, j, p);
 		}
-		if (p->lost)
-			return QG_E_NOTFOUND;
+		if (err != QG_OK)
+			return err;
+		if (p->use != QG_USE_PAD)
+			stored = NULL;
 		wait_for(p, last);
 	}
+	if (stored != NULL)
+		open_ahead(st, j, stored);
 	return QG_OK;
 }
 

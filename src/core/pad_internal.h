@@ -14,8 +14,9 @@
  * A node segment rests sealed in the store until its first byte is wanted. Then
  * it is *opened*: deleted from the store, with the anchor synced, and only then
  * used, from memory alone. So no crash, copy or old database can bring a used
- * byte back: what was open at a crash is lost, at most a segment or two, and
- * counted. The owner of the segment opens it to send, the far end to receive.
+ * byte back: what was open at a crash is lost, at most a segment or two and as
+ * many as are opened at once (pad_pace), and counted. The owner of the segment opens it
+ * to send, the far end to receive.
  * Every byte is used in at most one message and wiped with its use.
  *
  * All functions but _step: under the stream's lock, without waiting. */

@@ -48,8 +48,9 @@ qg_pads_lose(qg_stream *st, bool ours, pad_segment *p)
 {
 	qg_pads *q = st->pads;
 	qg_pad_account *a = &q->account[ours];
-	if (!p->open && !p->lost)
+	if (!p->counted && !p->lost)
 		a->opened += p->len; /* as good as: it cannot be used any more */
+	p->counted = true;
 	a->given_up += p->left;
 	if (ours && !p->lost) {
 		pad_stock *k = qg_pads_stock(st, p->use);
@@ -73,7 +74,7 @@ opened(qg_stream *st)
 			qg_pads_segment_free(&p);
 			continue;
 		}
-		p->open = true;
+		p->open = p->counted = true;
 		q->open_backoff_ms = 0;
 		q->account[true].opened += p->len;
 		pad_stock *k = qg_pads_stock(st, p->use);
@@ -143,28 +144,34 @@ next_stored(const qg_stream *st, qg_segment_use use)
 	return found;
 }
 
+static uint64_t
+segment_bytes(const qg_stream *st)
+{
+	return (uint64_t)st->cfg->segment_chunks * st->cfg->chunk_size;
+}
+
 static bool
-runs_short(const qg_stream *st, qg_segment_use use)
+runs_short(const qg_stream *st, qg_segment_use use, uint64_t more)
 {
 	const pad_stock *k = qg_pads_stock(st, use);
 	uint64_t ahead = use == QG_USE_MAC ? AHEAD_MAC : AHEAD_PAD;
-	uint64_t segment = (uint64_t)st->cfg->segment_chunks * st->cfg->chunk_size;
-	if (use == QG_USE_PAD && segment > ahead)
-		ahead = segment;
+	if (use == QG_USE_PAD && segment_bytes(st) > ahead)
+		ahead = segment_bytes(st);
 	if (k->wanted > ahead)
 		ahead = k->wanted;
-	return k->stored_bytes > 0 && k->open_bytes + k->opening_bytes < ahead;
+	return k->stored_bytes > 0 && k->open_bytes + k->opening_bytes < ahead + more;
 }
 
-/* Adds up to `room` segments of one use to the list that is being opened. */
+/* Adds up to `room` segments of one use to the list that is being opened; `more`:
+ * bytes beyond those that it is to have at least. */
 static size_t
-choose_segments(qg_stream *st, qg_segment_use use, size_t room)
+choose_segments(qg_stream *st, qg_segment_use use, size_t room, uint64_t more)
 {
 	size_t n = 0;
 	pad_segment **end = &st->pads->opening;
 	while (*end != NULL)
 		end = &(*end)->next;
-	for (; n < room && runs_short(st, use); n++) {
+	for (; n < room && runs_short(st, use, more); n++) {
 		qg_segment *s = next_stored(st, use);
 		pad_segment *p = s != NULL ? qg_pads_detach(s) : NULL;
 		if (p == NULL)
@@ -176,21 +183,29 @@ choose_segments(qg_stream *st, qg_segment_use use, size_t room)
 	return n;
 }
 
+static uint64_t
+more_pads(qg_stream *st)
+{
+	return (qg_pads_pace(&st->pads->pace, qg_clock_elapsed_ms()) - 1) * segment_bytes(st);
+}
+
 void
 qg_pads_refill(qg_stream *st)
 {
 	qg_pads *q = st->pads;
 	if (q->job || st->stopping || qg_clock_elapsed_ms() < q->open_at_ms)
 		return;
-	if (q->opening == NULL && !runs_short(st, QG_USE_MAC) && !runs_short(st, QG_USE_PAD))
+	const bool pads_short = runs_short(st, QG_USE_PAD, 0);
+	if (q->opening == NULL && !runs_short(st, QG_USE_MAC, 0) && !pads_short)
 		return;
 	open_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
 		return;
 	j->again = q->opening != NULL;
 	if (q->opening == NULL) {
-		size_t n = choose_segments(st, QG_USE_MAC, OPEN_AT_ONCE / 2);
-		choose_segments(st, QG_USE_PAD, OPEN_AT_ONCE - n);
+		size_t n = choose_segments(st, QG_USE_MAC, OPEN_AT_ONCE / 2, 0);
+		if (pads_short)
+			choose_segments(st, QG_USE_PAD, OPEN_AT_ONCE - n, more_pads(st));
 	}
 	for (const pad_segment *p = q->opening; p != NULL; p = p->next)
 		j->row[j->n++] = p->row;

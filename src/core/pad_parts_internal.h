@@ -21,6 +21,8 @@ typedef struct pad_segment {
 	int64_t row;
 	uint64_t end_ms;    /* lifetime clock of its side */
 	bool open;          /* its row is gone for good, it may be used */
+	bool ahead;         /* theirs: opened before a message named it */
+	bool counted;       /* as opened */
 	bool lost;          /* being opened, but not to be used any more */
 	uint64_t turn;      /* theirs: of the job that opens it */
 	qg_waiter *waiters; /* theirs: for that job */
@@ -38,11 +40,23 @@ typedef struct pad_stock {
 
 #define PAD_KINDS 2
 
+/* How many segments of pads are opened at once: one while they last, twice as many
+ * whenever the last ones were used up at once. A transaction and the anchor's sync
+ * are the same for one as for all; what is open at a crash is lost. */
+typedef struct pad_pace {
+	uint64_t opened_ms;
+	unsigned n;
+} pad_pace;
+
+#define PAD_PACE_MAX 8
+unsigned qg_pads_pace(pad_pace *p, uint64_t now_ms);
+
 struct qg_pads {
 	/* ours */
 	pad_stock stock[PAD_KINDS];
 	pad_segment *opening;        /* of the one job under way, or to be tried again */
 	bool job;
+	pad_pace pace;
 	uint64_t open_at_ms;         /* not before, after a failure */
 	unsigned open_backoff_ms;
 	bool agreed;                 /* the neighbour was asked what it saw, and answered */
@@ -52,6 +66,7 @@ struct qg_pads {
 	uint64_t far_full_ms;        /* until then the far end has no room for node key */
 	/* theirs */
 	pad_segment *in; /* newest first */
+	pad_pace in_pace;
 	unsigned n_spent; /* of them used up, kept to tell what is repeated */
 	uint64_t turns;
 	uint64_t in_chunks; /* of stored ones, and of open ones that have bytes left */

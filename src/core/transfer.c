@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "qkdgate/clock.h"
 #include "qkdgate/transfer.h"
 
 #include <assert.h>
@@ -103,6 +104,7 @@ qg_transfer_record_new(const qg_transfer_plan *plan)
 	x->id = plan->id;
 	x->size_bytes = plan->size_bytes;
 	x->expiry_ms = plan->expiry_ms;
+	x->born_ms = qg_clock_elapsed_ms();
 	x->initiator = keep(&at, plan->initiator);
 	x->origin = keep(&at, plan->origin);
 	x->extension = keep(&at, plan->extension);

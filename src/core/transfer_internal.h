@@ -40,6 +40,7 @@ struct qg_transfer {
 	qg_transfer_state state;
 	uint32_t size_bytes;
 	uint64_t expiry_ms;
+	uint64_t born_ms;    /* elapsed time when it came into memory */
 	uint8_t *sealed; /* NULL once no target is left */
 	size_t sealed_len;
 	char *extension, *optional; /* in this block; NULL: none */

@@ -195,16 +195,33 @@ function showCards(streams) {
       visible.delete(card);
 }
 
-async function refreshHistory(card) {
-  const wanted = span;
-  card.asked = Date.now();
-  try {
-    const h = await get(`/api/v1/streams/${name(card.stream.name)}/history?span=${wanted}`);
-    if (wanted === span)
-      showHistory(card, h);
-  } catch {
-    // the next status says what is wrong
+// One at a time: a page takes as few connections of the gateway as it can.
+const wanted = [];
+let asking = false;
+
+async function askHistory() {
+  while (wanted.length > 0 && who !== null) {
+    const card = wanted.shift();
+    const over = span;
+    try {
+      const h = await get(`/api/v1/streams/${name(card.stream.name)}/history?span=${over}`);
+      if (over === span)
+        showHistory(card, h);
+    } catch {
+      // the next status says what is wrong
+    }
   }
+}
+
+async function refreshHistory(card) {
+  card.asked = Date.now();
+  if (!wanted.includes(card))
+    wanted.push(card);
+  if (asking)
+    return;
+  asking = true;
+  await askHistory();
+  asking = false;
 }
 
 function setSpan(to) {
@@ -219,11 +236,8 @@ by("span-day").addEventListener("click", () => setSpan("day"));
 
 /** Other networks, in the words of this page. */
 function readPeers(answer) {
-  const list = (answer && answer.peers) || [];
-  return list.map((p) => {
-    const how = [p.link, p.mode, p.dialect, p.url].filter((x) => typeof x === "string");
-    return { name: p.id, state: ofPeer(p), detail: [...how, p.failure].filter((x) => x).join(" · ") };
-  });
+  return answer.peers.map((p) =>
+    ({ name: p.id, state: ofPeer(p), detail: [p.link, p.mode, p.dialect, p.url].join(" · ") }));
 }
 
 function showAll(status, alarms, transfers, saes, peers) {
@@ -231,6 +245,7 @@ function showAll(status, alarms, transfers, saes, peers) {
   showHead(status, alarms);
   showTiles(status, alarms);
   showAlarms(alarms);
+  last = [status, peers];
   draw(by("picture"), status, peers);
   showCards(status.streams);
   tables.streams(status.streams);
@@ -238,11 +253,13 @@ function showAll(status, alarms, transfers, saes, peers) {
   tables.routes(status.routes);
   tables.peers(peers);
   tables.transfers(transfers);
+  tables.flight(transfers.list);
+  set(by("flight-more"), "hidden", transfers.next === null);
   tables.saes(saes);
   set(by("routes"), "hidden", status.routes.length === 0);
   set(by("peers"), "hidden", peers.length === 0);
   const bad = status.streams.filter((s) => ofStream(s).tone !== "good").length;
-  say(by("stream-count"), bad > 0 ? `${status.streams.length}, ${bad} not well` : number(status.streams.length));
+  say(by("stream-count"), bad > 0 ? `${bad} of ${status.streams.length} not well` : number(status.streams.length));
   say(by("neighbour-count"), number(status.neighbours.length));
   say(by("route-count"), number(status.routes.length));
   say(by("peer-count"), number(peers.length));
@@ -252,21 +269,15 @@ function showAll(status, alarms, transfers, saes, peers) {
 
 // --- again and again ----------------------------------------------------------------
 
-/** One question of this gateway; what it does not know yet is no error. */
-const maybe = (path) => get(path).catch((e) => {
-  if (e.status === 404)
-    return null;
-  throw e;
-});
-
-let hasPeers = true;
+let last = null; // what the picture shows
+new ResizeObserver(() => last && draw(by("picture"), ...last)).observe(by("picture"));
 
 async function load() {
-  const [status, alarms, transfers, saes, peers] = await Promise.all([
-    get("/api/v1/status"), get("/api/v1/alarms"), get("/api/v1/transfers"), get("/api/v1/saes"),
-    hasPeers ? maybe("/api/v1/peers") : null,
-  ]);
-  hasPeers = peers !== null;
+  const status = await get("/api/v1/status");
+  const alarms = await get("/api/v1/alarms");
+  const transfers = await get("/api/v1/transfers?limit=20");
+  const saes = await get("/api/v1/saes");
+  const peers = await get("/api/v1/peers");
   return () => showAll(status, alarms.alarms, transfers, saes.saes, readPeers(peers));
 }
 

@@ -6,7 +6,7 @@ import { rate } from "./format.js";
 import { ofNeighbour, ofNode, ofStream, worst, SIGN } from "./state.js";
 
 const BOX = { w: 132, h: 46 };
-const WIDE = { reach: { x: 300, y: 135 }, row: { x: 0, y: 130 }, least: { w: 640, h: 240 }, turn: 0 };
+const WIDE = { reach: { x: 300, y: 150 }, row: { x: 0, y: 130 }, least: { w: 760, h: 190 }, turn: 0 };
 const NARROW = { reach: { x: 165, y: 135 }, row: { x: 185, y: 0 }, least: { w: 340, h: 200 }, turn: Math.PI / 2 };
 const NARROW_PX = 560;
 const MARGIN = 16;
@@ -40,11 +40,12 @@ function nodesOf(status, peers) {
 
 /** Neighbours alone stand around this node. */
 function placeAround(around, shape) {
+  const grow = Math.max(1, around.length / 7);
   const first = around.length % 2 === 1 || around.length === 2 ? 0 : Math.PI / around.length;
   around.forEach((n, i) => {
     const angle = shape.turn + first + (2 * Math.PI * i) / around.length;
-    n.x = Math.cos(angle) * shape.reach.x;
-    n.y = Math.sin(angle) * shape.reach.y;
+    n.x = Math.cos(angle) * shape.reach.x * grow;
+    n.y = Math.sin(angle) * shape.reach.y * grow;
   });
 }
 

@@ -10,7 +10,7 @@ export function ofStream(s) {
     return { tone: s.open_failures > 0 || s.trouble ? "bad" : "warn", word: s.state };
   if (s.direction !== "inbound" && s.ready_chunks === 0)
     return { tone: "bad", word: "no key" };
-  if (s.empty_in_s !== null && s.empty_in_s < 600)
+  if (s.empty_in_s !== null && s.empty_in_s < 600 && s.ready_chunks * 4 < s.most_chunks)
     return { tone: "warn", word: "running low" };
   return { tone: "good", word: s.full ? "full" : "running" };
 }
@@ -34,6 +34,12 @@ export function ofPeer(p) {
   if (p.reached === false)
     return { tone: "bad", word: "unreachable" };
   return p.reached === true ? { tone: "good", word: "reached" } : { tone: "off", word: "not called yet" };
+}
+
+/** A key with an ID of its own. */
+export function ofTransfer(t) {
+  const tone = { held: "good", released: "good", failed: "bad", voiding: "warn", offered: "warn" }[t.state] || "off";
+  return { tone, word: t.state };
 }
 
 export function ofNode(n) {

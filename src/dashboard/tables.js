@@ -2,7 +2,7 @@
 // Tables. On a narrow screen each row becomes a block, whose cells bear the names of their columns.
 import { el, keyed, say, set, svg } from "./dom.js";
 import { bytes, duration, moment, number, rate } from "./format.js";
-import { ofNeighbour, ofStream, SIGN } from "./state.js";
+import { ofNeighbour, ofStream, ofTransfer, SIGN } from "./state.js";
 
 /** A column: {title, text(row), kind: "number" | "state" | "bar" | "act"}. */
 function makeTable(box, label, columns) {
@@ -94,10 +94,16 @@ export function makeTables(by, acts) {
     text("Peer", "name"), { title: "State", kind: "state", state: (p) => p.state }, text("Detail", "detail"),
   ]);
   const transfers = makeTable(by("transfer-table"), "Transfers and relaying", [
-    { title: "Records", key: "records", text: (t) => number(t.records) }, figure("Keys", "keys"),
+    { title: "", text: () => "This gateway" }, figure("Records", "records"), figure("Keys", "keys"),
     figure("Being voided", "voiding"), figure("Batches sent", "sent"), figure("Delivered", "delivered"),
     figure("Forwarded", "forwarded"), figure("Key forwarded", "forwarded_bytes", bytes), figure("Taken for us", "taken"),
     figure("Sent again", "repeated"), figure("Refused", "refused"), figure("Wrong", "wrong"),
+  ]);
+  const flight = makeTable(by("flight-table"), "Keys with an ID of their own", [
+    text("Key ID", "id"), { title: "State", kind: "state", state: ofTransfer }, text("Initiator", "initiator"),
+    { title: "From", text: (t) => t.origin ?? "here" },
+    { title: "Targets", text: (t) => t.targets.map((x) => `${x.sae}${x.home ? ` at ${x.home}` : ""}: ${x.state}`).join(", ") },
+    figure("Bits", "bits"), figure("Age", "age_s", duration), figure("Expires in", "expires_in_s", duration),
   ]);
   const saes = makeTable(by("sae-table"), "SAEs", [
     text("SAE", "id"),
@@ -115,6 +121,7 @@ export function makeTables(by, acts) {
     routes: (rows) => fill(routes, rows, (r) => r.stream, "No virtual streams begin here."),
     peers: (rows) => fill(peers, rows, (p) => p.name, "No other networks are configured."),
     saes: (rows) => fill(saes, rows, (s) => s.id, "No SAEs are at home here."),
+    flight: (rows) => fill(flight, rows, (t) => String(t.row), "No key with an ID of its own is here."),
     transfers: (t) => fill(transfers, [{ ...t, ...t.relay }], () => "all", ""),
   };
 }

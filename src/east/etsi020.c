@@ -33,8 +33,9 @@ init(qg_etsi020 *e)
 {
 	const qg_config *const cfg = e->cfg;
 	e->requests = calloc(cfg->n_peers + 1, sizeof(qg_limits *));
+	e->seen = calloc(cfg->n_peers + 1, sizeof *e->seen);
 	e->routes = malloc(sizeof routes);
-	qg_err err = e->requests == NULL || e->routes == NULL ? QG_E_NOMEM : QG_OK;
+	qg_err err = e->requests == NULL || e->seen == NULL || e->routes == NULL ? QG_E_NOMEM : QG_OK;
 	for (size_t i = 0; err == QG_OK && i < N_ROUTES; i++) {
 		e->routes[i] = routes[i];
 		if (routes[i].body_limit > 0)
@@ -83,6 +84,7 @@ qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room
 		.threads = l->threads,
 		.max_connections = l->max_connections,
 		.max_per_address = l->max_per_address,
+		.address_handshakes_per_s = l->address_handshakes_per_s,
 		.idle_timeout_s = l->idle_timeout_s,
 		.ticket_key_s = l->ticket_key_s,
 		.routes = e->routes,
@@ -91,6 +93,7 @@ qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room
 		.refuse = qg_020_http_refuse,
 		.ctx = e,
 		.identify = identify,
+		.waits_long = true,
 	}, &e->server, why, why_room);
 }
 
@@ -123,6 +126,7 @@ qg_etsi020_free(qg_etsi020 **e)
 	for (size_t i = 0; old->requests != NULL && i < old->cfg->n_peers; i++)
 		qg_limits_free(&old->requests[i]);
 	free(old->requests);
+	free(old->seen);
 	free(old->routes);
 	qg_limits_free(&old->strangers);
 	free(old);

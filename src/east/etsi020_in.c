@@ -12,6 +12,8 @@
 #include "qkdgate/json.h"
 #include "qkdgate/log.h"
 
+#define SUSPENDED_RETRY_S 60
+
 /* --- a request --------------------------------------------------------------------- */
 
 static const qg_020_refusal refusal_of[] = {
@@ -214,6 +216,10 @@ pass_keys(qg_etsi020 *e, qg_020_call *call, const qg_020_keys *m)
 	const qg_config_peer *const peer = call->peer;
 	qg_interop_mask mask;
 	bool masked = false;
+	if (qg_directory_peer_suspended(e->directory, peer->id)) {
+		qg_020_refuse_call(call, QG_020_BUSY, "keys of this network are not taken at the moment", SUSPENDED_RETRY_S);
+		return;
+	}
 	const qg_err err = read_mask(peer, m, &mask, &masked);
 	if (m->callback != NULL && !is_agreed_callback(peer, m->callback)) {
 		qg_020_refuse_call(call, QG_020_FOREIGN_CALLBACK, "ack_callback_url is not the one agreed", 0);

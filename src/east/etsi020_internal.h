@@ -2,6 +2,8 @@
 #ifndef QKDGATE_ETSI020_INTERNAL_H
 #define QKDGATE_ETSI020_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "qkdgate/etsi020.h"
 #include "qkdgate/etsi020_msg.h"
 #include "qkdgate/http_client.h"
@@ -12,6 +14,12 @@
 #define QG_020_JSON_TYPE "application/json; charset=UTF-8"
 #define QG_020_PATH "/kmapi/v1/ext_keys"
 
+/* How the last call to a peer ended. */
+typedef struct qg_020_seen {
+	_Atomic uint64_t at_ms; /* elapsed time plus 1; 0: there was none */
+	atomic_bool unanswered;
+} qg_020_seen;
+
 struct qg_etsi020 {
 	qg_interop_way way; /* first: a send gets it back as the whole */
 	const qg_config *cfg;
@@ -21,6 +29,7 @@ struct qg_etsi020 {
 	qg_http_client *client;
 	qg_http_server *server;
 	qg_http_route *routes;
+	qg_020_seen *seen;    /* of each peer, in the order of the configuration */
 	qg_limits **requests; /* of each peer, in the order of the configuration */
 	qg_limits *strangers; /* audit lines about them */
 };

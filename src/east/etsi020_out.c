@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "etsi020_internal.h"
+#include "qkdgate/clock.h"
 #include "qkdgate/json.h"
 #include "qkdgate/log.h"
 #include "qkdgate/request_id.h"
@@ -18,6 +19,7 @@ static const char *const kind_names[] = {
 
 /* A call under way: one block of malloc. */
 typedef struct outgoing {
+	qg_etsi020 *e;
 	qg_interop_done *done;
 	void *ctx;
 	const qg_config_peer *peer;
@@ -41,11 +43,34 @@ peer_of(const qg_etsi020 *e, const char *id)
 
 /* --- the answer ----------------------------------------------------------------- */
 
+/* Any answer shows that it is there. */
+static void
+note(const outgoing *o, const qg_interop_sent *sent)
+{
+	qg_020_seen *seen = &o->e->seen[o->peer - o->e->cfg->peers];
+	atomic_store(&seen->unanswered, sent->outcome == QG_INTEROP_OUT_UNKNOWN);
+	atomic_store(&seen->at_ms, qg_clock_elapsed_ms() + 1);
+}
+
+bool
+qg_etsi020_reached(const qg_etsi020 *e, const char *id, bool *answered, uint64_t *ago_ms)
+{
+	const qg_config_peer *peer = e != NULL ? peer_of(e, id) : NULL;
+	const uint64_t at_ms = peer != NULL ? atomic_load(&e->seen[peer - e->cfg->peers].at_ms) : 0;
+	if (at_ms == 0)
+		return false;
+	*answered = !atomic_load(&e->seen[peer - e->cfg->peers].unanswered);
+	*ago_ms = qg_clock_elapsed_ms() + 1 - at_ms;
+	return true;
+}
+
 static void
 tell(outgoing *o, const qg_interop_sent *sent)
 {
 	qg_log(QG_LOG_DEBUG, QG_020_MODULE, "event=answer peer=%s method=%s outcome=%d acks=%zu reason=\"%s\"",
 	       o->peer->id, kind_names[o->kind], (int)sent->outcome, sent->n_acks, sent->why);
+	if (o->e != NULL)
+		note(o, sent);
 	o->done(o->ctx, sent);
 	free(o);
 }
@@ -161,6 +186,7 @@ send_now(qg_etsi020 *e, outgoing *o, unsigned wait_ms, qg_secret **body)
 static qg_err
 send_body(qg_etsi020 *e, outgoing *o, unsigned wait_ms, qg_secret **body)
 {
+	o->e = e;
 	const qg_request_id id = qg_request_id_now_or_new(), *const before = qg_request_id_enter(&id);
 	const qg_err err = send_now(e, o, wait_ms, body);
 	(void)qg_request_id_enter(before);
@@ -255,6 +281,8 @@ send_keys(qg_interop_way *way, const char *id, const qg_interop_keys *m, qg_inte
 	qg_secret *body = NULL;
 	if (peer == NULL)
 		return QG_E_NOTFOUND;
+	if (qg_directory_peer_suspended(e->directory, id))
+		return QG_E_EMPTY; /* it waits, as for key of the link, and is void when its time is over */
 	const bool draft = peer->dialect == QG_DIALECT_DRAFT_URL;
 	if (draft && m->saes.n_targets != 1)
 		return QG_E_UNSUPPORTED;

@@ -365,6 +365,7 @@ qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 		.threads = l->threads,
 		.max_connections = l->max_connections,
 		.max_per_address = l->max_per_address,
+		.address_handshakes_per_s = l->address_handshakes_per_s,
 		.idle_timeout_s = l->idle_timeout_s,
 		.ticket_key_s = l->ticket_key_s,
 		.routes = routes,
@@ -373,6 +374,7 @@ qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 		.error_type = JSON_TYPE,
 		.ctx = k,
 		.identify = identify,
+		.waits_long = true,
 		.on_refused = on_refused,
 	}, &k->server, why, why_room);
 	end_change(k, err == QG_OK ? LISTENER_UP : LISTENER_DOWN);

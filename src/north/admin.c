@@ -18,6 +18,7 @@
 #define MODULE "admin"
 #define JSON_TYPE "application/json"
 #define BODY 4096
+#define ENTRY_BODY 65536 /* of an SAE or a rule */
 #define LOCAL_CONNECTIONS 64
 #define SCRAPE_CONNECTIONS 16
 #define LOCAL_IDLE_S 60
@@ -45,6 +46,11 @@ static const qg_http_route routes[] = {
 	{"GET", "/api/v1/routes", qg_admin_on_routes, 0},
 	{"GET", "/api/v1/transfers", qg_admin_on_transfers, 0},
 	{"GET", "/api/v1/saes", qg_admin_on_saes, 0},
+	{"POST", "/api/v1/saes", qg_admin_on_add_sae, ENTRY_BODY},
+	{"DELETE", "/api/v1/saes/{SAE_ID}", qg_admin_on_remove_sae, BODY},
+	{"GET", "/api/v1/rules", qg_admin_on_rules, 0},
+	{"POST", "/api/v1/rules", qg_admin_on_add_rule, ENTRY_BODY},
+	{"DELETE", "/api/v1/rules/{rule}", qg_admin_on_remove_rule, BODY},
 	{"POST", "/api/v1/saes/{SAE_ID}/suspend", qg_admin_on_suspend_sae, BODY},
 	{"POST", "/api/v1/saes/{SAE_ID}/resume", qg_admin_on_resume_sae, BODY},
 	{"POST", "/api/v1/pairs/{SAE_ID}/{other_SAE_ID}/suspend", qg_admin_on_suspend_pair, BODY},
@@ -54,12 +60,17 @@ static const qg_http_route routes[] = {
 	{"GET", "/api/v1/store", qg_admin_on_store, 0},
 	{"GET", "/api/v1/logs", qg_admin_on_logs, 0},
 	{"POST", "/api/v1/logs", qg_admin_on_set_log, BODY},
+	{"GET", "/api/v1/peers", qg_admin_on_peers, 0},
+	{"POST", "/api/v1/peers/{peer}/suspend", qg_admin_on_suspend_peer, BODY},
+	{"POST", "/api/v1/peers/{peer}/resume", qg_admin_on_resume_peer, BODY},
+	{"GET", "/api/v1/accounting", qg_admin_on_accounting, 0},
 	{"POST", "/api/v1/logs/reopen", qg_admin_on_reopen_log, BODY},
 	{"GET", "/api/v1/audit", qg_admin_on_audit, 0},
 	{"GET", "/api/v1/audit/verify", qg_admin_on_verify_audit, 0},
 	{"POST", "/api/v1/audit/rotate", qg_admin_on_rotate_audit, BODY},
 	{"POST", "/api/v1/reload", qg_admin_on_reload, BODY},
 	{"POST", "/api/v1/drain", qg_admin_on_drain, BODY},
+	{"POST", "/api/v1/master-key/rotate", qg_admin_on_rotate_master_key, BODY},
 	{"POST", "/api/v1/zeroize", qg_admin_on_zeroize, BODY},
 };
 #define N_ROUTES (sizeof routes / sizeof routes[0])
@@ -277,6 +288,9 @@ listen_https(qg_admin *a, char *why, size_t why_room)
 	o.tls = l->tls;
 	o.max_connections = l->max_connections;
 	o.max_per_address = l->max_per_address;
+	if (o.max_per_address == 0 && a->sign_in != NULL) /* who has nothing to show gets through the handshake, too */
+		o.max_per_address = l->max_connections / 4 + 1;
+	o.address_handshakes_per_s = l->address_handshakes_per_s;
 	o.idle_timeout_s = l->idle_timeout_s;
 	o.identify = identify;
 	if (a->sign_in != NULL) {
@@ -338,16 +352,15 @@ qg_admin_start(const qg_admin_parts *parts, qg_admin **out, char *why, size_t wh
 qg_err
 qg_admin_reload_tls(qg_admin *a, const qg_tls_files *f, char *why, size_t why_room)
 {
+	if (a != NULL)
+		qg_admin_forget_alarms(a); /* files of other listeners may be new ones, too */
 	return a != NULL && a->https != NULL ? qg_http_server_reload_tls(a->https, f, why, why_room) : QG_OK;
 }
 
 void
 qg_admin_renew(qg_admin *a)
 {
-	if (a == NULL)
-		return;
-	qg_admin_forget_alarms(a);
-	if (a->https != NULL)
+	if (a != NULL && a->https != NULL)
 		qg_http_server_identify_again(a->https);
 }
 

@@ -8,9 +8,12 @@
 #include "admin_internal.h"
 #include "qkdgate/json.h"
 #include "qkdgate/log.h"
+#include "qkdgate/nearest.h"
 
 #define GRACE_S 5
+#define MODULE_MAX 31 /* characters of its name */
 #define GRACE_MAX_S 86400
+#define NAMES_MAX 1024 /* looked through for the one that may be meant */
 
 void
 qg_admin_audit(qg_admin *a, const char *who, const char *what, const char *on, qg_err err)
@@ -45,6 +48,8 @@ qg_admin_take_body(qg_http_request *http, const char *const *members, json_t **o
 	json_t *value;
 	json_object_foreach(body, name, value) {
 		size_t i = 0;
+		if (members == NULL)
+			break;
 		while (members[i] != NULL && strcmp(members[i], name) != 0)
 			i++;
 		if (members[i] != NULL)
@@ -146,6 +151,35 @@ qg_admin_on_zeroize(qg_http_request *http, void *admin)
 		qg_admin_answer_error(http, QG_E_IO, "in memory all is destroyed, on disk not: %s", why);
 }
 
+/* A name for the gateway's own file system: absolute, so that no folder matters. */
+void
+qg_admin_on_rotate_master_key(qg_http_request *http, void *admin)
+{
+	static const char *const members[] = {"file", NULL};
+	qg_admin *a = admin;
+	json_t *body = NULL;
+	bool pending = false;
+	char who[QG_ADMIN_WHO_ROOM], why[4600] = "";
+	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, members, &body))
+		return;
+	const json_t *given = json_object_get(body, "file");
+	const char *file = json_string_value(given);
+	if (given != NULL && (file == NULL || (file[0] != '/' && strncmp(file, "credential:", 11) != 0))) {
+		qg_admin_answer_error(http, QG_E_INVAL, "file: give an absolute path, or credential:NAME");
+		json_decref(body);
+		return;
+	}
+	qg_admin_who(http, who);
+	pthread_mutex_lock(&a->acting);
+	const qg_err err = a->p.ops->change_master(a->p.ctx, who, file, &pending, why, sizeof why);
+	pthread_mutex_unlock(&a->acting);
+	json_decref(body);
+	if (err == QG_OK)
+		qg_admin_answer(http, 200, json_pack("{s:s,s:b}", "done", "rotate-master-key", "pending", pending));
+	else
+		qg_admin_answer_error(http, err == QG_E_UNSUPPORTED || err == QG_E_MODE ? QG_E_STATE : err, "%s", why);
+}
+
 /* --- streams ------------------------------------------------------------------------- */
 
 void
@@ -190,9 +224,19 @@ is_known(qg_admin *a, qg_http_request *http, const char *sae, bool here)
 {
 	const bool known = here ? qg_directory_local(a->p.directory, sae) != NULL
 				: qg_directory_home(a->p.directory, sae) != NULL;
-	if (!known)
-		qg_admin_answer_error(http, QG_E_NOTFOUND, "no SAE %s%s", qg_log_safe(sae), here ? " here" : "");
-	return known;
+	if (known)
+		return true;
+	const qg_config *cfg = qg_directory_config(a->p.directory);
+	const char *names[NAMES_MAX];
+	size_t n = 0;
+	for (size_t i = 0; i < cfg->n_saes && n < NAMES_MAX; i++)
+		names[n++] = cfg->saes[i].id;
+	for (size_t i = 0; !here && i < cfg->n_directory && n < NAMES_MAX; i++)
+		names[n++] = cfg->directory[i].sae;
+	const char *near = qg_nearest(sae, names, n);
+	qg_admin_answer_error(http, QG_E_NOTFOUND, "no SAE %s%s%s%s%s", qg_log_safe(sae), here ? " here" : "",
+			      near != NULL ? ": is " : "", near != NULL ? near : "", near != NULL ? " meant?" : "");
+	return false;
 }
 
 static void
@@ -224,6 +268,15 @@ SUSPEND(resume_pair, true, false)
 
 /* --- logs ---------------------------------------------------------------------------------- */
 
+static bool
+is_module(const char *name)
+{
+	size_t n = 0;
+	while (name[n] > ' ' && name[n] <= '~')
+		n++;
+	return n > 0 && n <= MODULE_MAX && name[n] == '\0';
+}
+
 static qg_err
 set_level(const char *module, const char *text)
 {
@@ -245,9 +298,12 @@ qg_admin_on_set_log(qg_http_request *http, void *admin)
 	char who[QG_ADMIN_WHO_ROOM], what[64];
 	if (!qg_admin_may_act(http) || !qg_admin_take_body(http, members, &body))
 		return;
-	const char *module = json_string_value(json_object_get(body, "module"));
+	json_t *on = json_object_get(body, "module");
+	const char *module = json_string_value(on);
 	const char *level = json_string_value(json_object_get(body, "level"));
-	const qg_err err = level != NULL ? set_level(module, level) : QG_E_INVAL;
+	/* One that is no name must not pass for all. */
+	const bool odd = on != NULL && (module == NULL || !is_module(module));
+	const qg_err err = odd ? QG_E_RANGE : level != NULL ? set_level(module, level) : QG_E_INVAL;
 	qg_admin_who(http, who);
 	(void)snprintf(what, sizeof what, "log level %.20s", level != NULL ? level : "?");
 	qg_admin_audit(a, who, what, module != NULL ? module : "", err);

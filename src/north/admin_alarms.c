@@ -10,10 +10,12 @@
 
 #include "admin_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/log.h"
 
 #define EXPIRES_SOON_S ((int64_t)14 * 86400)
 #define DISK_LEAST ((uint64_t)64 * 1024 * 1024)
 #define EMPTY_SOON_S 600.0
+#define LOW 4 /* a stock is low below this part of its limit */
 #define CERTIFICATES_MS 60000 /* between looks at the files */
 
 typedef enum severity { CRITICAL, WARNING, NOTICE } severity;
@@ -79,6 +81,18 @@ look_at_disk(const char *what, const char *path, json_t *list)
 			    "%s: only %" PRIu64 " MiB are free beside %s", what, left / 1048576, path);
 }
 
+static void
+look_at_log(qg_admin *a, json_t *list)
+{
+	const qg_log_state state = qg_log_get_state();
+	const char *const to = a->p.cfg->log_to == QG_LOG_FILE	    ? a->p.cfg->log_file
+			       : a->p.cfg->log_to == QG_LOG_JOURNAL ? "the journal"
+								    : "standard error";
+	if (!state.works)
+		raise_alarm(list, WARNING, "log", "make room, or put the folder back; then qkdgatectl reopen-log",
+			    "the log cannot be written to %s; %" PRIu64 " lines are lost", to, state.lost);
+}
+
 /* --- streams and neighbours ---------------------------------------------------------- */
 
 static void
@@ -91,7 +105,7 @@ look_at_stock(qg_admin *a, size_t i, const qg_stream_view *v, json_t *list)
 	if (v->ready_chunks == 0)
 		raise_alarm(list, CRITICAL, "streams", "look at its source and at the neighbour",
 			    "stream %s has no key ready", v->cfg->name);
-	else if (falls_bps > 1.0 && ready_bits / falls_bps < EMPTY_SOON_S)
+	else if (v->ready_chunks < v->most_chunks / LOW && falls_bps > 1.0 && ready_bits / falls_bps < EMPTY_SOON_S)
 		raise_alarm(list, WARNING, "streams", "ask for less key, or give the stream more",
 			    "stream %s runs out of key in %.0f s", v->cfg->name, ready_bits / falls_bps);
 }
@@ -106,8 +120,11 @@ look_at_streams(qg_admin *a, json_t *list)
 		if (v.state != QG_STREAM_STATE_RUNNING)
 			raise_alarm(list, WARNING, "streams",
 				    inbound ? "look at the neighbour, which opens it" : "look at its source and at the log",
-				    "stream %s is not open: it is %s (%s)", v.cfg->name, qg_stream_state_name(v.state),
-				    v.trouble != NULL ? v.trouble : "-");
+				    "stream %s is not open: it is %s%s%s", v.cfg->name, qg_stream_state_name(v.state),
+				    v.trouble != NULL ? ", " : "", v.trouble != NULL ? v.trouble : "");
+		else if (v.source_failure != NULL)
+			raise_alarm(list, WARNING, "streams", "look at its source and at the log",
+				    "stream %s gets no key: its source does not answer: %s", v.cfg->name, v.source_failure);
 		if (!inbound)
 			look_at_stock(a, i, &v, list);
 	}
@@ -124,6 +141,21 @@ look_at_neighbours(qg_admin *a, json_t *list)
 		if (a->p.ops->reached(a->p.ctx, v.cfg->id, &last, &ago_ms) && last != QG_OK)
 			raise_alarm(list, CRITICAL, "neighbours", "is it up? check network, url and certificates",
 				    "neighbour %s cannot be reached: %s", v.cfg->id, qg_err_text(last));
+	}
+}
+
+static void
+look_at_peers(qg_admin *a, json_t *list)
+{
+	for (size_t i = 0; i < a->p.cfg->n_peers; i++) {
+		const char *const id = a->p.cfg->peers[i].id;
+		bool answered = false;
+		uint64_t ago_ms = 0;
+		if (qg_directory_peer_suspended(a->p.directory, id))
+			raise_alarm(list, NOTICE, "peers", "resume it when keys may go there again", "peer %s is suspended", id);
+		else if (a->p.ops->peer_reached(a->p.ctx, id, &answered, &ago_ms) && !answered)
+			raise_alarm(list, WARNING, "peers", "is it up? check network, url and certificates",
+				    "peer %s did not answer the last call", id);
 	}
 }
 
@@ -235,9 +267,13 @@ qg_admin_on_alarms(qg_http_request *http, void *admin)
 	look_at_node(a, &f, list);
 	look_at_certificates(a, list);
 	look_at_disk("database", a->p.cfg->database, list);
+	look_at_disk("anchor", a->p.cfg->anchor, list);
+	look_at_disk("key_ring", a->p.cfg->key_ring, list);
 	look_at_disk("audit", a->p.cfg->audit_file, list);
+	look_at_log(a, list);
 	look_at_streams(a, list);
 	look_at_neighbours(a, list);
+	look_at_peers(a, list);
 	look_at_saes(a, list);
 	json_t *sorted = by_severity(list);
 	json_decref(list);

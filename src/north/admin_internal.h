@@ -18,6 +18,9 @@
  *   admin_acts.c     POST /api/v1/...
  *   admin_later.c    answers that take long, in threads of their own
  *   admin_audit.c    the audit log: shows it, checks it, goes on in another file
+ *   admin_accounting.c  totals by day
+ *   admin_peers.c    key managers of other networks, keys with an ID of their own
+ *   admin_entries.c  SAEs and rules at run time
  *   admin_health.c   /healthz, /readyz
  *   admin_metrics.c  /metrics
  *   admin_sources.c  GET /api/v1/sources: tries whether they can be reached
@@ -160,8 +163,16 @@ void qg_admin_forget_alarms(qg_admin *a);
 /* {"done": what} */
 void qg_admin_answer_done(qg_http_request *http, const char *what);
 
-/* The body, an object or nothing, that has only members of the list (NULL ends it),
- * from a caller who may act. On failure the request is answered. */
+/* A page of transferred keys, as the query asks for it, and where the next begins. On
+ * failure the request is answered. */
+bool qg_admin_transfers_page(qg_admin *a, qg_http_request *http, struct json_t **list, struct json_t **next);
+
+/* Names of the entries of that list that were made at run time: those in force, in
+ * their order, and as the result those left out. */
+struct json_t *qg_admin_left_out(qg_admin *a, const char *list, struct json_t **names);
+
+/* The body, an object or nothing, that has only members of the list (NULL ends it;
+ * no list: any), from a caller who may act. On failure the request is answered. */
 bool qg_admin_take_body(qg_http_request *http, const char *const *members, struct json_t **out);
 /* From a caller who may act, with no body or an empty object. On failure the request is answered. */
 bool qg_admin_take_nothing(qg_http_request *http);
@@ -196,7 +207,8 @@ void qg_admin_look(qg_admin *a, qg_admin_health *out);
 	X(openapi) X(status) X(node) X(neighbours) X(streams) X(stream) X(routes) X(transfers) X(saes) X(limits) \
 	X(certificates) X(store) X(logs) X(reload) X(drain) X(reopen) X(delete_keys) X(suspend_sae) X(resume_sae) \
 	X(suspend_pair) X(resume_pair) X(set_log) X(reopen_log) X(zeroize) \
-	X(audit) X(verify_audit) X(rotate_audit)
+	X(audit) X(verify_audit) X(rotate_audit) X(rules) X(add_sae) X(remove_sae) X(add_rule) X(remove_rule) \
+	X(accounting) X(rotate_master_key) X(peers) X(suspend_peer) X(resume_peer)
 
 #define QG_ADMIN_DECLARE(name) void qg_admin_on_##name(qg_http_request *http, void *admin);
 QG_ADMIN_HANDLERS(QG_ADMIN_DECLARE)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "admin_internal.h"
+#include "qkdgate/request_id.h"
 
 #define LATER_MAX 4u /* at a time */
 
@@ -12,6 +13,7 @@ typedef struct later {
 	qg_http_request *http;
 	void (*work)(qg_admin *a, qg_http_request *http, void *arg);
 	void *arg;
+	qg_request_id id;
 } later;
 
 static void *
@@ -19,7 +21,9 @@ later_main(void *arg)
 {
 	later *l = arg;
 	qg_admin *a = l->a;
+	(void)qg_request_id_enter(&l->id);
 	l->work(a, l->http, l->arg);
+	(void)qg_request_id_enter(NULL);
 	free(l);
 	atomic_fetch_sub(&a->trying, 1);
 	return NULL;
@@ -53,7 +57,7 @@ qg_admin_later(qg_admin *a, qg_http_request *http, void (*work)(qg_admin *a, qg_
 		qg_admin_answer_error(http, QG_E_AGAIN, "too many requests of this kind at a time; try again");
 		return;
 	}
-	*l = (later){.a = a, .http = http, .work = work, .arg = arg};
+	*l = (later){.a = a, .http = http, .work = work, .arg = arg, .id = qg_request_id_now()};
 	qg_http_defer(http);
 	if (start(l))
 		return;

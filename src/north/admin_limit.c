@@ -10,6 +10,8 @@
 #define ALL_MOST 10.0
 #define ALL_STEP_S 1.0
 
+#define ALMOST 1e-6 /* what sums of fractions lose */
+
 static double
 level_of(const qg_admin_bucket *b, double most, double step_s, uint64_t now_ms)
 {
@@ -56,7 +58,7 @@ bucket_of(qg_admin_limit *l, const uint8_t key[QG_ADMIN_LIMIT_KEY], uint64_t now
 static unsigned
 wait_s(double level, double step_s)
 {
-	return level >= 1.0 ? 0 : (unsigned)ceil((1.0 - level) * step_s);
+	return level >= 1.0 - ALMOST ? 0 : (unsigned)ceil((1.0 - level) * step_s - ALMOST);
 }
 
 /* Each is looked up anew: that of one name may make room for another's. */
@@ -82,6 +84,8 @@ qg_admin_limit_take(qg_admin_limit *l, const uint8_t keys[][QG_ADMIN_LIMIT_KEY],
 void
 qg_admin_limit_give_back(qg_admin_limit *l, const uint8_t keys[][QG_ADMIN_LIMIT_KEY], size_t n, uint64_t now_ms)
 {
+	const double all = level_of(&l->all, ALL_MOST, ALL_STEP_S, now_ms) + 1.0;
+	set(&l->all, all < ALL_MOST ? all : ALL_MOST, now_ms);
 	for (size_t i = 0; i < n; i++) {
 		qg_admin_bucket *const b = bucket_of(l, keys[i], now_ms);
 		const double level = level_of(b, l->most, l->step_s, now_ms) + 1.0;

@@ -80,7 +80,7 @@ effective(const qg_admin_rate *r)
 GET(skr, s->rate.in_bps)
 GET(use, s->rate.out_bps)
 GET(eskr, effective(&s->rate))
-GET(up, s->v.state == QG_STREAM_STATE_RUNNING)
+GET(up, s->v.state == QG_STREAM_STATE_RUNNING && s->v.source_failure == NULL)
 GET(ready, BYTES(ready_chunks))
 GET(most, BYTES(most_chunks))
 GET(held, BYTES(held_chunks))
@@ -100,7 +100,7 @@ static const struct stream_metric {
 	{"link_eskr", "gauge", "Of it, what is not used up: effective secret key rate (ETSI GS QKD 015: eskr).", get_eskr},
 	{"link_expected_consumption", "gauge",
 	 "Key used in bits per second (ETSI GS QKD 015: expected_consumption).", get_use},
-	{"stream_up", "gauge", "1 while the key stream is open and takes key.", get_up},
+	{"stream_up", "gauge", "1 while the key stream is open and its source answers.", get_up},
 	{"stream_ready_bytes", "gauge", "Key that can be handed out now.", get_ready},
 	{"stream_ready_limit_bytes", "gauge", "At so much ready key intake stops.", get_most},
 	{"stream_held_bytes", "gauge", "Key held for fetching here.", get_held},
@@ -208,6 +208,11 @@ say_listeners(qg_admin *a, text *t)
 	for (size_t i = 0; i < a->p.n_listeners; i++)
 		say(t, "qkdgate_tls_handshake_failures_total{listener=\"%s\"} %" PRIu64 "\n", a->p.listener[i].name,
 		    s[i].failed_handshakes);
+	head(t, "tls_handshakes_limited_total", "counter",
+	     "Connections closed before their handshake: too many from one address.");
+	for (size_t i = 0; i < a->p.n_listeners; i++)
+		say(t, "qkdgate_tls_handshakes_limited_total{listener=\"%s\"} %" PRIu64 "\n", a->p.listener[i].name,
+		    s[i].limited);
 	head(t, "connections", "gauge", "Connections that are open.");
 	for (size_t i = 0; i < a->p.n_listeners; i++)
 		say(t, "qkdgate_connections{listener=\"%s\"} %u\n", a->p.listener[i].name, s[i].connections);

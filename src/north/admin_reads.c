@@ -73,6 +73,7 @@ stream_json(qg_admin *a, size_t i)
 	put(j, "agreed", json_boolean(v.agreed));
 	put(j, "full", json_boolean(v.full));
 	put(j, "trouble", text_or_null(v.trouble));
+	put(j, "source_failure", text_or_null(v.source_failure));
 	put_number(j, "open_failures", v.open_fails);
 	put_number(j, "epochs", v.epochs);
 	put(j, "epoch_age_s", v.epoch_created_ms != 0 && qg_clock_wall_ms() > v.epoch_created_ms
@@ -215,6 +216,9 @@ qg_admin_on_transfers(qg_http_request *http, void *admin)
 {
 	qg_admin *a = admin;
 	qg_core_figures f;
+	json_t *list = NULL, *next = NULL;
+	if (!qg_admin_transfers_page(a, http, &list, &next))
+		return;
 	qg_core_view_figures(a->p.core, &f);
 	json_t *j = json_object();
 	put_number(j, "records", f.transfers);
@@ -230,17 +234,19 @@ qg_admin_on_transfers(qg_http_request *http, void *admin)
 	put_number(relay, "refused", f.relay_refused);
 	put_number(relay, "wrong", f.relay_wrong);
 	put(j, "relay", relay);
+	put(j, "list", list);
+	put(j, "next", next);
 	qg_admin_answer(http, 200, j);
 }
 
 /* --- SAEs ------------------------------------------------------------------------------ */
 
 static json_t *
-sae_json(qg_admin *a, const char *id)
+sae_json(qg_admin *a, const char *id, bool in_file)
 {
 	qg_sae_use u;
 	qg_etsi014_use(a->p.etsi014, id, &u);
-	json_t *j = json_pack("{s:s,s:b}", "id", id, "suspended", u.suspended);
+	json_t *j = json_pack("{s:s,s:s,s:b}", "id", id, "origin", in_file ? "file" : "run-time", "suspended", u.suspended);
 	put_number(j, "requests", u.requests);
 	put_number(j, "issued", u.issued);
 	put_number(j, "fetched", u.fetched);
@@ -263,9 +269,11 @@ qg_admin_on_saes(qg_http_request *http, void *admin)
 	const qg_config *cfg = qg_directory_config(a->p.directory);
 	json_t *list = json_array(), *pairs = json_array();
 	for (size_t i = 0; i < cfg->n_saes; i++)
-		(void)json_array_append_new(list, sae_json(a, cfg->saes[i].id));
+		(void)json_array_append_new(list, sae_json(a, cfg->saes[i].id, i < cfg->n_file_saes));
 	qg_etsi014_suspended_pairs(a->p.etsi014, add_pair, pairs);
-	qg_admin_answer(http, 200, json_pack("{s:o,s:o}", "saes", list, "suspended_pairs", pairs));
+	json_t *names = NULL, *left_out = qg_admin_left_out(a, "saes", &names);
+	json_decref(names);
+	qg_admin_answer(http, 200, json_pack("{s:o,s:o,s:o}", "saes", list, "suspended_pairs", pairs, "left_out", left_out));
 }
 
 void
@@ -376,6 +384,7 @@ qg_admin_on_store(qg_http_request *http, void *admin)
 	put(j, "database_works", json_boolean(f.commits.works));
 	put(j, "anchor_works", json_boolean(f.anchor_works));
 	put(j, "audit_works", json_boolean(f.audit_works));
+	put(j, "master_key_pending", json_boolean(a->p.ops->master_pending(a->p.ctx)));
 	put_number(j, "commits", f.commits.groups);
 	put_number(j, "jobs", f.commits.jobs);
 	put_number(j, "failures", f.commits.failures);

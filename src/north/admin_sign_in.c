@@ -15,6 +15,7 @@
 #include "qkdgate/clock.h"
 #include "qkdgate/json.h"
 #include "qkdgate/log.h"
+#include "qkdgate/request_id.h"
 #include "qkdgate/secret.h"
 
 #define WAITING_MAX 4
@@ -23,6 +24,7 @@
 typedef struct attempt {
 	struct attempt *next;
 	qg_http_request *http;
+	qg_request_id id;
 	char name[QG_PASSWORD_NAME_MAX + 1];
 	char from[INET6_ADDRSTRLEN];
 	uint8_t keys[KEYS][QG_ADMIN_LIMIT_KEY];
@@ -142,7 +144,9 @@ sign_in_main(void *arg)
 {
 	sign_in *s = arg;
 	for (attempt *t; (t = next_attempt(s)) != NULL;) {
+		(void)qg_request_id_enter(&t->id);
 		compare(s, t);
+		(void)qg_request_id_enter(NULL);
 		attempt_free(t);
 		pthread_mutex_lock(&s->lock);
 		s->waiting--;
@@ -338,6 +342,7 @@ qg_admin_on_sign_in(qg_http_request *http, void *admin)
 		return;
 	}
 	t->http = http;
+	t->id = qg_request_id_now();
 	int wait = 0;
 	if (!read_body(http, t)) {
 		attempt_free(t);

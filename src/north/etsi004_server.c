@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "etsi004_push_internal.h"
 #include "qkdgate/byte_server.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/etsi004.h"
@@ -25,6 +26,7 @@ struct qg_etsi004_server {
 	qg_etsi004_server_parts parts;
 	qg_byte_server *bytes;
 	qg_limits *strangers;
+	qg_004_pushes *pushes;
 	atomic_uint pending; /* calls whose answer is due */
 };
 
@@ -197,6 +199,15 @@ get(call *c)
 }
 
 static void
+push_begun(void *ctx, uint32_t status)
+{
+	call *c = ctx;
+	const qg_etsi004_response a = {
+		.op = QG_ETSI004_GET_KEY, .status = status, .ksid = c->q.ksid, .qos = {.mimetype = ""}};
+	answer_with(c, &a, ERROR_ROOM);
+}
+
+static void
 begin_get(call *c)
 {
 	c->get = (qg_app_get){.sae = qg_byte_peer(c->conn),
@@ -204,13 +215,17 @@ begin_get(call *c)
 			      .in_sequence = c->q.in_sequence,
 			      .index = c->q.index,
 			      .metadata_max = c->q.metadata_max};
-	get(c);
+	if (c->profile->push != NULL)
+		qg_004_push_begin(c->s->pushes, c->profile, &c->get, push_begun, c);
+	else
+		get(c);
 }
 
 static void
 begin_close(call *c)
 {
 	link_state *link = qg_byte_state(c->conn);
+	qg_004_push_end(c->s->pushes, qg_byte_peer(c->conn), &c->q.ksid);
 	link->pushing &= !qg_uuid_equal(&link->push.ksid, &c->q.ksid);
 	qg_app_streams_close(c->s->parts.streams, qg_byte_peer(c->conn), &c->q.ksid, closed, c);
 }
@@ -267,8 +282,7 @@ on_request(qg_byte_conn *conn, uint8_t *bytes, size_t n, size_t *used, void *ctx
 	if (err == QG_OK)
 		recall_dialect(s, conn, link, &q);
 	const qg_etsi004_profile *p = link->profile;
-	/* Profiles in which keys are only pushed have nothing for an application. */
-	if (err != QG_OK || q.op > QG_ETSI004_CLOSE || (p->modes & QG_ETSI004_PULL) == 0)
+	if (err != QG_OK || q.op > QG_ETSI004_CLOSE)
 		return refuse(conn, p, n, used);
 	call *c = calloc(1, sizeof *c);
 	if (c == NULL)
@@ -344,6 +358,7 @@ listen_on(qg_etsi004_server *s, char *why, size_t why_room)
 		.threads = l->at.threads,
 		.max_connections = l->at.max_connections,
 		.max_per_address = l->at.max_per_address,
+		.address_handshakes_per_s = l->at.address_handshakes_per_s,
 		.idle_timeout_s = l->at.idle_timeout_s,
 		.request_max = request_max(),
 		.state_bytes = sizeof(link_state),
@@ -367,8 +382,11 @@ qg_etsi004_server_start(const qg_etsi004_server_parts *parts, qg_etsi004_server 
 	atomic_init(&s->pending, 0);
 	qg_err err = qg_limits_new(STRANGERS_PER_S, STRANGERS_BURST, &s->strangers);
 	if (err == QG_OK)
+		err = qg_004_pushes_start(&s->parts, &s->pushes);
+	if (err == QG_OK)
 		err = listen_on(s, why, why_room);
 	if (err != QG_OK) {
+		qg_004_pushes_free(&s->pushes);
 		qg_limits_free(&s->strangers);
 		free(s);
 		return err;
@@ -397,10 +415,21 @@ qg_etsi004_server_renew(qg_etsi004_server *s)
 }
 
 void
+qg_etsi004_server_forbid(qg_etsi004_server *s)
+{
+	if (s == NULL)
+		return;
+	qg_004_pushes_forbid(s->pushes);
+	qg_byte_server_forbid(s->bytes);
+}
+
+void
 qg_etsi004_server_stop(qg_etsi004_server *s)
 {
-	if (s != NULL)
-		qg_byte_server_stop(s->bytes);
+	if (s == NULL)
+		return;
+	qg_byte_server_stop(s->bytes);
+	qg_004_pushes_stop(s->pushes);
 }
 
 void
@@ -410,6 +439,7 @@ qg_etsi004_server_free(qg_etsi004_server **s)
 		return;
 	while (atomic_load(&(*s)->pending) > 0)
 		(void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	qg_004_pushes_free(&(*s)->pushes);
 	qg_byte_server_free(&(*s)->bytes);
 	qg_limits_free(&(*s)->strangers);
 	free(*s);

@@ -27,7 +27,7 @@ check_pair(qg_014_call *call)
 	const qg_err err = qg_policy_pair(cfg, call->master, call->slave, &call->terms);
 	call->other_home = qg_directory_home(call->s->parts.directory, call->other);
 	if (err == QG_OK && call->other_home != NULL)
-		return QG_OK;
+		return qg_directory_home_suspended(call->s->parts.directory, call->other_home) ? QG_E_DENIED : QG_OK;
 	if (call->other_home != NULL || !qg_policy_may_know(cfg, call->caller, call->other))
 		return QG_E_DENIED;
 	qg_014_say(&call->why, call->method == QG_014_DEC ? "unknown master_SAE_ID" : "unknown slave_SAE_ID");
@@ -154,6 +154,26 @@ count_event(const qg_014_key_event *e)
 }
 
 static void
+account(const qg_etsi014 *s, const qg_014_key_event *e)
+{
+	const bool given = e->err == QG_OK, enc = e->method == QG_014_ENC;
+	const uint64_t keys = given ? e->n : 0, bits = given && e->bits != 0 ? e->bits : keys * e->size_bits;
+	const qg_account_rec rec = {
+		.sae = e->caller,
+		.other = e->other,
+		.requests = 1,
+		.issued = enc ? keys : 0,
+		.issued_bits = enc ? bits : 0,
+		.fetched = enc ? 0 : keys,
+		.fetched_bits = enc ? 0 : bits,
+		.refused = !given,
+		.limited = e->err == QG_E_LIMIT,
+	};
+	if (e->method != QG_014_STATUS)
+		qg_accounts_count(s->parts.accounts, &rec, given);
+}
+
+static void
 log_event(const qg_014_key_event *e)
 {
 	static const char *const names[] = {
@@ -167,6 +187,7 @@ void
 qg_014_audit(const qg_etsi014 *s, const qg_014_key_event *e)
 {
 	count_event(e);
+	account(s, e);
 	if (qg_log_wants(QG_LOG_DEBUG, MODULE))
 		log_event(e);
 	/* Rates protect the log too: what they refuse leaves no line. Nor does a
@@ -276,6 +297,40 @@ keys_burst(const qg_config *cfg)
 	return burst;
 }
 
+/* --- over a restart --------------------------------------------------------------- */
+
+#define RATES(s) {{"requests", (s)->requests}, {"keys", (s)->keys}}
+typedef struct rate {
+	const char *name;
+	qg_limits *limits;
+} rate;
+
+static void
+take_levels(qg_etsi014 *s, const qg_etsi014_levels *levels)
+{
+	const rate rates[] = RATES(s);
+	const uint64_t now_ms = qg_clock_elapsed_ms();
+	for (size_t k = 0; k < sizeof rates / sizeof rates[0]; k++) {
+		if (!levels->known)
+			qg_limits_begin_empty(rates[k].limits, now_ms);
+		for (size_t i = 0; i < levels->n; i++)
+			if (strcmp(levels->level[i].rate, rates[k].name) == 0)
+				qg_limits_put(rates[k].limits, levels->level[i].name, levels->level[i].milli,
+					      levels->away_ms, now_ms);
+	}
+}
+
+void
+qg_etsi014_each_level(const qg_etsi014 *s, const char *sae, void (*each)(const qg_level_rec *rec, void *ctx), void *ctx)
+{
+	const rate rates[] = RATES(s);
+	for (size_t k = 0; k < sizeof rates / sizeof rates[0]; k++) {
+		qg_level_rec rec = {.rate = rates[k].name, .name = sae};
+		if (qg_limits_level(rates[k].limits, sae, qg_clock_elapsed_ms(), &rec.milli))
+			each(&rec, ctx);
+	}
+}
+
 static qg_err
 init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 {
@@ -296,6 +351,9 @@ init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 		err = qg_limits_new(STRANGERS_PER_S, STRANGERS_BURST, &s->strangers);
 	if (err == QG_OK)
 		err = qg_014_uses_new(&s->uses);
+	if (err == QG_OK && parts->levels != NULL)
+		take_levels(s, parts->levels);
+	s->parts.levels = NULL;
 	return err;
 }
 
@@ -310,6 +368,7 @@ listen_on(qg_etsi014 *s, char *why, size_t why_room)
 		.threads = l->threads,
 		.max_connections = l->max_connections,
 		.max_per_address = l->max_per_address,
+		.address_handshakes_per_s = l->address_handshakes_per_s,
 		.idle_timeout_s = l->idle_timeout_s,
 		.ticket_key_s = l->ticket_key_s,
 		.routes = s->routes,
@@ -381,14 +440,20 @@ qg_etsi014_drain(qg_etsi014 *s, bool on)
 }
 
 void
+qg_etsi014_unlisten(qg_etsi014 *s)
+{
+	qg_http_server_stop(&s->http);
+	/* The keystore still holds requests whose answers will be dropped. */
+	while (atomic_load(&s->pending) > 0)
+		(void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+void
 qg_etsi014_stop(qg_etsi014 **s)
 {
 	if (s == NULL || *s == NULL)
 		return;
-	qg_http_server_stop(&(*s)->http);
-	/* The keystore still holds requests whose answers will be dropped. */
-	while (atomic_load(&(*s)->pending) > 0)
-		(void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	qg_etsi014_unlisten(*s);
 	destroy(*s);
 	*s = NULL;
 }

@@ -30,6 +30,15 @@ common_size_bits(const qg_fetch_result *result, size_t n)
 	return result->sizes[0] * 8u;
 }
 
+static uint64_t
+all_bits(const qg_fetch_result *result, size_t n)
+{
+	uint64_t bits = 0;
+	for (size_t i = 0; result->err == QG_OK && i < n; i++)
+		bits += result->sizes[i] * 8u;
+	return bits;
+}
+
 static void
 on_fetched(void *ctx, qg_fetch_result *result)
 {
@@ -50,6 +59,7 @@ on_fetched(void *ctx, qg_fetch_result *result)
 					  .ids = req->ids,
 					  .n = req->n,
 					  .size_bits = common_size_bits(result, req->n),
+					  .bits = all_bits(result, req->n),
 				  });
 	qg_014_late_done(&job->late);
 }

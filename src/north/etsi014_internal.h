@@ -170,7 +170,8 @@ typedef struct qg_014_key_event {
 	const char *caller, *other;
 	const qg_uuid *ids;
 	size_t n;
-	unsigned size_bits;
+	unsigned size_bits; /* of each key; 0: they differ */
+	uint64_t bits;      /* of all keys together; 0: as size_bits says */
 } qg_014_key_event;
 
 /* Counts, and tells the audit; that not for QG_014_STATUS and rate limits. */

@@ -368,6 +368,8 @@ rotate(qg_audit *a)
 void
 qg_audit_rotate_at(qg_audit *a, uint64_t bytes)
 {
+	if (a == NULL)
+		return;
 	pthread_mutex_lock(&a->lock);
 	a->rotate_bytes = bytes;
 	pthread_mutex_unlock(&a->lock);
@@ -376,6 +378,8 @@ qg_audit_rotate_at(qg_audit *a, uint64_t bytes)
 qg_err
 qg_audit_rotate(qg_audit *a)
 {
+	if (a == NULL)
+		return QG_OK;
 	pthread_mutex_lock(&a->lock);
 	/* One that has begun may leave out what the caller wrote. */
 	const uint64_t wanted = a->rotate_begun + 1;
@@ -391,6 +395,9 @@ qg_audit_rotate(qg_audit *a)
 void
 qg_audit_synced(qg_audit *a, qg_audit_end *out)
 {
+	*out = (qg_audit_end){0};
+	if (a == NULL)
+		return;
 	pthread_mutex_lock(&a->lock);
 	*out = a->end;
 	pthread_mutex_unlock(&a->lock);
@@ -436,6 +443,8 @@ rotations(qg_audit *a)
 qg_err
 qg_audit_check(qg_audit *a, qg_audit_paths *paths, qg_audit_report *out)
 {
+	if (a == NULL)
+		return QG_E_NOTFOUND;
 	for (;;) {
 		qg_audit_end end;
 		const uint64_t before = rotations(a);

@@ -171,6 +171,8 @@ send_answer(qg_byte_conn *c)
 {
 	while (c->out != NULL && c->out_at < c->out->len) {
 		size_t sent = 0;
+		if (atomic_load(&c->worker->server->forbidden))
+			return QG_BYTE_END;
 		const qg_tls_step step = send_step(c, c->out->data + c->out_at, c->out->len - c->out_at, &sent);
 		if (step != QG_TLS_DONE)
 			return wish_of(step);

@@ -18,6 +18,8 @@ typedef struct qg_byte_worker {
 	int epoll_fd, wake_fd, listen_fd;
 	bool running;
 	uint64_t sweep_at_ms;
+	bool deaf;              /* accepts nothing until the next sweep */
+	size_t n_young;         /* connections whose peer is not known yet */
 	qg_byte_conn *conns;    /* open */
 	qg_byte_conn *again;    /* have more to do at once */
 	pthread_mutex_t lock;   /* of what follows */
@@ -30,10 +32,12 @@ struct qg_byte_server {
 	unsigned port;
 	qg_tls_context *tls;
 	qg_census *census;
+	qg_arrivals *arrivals;
 	qg_byte_worker *worker;
 	unsigned n, n_made;
 	atomic_bool stopping;
 	atomic_uint generation; /* of who is who */
+	atomic_bool forbidden;  /* to send */
 };
 
 /* Two owners: its worker, and whoever owes the answer. */
@@ -42,7 +46,7 @@ struct qg_byte_conn {
 	qg_byte_conn *prev, *next, *again, *answered_next;
 	atomic_uint refs;
 	int fd;
-	bool counted;
+	bool counted, young;
 	qg_census_key key;
 	uint32_t watched;  /* epoll events */
 	bool queued, over; /* in the list `again`; ended meanwhile */

@@ -18,7 +18,6 @@
 
 #define EVENTS 64
 #define SWEEP_MS 500
-#define HANDSHAKE_MS 10000
 
 /* --- connections of a worker --------------------------------------------------------- */
 
@@ -43,9 +42,18 @@ leave(qg_byte_worker *w, qg_byte_conn *c)
 	c->next = c->prev = NULL;
 }
 
+/* Its peer is known now, or it ends. */
+static void
+grow_up(qg_byte_worker *w, qg_byte_conn *c)
+{
+	w->n_young -= c->young;
+	c->young = false;
+}
+
 static void
 conn_end(qg_byte_worker *w, qg_byte_conn *c)
 {
+	grow_up(w, c);
 	leave(w, c);
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
@@ -67,7 +75,10 @@ watch(qg_byte_worker *w, qg_byte_conn *c, uint32_t events)
 static void
 run(qg_byte_worker *w, qg_byte_conn *c)
 {
-	switch (qg_byte_conn_run(c)) {
+	const qg_byte_wish wish = qg_byte_conn_run(c);
+	if (c->up)
+		grow_up(w, c);
+	switch (wish) {
 	case QG_BYTE_READ:
 		watch(w, c, EPOLLIN);
 		break;
@@ -106,7 +117,8 @@ accept_one(qg_byte_worker *w, int fd, const struct sockaddr *from)
 	}
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	c->counted = qg_census_enter(w->server->census, from, &c->key);
+	c->counted = qg_arrivals_let_in(w->server->arrivals, from) &&
+		     qg_census_enter(w->server->census, from, &c->key);
 	struct epoll_event e = {.events = EPOLLIN, .data.ptr = c};
 	c->watched = EPOLLIN;
 	if (!c->counted || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &e) != 0) {
@@ -116,7 +128,39 @@ accept_one(qg_byte_worker *w, int fd, const struct sockaddr *from)
 		qg_byte_conn_put(c);
 		return;
 	}
+	c->young = true;
+	w->n_young++;
 	join(w, c);
+}
+
+/* Without descriptors the listening socket would say so with every wait. */
+static void
+listen_again(qg_byte_worker *w, bool on)
+{
+	struct epoll_event e = {.events = on ? EPOLLIN : 0, .data.ptr = &w->listen_fd};
+	if (epoll_ctl(w->epoll_fd, EPOLL_CTL_MOD, w->listen_fd, &e) == 0)
+		w->deaf = !on;
+}
+
+/* Those that began first make room before strangers have all of it. */
+static void
+thin_out(qg_byte_worker *w)
+{
+	const qg_byte_server *s = w->server;
+	const size_t most = qg_listen_most_young(s->o.max_connections, s->n);
+	if (w->n_young <= most)
+		return;
+	size_t keep = most - most / 4;
+	qg_byte_conn *next;
+	for (qg_byte_conn *c = w->conns; c != NULL; c = next) {
+		next = c->next;
+		if (!c->young || c->queued)
+			continue;
+		if (keep > 0)
+			keep--;
+		else
+			conn_end(w, c);
+	}
 }
 
 static void
@@ -126,9 +170,13 @@ accept_some(qg_byte_worker *w)
 		struct sockaddr_storage a = {0};
 		socklen_t len = sizeof a;
 		const int fd = accept4(w->listen_fd, (struct sockaddr *)&a, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0)
-			return;
-		accept_one(w, fd, (const struct sockaddr *)&a);
+		if (fd >= 0) {
+			accept_one(w, fd, (const struct sockaddr *)&a);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			listen_again(w, false);
+		return;
 	}
 }
 
@@ -150,6 +198,7 @@ take_answers(qg_byte_worker *w)
 		list = c->answered_next;
 		const bool gone = c->shut;
 		c->busy = false;
+		c->since_ms = qg_clock_elapsed_ms(); /* from here on the client is waited for */
 		qg_byte_conn_put(c); /* the answer's share */
 		/* Whose right ended meanwhile gets no answer. */
 		if (!gone && !qg_byte_conn_known(c))
@@ -165,11 +214,13 @@ sweep(qg_byte_worker *w, uint64_t now_ms)
 	if (now_ms < w->sweep_at_ms)
 		return;
 	w->sweep_at_ms = now_ms + SWEEP_MS;
+	if (w->deaf)
+		listen_again(w, true);
 	const uint64_t idle_ms = (uint64_t)w->server->o.idle_timeout_s * 1000;
 	qg_byte_conn *next;
 	for (qg_byte_conn *c = w->conns; c != NULL; c = next) {
 		next = c->next;
-		const uint64_t most_ms = c->up || idle_ms < HANDSHAKE_MS ? idle_ms : HANDSHAKE_MS;
+		const uint64_t most_ms = c->up || idle_ms < QG_HANDSHAKE_MS ? idle_ms : QG_HANDSHAKE_MS;
 		if (c->queued)
 			continue;
 		if ((!c->busy && now_ms - c->since_ms > most_ms) || (c->up && !qg_byte_conn_known(c)))
@@ -200,6 +251,19 @@ is_gone(const struct epoll_event *e, const qg_byte_conn *c)
 	return (e->events & (EPOLLERR | EPOLLHUP)) != 0 && (c->watched & (EPOLLIN | EPOLLOUT)) == 0;
 }
 
+static void
+see_conn(qg_byte_worker *w, const struct epoll_event *e, qg_byte_conn *c)
+{
+	if (c->queued)
+		return;
+	if (is_gone(e, c))
+		conn_end(w, c);
+	else if (!c->busy)
+		run(w, c);
+}
+
+/* What can end others than the connection that an event is of comes behind all
+ * events: one of them may be of these. */
 static void *
 worker_run(void *arg)
 {
@@ -207,20 +271,21 @@ worker_run(void *arg)
 	struct epoll_event ev[EVENTS];
 	while (!atomic_load(&w->server->stopping)) {
 		const int n = epoll_wait(w->epoll_fd, ev, EVENTS, w->again != NULL ? 0 : SWEEP_MS);
+		bool knock = false, answered = false;
 		for (int i = 0; i < n; i++) {
-			qg_byte_conn *c = ev[i].data.ptr;
 			if (ev[i].data.ptr == &w->listen_fd)
-				accept_some(w);
+				knock = true;
 			else if (ev[i].data.ptr == &w->wake_fd)
-				take_answers(w);
-			else if (c->queued)
-				continue;
-			else if (is_gone(&ev[i], c))
-				conn_end(w, c);
-			else if (!c->busy)
-				run(w, c);
+				answered = true;
+			else
+				see_conn(w, &ev[i], ev[i].data.ptr);
 		}
+		if (answered)
+			take_answers(w);
+		if (knock)
+			accept_some(w);
 		run_again(w);
+		thin_out(w);
 		sweep(w, qg_clock_elapsed_ms());
 	}
 	return NULL;
@@ -294,6 +359,12 @@ qg_byte_server_reload_tls(qg_byte_server *s, const qg_tls_files *f, char *why, s
 }
 
 void
+qg_byte_server_forbid(qg_byte_server *s)
+{
+	atomic_store(&s->forbidden, true);
+}
+
+void
 qg_byte_server_identify_again(qg_byte_server *s)
 {
 	atomic_fetch_add(&s->generation, 1);
@@ -309,12 +380,15 @@ qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char *why, 
 	s->port = o->port;
 	atomic_init(&s->stopping, false);
 	atomic_init(&s->generation, 0);
+	atomic_init(&s->forbidden, false);
 	s->n = qg_listen_threads(o->threads);
 	qg_err err = qg_tls_context_new(&o->tls, QG_TLS_SERVER, why, why_room, &s->tls);
 	if (err == QG_OK)
 		qg_tls_context_tickets(s->tls, o->ticket_key_s);
 	if (err == QG_OK)
 		err = qg_census_new(o->max_connections, o->max_per_address, &s->census);
+	if (err == QG_OK)
+		err = qg_arrivals_new(o->address_handshakes_per_s, &s->arrivals);
 	s->worker = calloc(s->n, sizeof *s->worker);
 	if (err == QG_OK && s->worker == NULL)
 		err = QG_E_NOMEM;
@@ -394,6 +468,7 @@ qg_byte_server_free(qg_byte_server **sp)
 	}
 	free(s->worker);
 	qg_census_free(&s->census);
+	qg_arrivals_free(&s->arrivals);
 	qg_tls_context_free(&s->tls);
 	free(s);
 }

@@ -15,6 +15,8 @@
 typedef struct owner {
 	qg_config config;
 	cfg_mem mem;
+	char *text; /* of the file */
+	size_t len;
 } owner;
 
 static qg_err
@@ -102,22 +104,21 @@ folder_of(cfg_mem *m, const char *file, const char **out)
 	return QG_OK;
 }
 
-/* The tree of a file without problems, complete. */
+/* The tree of a text without problems, complete. */
 static qg_err
-make_tree(cfg_report *r, cfg_node **out)
+make_tree(cfg_report *r, const owner *own, cfg_node **out)
 {
-	char *text = NULL;
-	size_t len = 0;
 	cfg_node *root = NULL;
 	cfg_checker c = {.report = r, .mem = r->mem};
-	qg_err err = qg_cfg_read(r, r->mem, &text, &len);
+	qg_err err = folder_of(r->mem, r->file, &c.folder);
 	if (err == QG_OK)
-		err = folder_of(r->mem, r->file, &c.folder);
-	if (err == QG_OK)
-		err = qg_cfg_parse(r, r->mem, text, len, &root);
+		err = qg_cfg_parse(r, r->mem, own->text, own->len, &root);
 	if (err != QG_OK)
 		return err;
 	qg_cfg_expand(r, root);
+	err = qg_cfg_graft(r, root); /* behind the variables: no operator reads the environment */
+	if (err != QG_OK)
+		return err;
 	qg_cfg_check(&c, root);
 	qg_cfg_check_rules(r, root);
 	if (r->nomem)
@@ -128,21 +129,53 @@ make_tree(cfg_report *r, cfg_node **out)
 	return qg_cfg_complete(r->mem, root);
 }
 
+/* The text is kept: entries are added to what is in force, not to what the file holds by then. */
 static qg_err
-load(cfg_report *r, owner *own)
+take_text(cfg_report *r, const owner *as, owner *own)
+{
+	char *text = NULL;
+	if (as == NULL) {
+		const qg_err err = qg_cfg_read(r, r->mem, &text, &own->len);
+		if (err != QG_OK)
+			return err;
+	} else {
+		text = as->text;
+		own->len = as->len;
+	}
+	own->text = qg_cfg_copy(&own->mem, text, own->len);
+	return own->text != NULL ? QG_OK : QG_E_NOMEM;
+}
+
+static qg_err
+load(cfg_report *r, const owner *as, owner *own)
 {
 	cfg_node *root = NULL;
-	const qg_err err = make_tree(r, &root);
-	return err == QG_OK ? qg_cfg_bind(r, root, &own->mem, &own->config) : err;
+	qg_err err = take_text(r, as, own);
+	if (err == QG_OK)
+		err = make_tree(r, own, &root);
+	if (err == QG_OK)
+		err = qg_cfg_bind(r, root, &own->mem, &own->config);
+	if (err != QG_OK)
+		return err;
+	own->config.n_file_saes = own->config.n_saes - qg_cfg_grafts(r, "saes");
+	own->config.n_file_policy = own->config.n_policy - qg_cfg_grafts(r, "policy");
+	return QG_OK;
 }
 
 qg_err
 qg_config_load(const char *file, FILE *report, qg_config **out)
 {
+	return qg_config_load_with(file, NULL, NULL, 0, report, out);
+}
+
+qg_err
+qg_config_load_with(const char *file, const qg_config *as, const qg_config_entry *entry, size_t n, FILE *report,
+		    qg_config **out)
+{
 	cfg_mem scratch = {NULL};
-	cfg_report r = {.file = file, .mem = &scratch};
+	cfg_report r = {.file = file, .mem = &scratch, .added = entry, .n_added = n};
 	owner *own = calloc(1, sizeof *own);
-	const qg_err err = own == NULL ? QG_E_NOMEM : load(&r, own);
+	const qg_err err = own == NULL ? QG_E_NOMEM : load(&r, (const owner *)as, own);
 	qg_cfg_print_problems(&r, err, report);
 	qg_cfg_mem_free(&scratch);
 	if (err == QG_OK) {

@@ -14,6 +14,7 @@
  *
  *   config_yaml.c    bytes -> tree of nodes with line numbers (libyaml)
  *   config_env.c     ${VARIABLE} in values
+ *   config_added.c   entries that were made at run time
  *   config_check.c   each value against the schema; defaults are put in
  *   config_value.c   the forms of single values
  *   config_rules.c   what holds between options (also config_rules_*.c)
@@ -22,8 +23,8 @@
  * The tree in between lets every problem be reported in one go, with its line,
  * where libcyaml alone stops at the first. */
 
-#define QG_CFG_FILE_MAX ((size_t)4 * 1024 * 1024)
-#define QG_CFG_NODES_MAX 500000 /* values in one file */
+#define QG_CFG_FILE_MAX ((size_t)16 * 1024 * 1024)
+#define QG_CFG_NODES_MAX 2000000 /* values in one file */
 #define QG_CFG_DEPTH_MAX 12     /* the schema needs 7 */
 #define QG_CFG_PATH_ROOM 512    /* an option path, cut off where longer */
 
@@ -76,7 +77,11 @@ typedef struct cfg_report {
 	size_t n, room;
 	size_t unshown; /* beyond the most that is listed */
 	bool nomem;
+	const qg_config_entry *added; /* entries of no file; their nodes' line is QG_CFG_ADDED + i */
+	size_t n_added;
 } cfg_report;
+
+#define QG_CFG_ADDED 0x40000000u
 
 /* Reports the node and marks it as bad. */
 void qg_cfg_problem(cfg_report *r, cfg_node *node, const char *fmt, ...) QG_PRINTF(3, 4);
@@ -86,8 +91,12 @@ void qg_cfg_missing(cfg_report *r, const cfg_node *map, const char *name, const 
 /* Reports what has no node; option is a fixed word. */
 void qg_cfg_problem_at(cfg_report *r, unsigned line, const char *option, const char *fmt, ...)
 	QG_PRINTF(4, 5);
+/* The k-th that was reported stands elsewhere. */
+void qg_cfg_problem_moved(cfg_report *r, size_t k, unsigned line);
 /* Prints all by line; without memory, for what err tells, only that. */
 void qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out);
+/* "line 12", or what an entry of no file is called; in report's memory. */
+const char *qg_cfg_where(cfg_report *r, unsigned line);
 /* A text from the file in quotes, cut and made printable; in report's memory. */
 const char *qg_cfg_show(cfg_report *r, const char *text);
 
@@ -218,6 +227,10 @@ qg_err qg_cfg_read(cfg_report *r, cfg_mem *m, char **text, size_t *len) QG_CHECK
 qg_err qg_cfg_parse(cfg_report *r, cfg_mem *m, const char *text, size_t len, cfg_node **root) QG_CHECKED;
 /* Puts the values of variables into all values below the node. */
 void qg_cfg_expand(cfg_report *r, cfg_node *node);
+/* Puts the report's added entries into their lists (config_added.c). QG_E_PARSE, reported. */
+qg_err qg_cfg_graft(cfg_report *r, cfg_node *root) QG_CHECKED;
+/* How many of them go into that list. */
+size_t qg_cfg_grafts(const cfg_report *r, const char *list);
 void qg_cfg_check(cfg_checker *c, cfg_node *root);
 void qg_cfg_check_rules(cfg_report *r, cfg_node *root);
 /* Puts in the defaults that are taken from other options. */

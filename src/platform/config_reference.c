@@ -11,7 +11,7 @@ static const char *const intro[] = {
 	"",
 	"<!-- Made by `qkdgate config-reference` from src/platform/config_schema.c. -->",
 	"",
-	"The configuration is one YAML file of at most 4 MiB. `qkdgate check-config FILE` reports everything",
+	"The configuration is one YAML file of at most 16 MiB. `qkdgate check-config FILE` reports everything",
 	"that is wrong with it in one go, each problem as `FILE:LINE: OPTION: text`. The daemon does not",
 	"start with such a file.",
 	"",

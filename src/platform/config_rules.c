@@ -86,8 +86,9 @@ check_unique(cfg_rules *r, const char *section, const char *option)
 		if (strcmp(all.v[first]->text, all.v[i]->text) != 0)
 			first = i;
 		else
-			qg_cfg_problem(r->report, all.v[i], "%s is already in line %u: give another one",
-				       qg_cfg_show(r->report, all.v[i]->text), all.v[first]->line);
+			qg_cfg_problem(r->report, all.v[i], "%s is already in %s: give another one",
+				       qg_cfg_show(r->report, all.v[i]->text),
+				       qg_cfg_where(r->report, all.v[first]->line));
 	}
 }
 
@@ -149,8 +150,9 @@ qg_cfg_unique_matches(cfg_rules *r, const cfg_node *list)
 			first = i;
 		else
 			qg_cfg_problem(r->report, all[i],
-				       "%s is already in line %u: a certificate names one owner",
-				       qg_cfg_show(r->report, all[i]->text), all[first]->line);
+				       "%s is already in %s: a certificate names one owner",
+				       qg_cfg_show(r->report, all[i]->text),
+				       qg_cfg_where(r->report, all[first]->line));
 	}
 }
 

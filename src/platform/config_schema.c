@@ -65,6 +65,10 @@ static const cfg_option kme[] = {
 	END,
 };
 
+#define HANDSHAKES_HELP                                                                                      \
+	"Most connections that begin in a second from one address (IPv6: one /64), over ten seconds. More "  \
+	"are closed before their handshake. 0: no limit."
+
 #define LISTENER_OPTIONS(lowest)                                                                             \
 	{.name = "listen", .type = CFG_LISTEN, .required = true, AT(qg_config_listener, address),            \
 	 .also = offsetof(qg_config_listener, port), .help = "IP address and port to listen on."},           \
@@ -75,6 +79,9 @@ static const cfg_option kme[] = {
 	 .max = 1000000, .preset = "4096", .help = "Most connections at one time."},                         \
 	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_listener, max_per_address),               \
 	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},          \
+	{.name = "address_handshakes_per_s", .type = CFG_UINT,                                               \
+	 AT(qg_config_listener, address_handshakes_per_s), .max = 1000000, .preset = "500", .unit = "1/s",   \
+	 .help = HANDSHAKES_HELP},                                                                           \
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,       \
 	 .max = 86400, .preset = "60", .unit = "s",                                                          \
 	 .help = "A connection without progress is closed after this time."},                                \
@@ -177,7 +184,10 @@ static const cfg_option sae[] = {
 	 .max = 1024, .note = "none",
 	 .help = "URIs, exact or patterns, that it may call itself in OPEN_CONNECT of ETSI GS QKD 004."},
 	{.name = "push", .type = CFG_PATTERNS, LIST(qg_config_sae, push, n_push), .max = 1024, .note = "none",
-	 .help = "Those of them, exact or patterns, that key is pushed to after a GET_KEY, in profiles that can."},
+	 .help = "Those of them, exact or patterns, that key is pushed to after a GET_KEY, in profile `json`."},
+	{.name = "push_to", .type = CFG_URL, AT(qg_config_sae, push_to), .max = 300, .note = "no `http-push`",
+	 .help = "Where its applications take key in profile `http-push`; the certificate there must bear this host "
+		 "name, and chain to `app_listener.ca`."},
 	END,
 };
 
@@ -509,7 +519,10 @@ static const cfg_option admin_listener[] = {
 	{.name = "max_connections", .type = CFG_UINT, AT(qg_config_listener, max_connections), .min = 1,
 	 .max = 65536, .preset = "64", .help = "Most connections at one time."},
 	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_listener, max_per_address), .max = 65536,
-	 .preset = "0", .help = "Most connections from one address; 0: no limit."},
+	 .preset = "0",
+	 .help = "Most connections from one address; 0: no limit, with `admin.passwords` a quarter of `max_connections`."},
+	{.name = "address_handshakes_per_s", .type = CFG_UINT, AT(qg_config_listener, address_handshakes_per_s),
+	 .max = 1000000, .preset = "500", .unit = "1/s", .help = HANDSHAKES_HELP},
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_listener, idle_timeout_s), .min = 1,
 	 .max = 86400, .preset = "60", .unit = "s",
 	 .help = "A connection without progress is closed after this time."},
@@ -592,6 +605,9 @@ static const cfg_option app_listener[] = {
 	 .min = 1, .max = 1000000, .preset = "4096", .help = "Most connections at one time."},
 	{.name = "max_per_address", .type = CFG_UINT, AT(qg_config_app_listener, at.max_per_address),
 	 .max = 1000000, .preset = "0", .help = "Most connections from one address; 0: no limit."},
+	{.name = "address_handshakes_per_s", .type = CFG_UINT,
+	 AT(qg_config_app_listener, at.address_handshakes_per_s), .max = 1000000, .preset = "0", .unit = "1/s",
+	 .help = HANDSHAKES_HELP " In `bin-a` each call has a connection of its own."},
 	{.name = "idle_timeout_s", .type = CFG_UINT, AT(qg_config_app_listener, at.idle_timeout_s), .min = 1,
 	 .max = 86400, .preset = "300", .unit = "s",
 	 .help = "A connection without a request, or that does not take what is sent to it, is closed after "

@@ -194,6 +194,38 @@ by_line(const void *a, const void *b)
 }
 
 void
+qg_cfg_problem_moved(cfg_report *r, size_t k, unsigned line)
+{
+	r->problems[k].line = line;
+}
+
+const char *
+qg_cfg_where(cfg_report *r, unsigned line)
+{
+	const char *where = NULL;
+	if (line < QG_CFG_ADDED || line - QG_CFG_ADDED >= r->n_added) {
+		where = qg_cfg_format(r->mem, "line %u", line);
+	} else {
+		const qg_config_entry *e = &r->added[line - QG_CFG_ADDED];
+		where = qg_cfg_format(r->mem, "run-time %s %s", e->list, printable(r->mem, e->name, NAME_SHOWN_MAX, ""));
+	}
+	return where != NULL ? where : "?";
+}
+
+/* Where in the file, or in which of the added entries and there at which option. */
+static void
+print_problem(cfg_report *r, const cfg_problem *p, FILE *out)
+{
+	if (p->line < QG_CFG_ADDED) {
+		(void)fprintf(out, "%s:%u: %s: %s\n", r->file, p->line, p->option, p->text);
+		return;
+	}
+	const char *inner = strchr(p->option, ']');
+	const char *option = inner == NULL || inner[1] == '\0' ? "" : inner[1] == '.' ? inner + 2 : inner + 1;
+	(void)fprintf(out, "%s: %s%s%s\n", qg_cfg_where(r, p->line), option, option[0] != '\0' ? ": " : "", p->text);
+}
+
+void
 qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out)
 {
 	if (err == QG_E_NOMEM) {
@@ -202,10 +234,8 @@ qg_cfg_print_problems(cfg_report *r, qg_err err, FILE *out)
 	}
 	if (r->n > 0)
 		qsort(r->problems, r->n, sizeof *r->problems, by_line);
-	for (size_t i = 0; i < r->n; i++) {
-		const cfg_problem *const p = &r->problems[i];
-		(void)fprintf(out, "%s:%u: %s: %s\n", r->file, p->line, p->option, p->text);
-	}
+	for (size_t i = 0; i < r->n; i++)
+		print_problem(r, &r->problems[i], out);
 	if (r->unshown > 0)
 		(void)fprintf(out, "%s:%u: file: %zu further problems\n", r->file, r->problems[r->n - 1].line,
 			      r->unshown);

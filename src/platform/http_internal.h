@@ -134,6 +134,8 @@ struct qg_http_link {
 	bool up;             /* the handshake is done */
 	qg_http_local local; /* without TLS: who it is */
 	bool waiting;      /* for a late answer: no time limit of ours */
+	bool answering;    /* a whole request is here, and its answer not yet all out */
+	uint64_t ended_ms; /* when its client said that nothing more comes; 0: it has not */
 	bool watched;      /* qg_link_watch knows the socket */
 	uint64_t since_ms; /* the last time a request was begun or answered */
 	char *target;      /* of the request that is being read, as it came */
@@ -150,8 +152,17 @@ void qg_link_keep_target(qg_http_link *l, const char *target);
 /* Shuts the sockets of those that have taken longer; libmicrohttpd finds out. */
 void qg_links_cut(const qg_http_link *list, uint64_t now_ms, uint64_t most_ms);
 
+/* The same for those behind the first `keep` of the list: who joined it first. */
+void qg_links_cut_behind(const qg_http_link *list, size_t keep);
+/* And for those who ended before they had sent a whole request: libmicrohttpd does
+ * not see an end that comes together with the last bytes. */
+void qg_links_cut_ended(const qg_http_link *list, uint64_t now_ms);
+
 /* Has the epoll descriptor say once when there is something to read. */
 bool qg_link_watch(qg_http_link *l, int epoll_fd);
+/* Or once when its client has ended; what cannot be watched is left to the time
+ * limits. */
+void qg_link_watch_end(qg_http_link *l, int epoll_fd);
 /* The next one that has something, or NULL. Does not wait. */
 qg_http_link *qg_link_next(int epoll_fd);
 
@@ -173,7 +184,7 @@ void qg_http_count_handshake(qg_http_counts *c, bool done);
 
 /* --- the server and its workers (http_workers.c) --------------------------- */
 typedef struct qg_census qg_census; /* how many connections there are, below */
-
+typedef struct qg_arrivals qg_arrivals; /* and how often they begin */
 
 /* One thread per core with a daemon of libmicrohttpd. */
 struct qg_http_worker {
@@ -190,6 +201,7 @@ struct qg_http_worker {
 	int park_fd;           /* epoll descriptor of the parked */
 	qg_http_link *young;   /* in the TLS handshake, or just out of it */
 	qg_http_link *parked;  /* in the handshake and waiting: suspended */
+	size_t n_young;        /* of both, with TLS */
 	qg_http_link *settled; /* the others */
 	qg_http_request *deferred;
 	size_t asked;          /* of these, those that are not suspended */
@@ -205,6 +217,7 @@ struct qg_http_server {
 	qg_tls_context *tls;
 	_Atomic uint64_t generation;    /* counts changes of who is who */
 	qg_census *census;
+	qg_arrivals *arrivals;
 	unsigned port;
 	atomic_bool stopping;
 	char trouble[QG_HTTP_TEXT_MAX]; /* what libmicrohttpd said while starting */
@@ -263,5 +276,24 @@ bool qg_census_has_room(qg_census *c, const struct sockaddr *from);
 bool qg_census_enter(qg_census *c, const struct sockaddr *from, qg_census_key *key);
 unsigned qg_census_count(qg_census *c);
 void qg_census_leave(qg_census *c, const qg_census_key *key);
+qg_census_key qg_census_key_of(const struct sockaddr *from);
+uint32_t qg_census_hash(const qg_census_key *key);
+
+/* How many connections of one thread may be in the handshake at a time: half of
+ * all, so that those who never finish theirs leave room for the others. */
+unsigned qg_listen_most_young(unsigned max_connections, unsigned threads);
+
+/* --- how often connections begin (http_arrivals.c) ------------------------- */
+
+#define QG_HANDSHAKE_MS 10000 /* it must be done by then */
+
+/* Per address, for IPv6 per /64, in a second, over ten seconds. per_s 0: *out is
+ * NULL, which lets all in. QG_E_NOMEM. */
+qg_err qg_arrivals_new(unsigned per_s, qg_arrivals **out) QG_CHECKED;
+void qg_arrivals_free(qg_arrivals **a);
+/* Whether one more may begin now; counts it. Any thread. */
+bool qg_arrivals_let_in(qg_arrivals *a, const struct sockaddr *from);
+/* How many were not let in. Any thread. */
+uint64_t qg_arrivals_refused(qg_arrivals *a);
 
 #endif

@@ -3,9 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "http_internal.h"
+
+#define ENDED_MS 1000 /* for libmicrohttpd to see it itself */
 
 void
 qg_link_leave(qg_http_link *l)
@@ -62,13 +65,47 @@ qg_links_cut(const qg_http_link *list, uint64_t now_ms, uint64_t most_ms)
 			(void)shutdown(l->fd, SHUT_RDWR);
 }
 
-bool
-qg_link_watch(qg_http_link *l, int epoll_fd)
+void
+qg_links_cut_behind(const qg_http_link *list, size_t keep)
 {
-	struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = l};
+	for (const qg_http_link *l = list; l != NULL; l = l->next)
+		if (keep > 0)
+			keep--;
+		else
+			(void)shutdown(l->fd, SHUT_RDWR);
+}
+
+void
+qg_links_cut_ended(const qg_http_link *list, uint64_t now_ms)
+{
+	for (const qg_http_link *l = list; l != NULL; l = l->next) {
+		int unread = 0;
+		if (l->ended_ms == 0 || now_ms - l->ended_ms < ENDED_MS || l->answering)
+			continue;
+		if (ioctl(l->fd, FIONREAD, &unread) == 0 && unread == 0)
+			(void)shutdown(l->fd, SHUT_RDWR);
+	}
+}
+
+static bool
+watch(qg_http_link *l, int epoll_fd, uint32_t events)
+{
+	struct epoll_event e = {.events = events | EPOLLRDHUP | EPOLLONESHOT, .data.ptr = l};
 	bool ok = epoll_ctl(epoll_fd, l->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, l->fd, &e) == 0;
 	l->watched = l->watched || ok;
 	return ok;
+}
+
+bool
+qg_link_watch(qg_http_link *l, int epoll_fd)
+{
+	return watch(l, epoll_fd, EPOLLIN);
+}
+
+void
+qg_link_watch_end(qg_http_link *l, int epoll_fd)
+{
+	(void)watch(l, epoll_fd, 0);
 }
 
 qg_http_link *

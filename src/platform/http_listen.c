@@ -14,6 +14,7 @@
 #include "http_internal.h"
 
 #define THREADS_MAX 64u
+#define YOUNG_LEAST 8u
 
 /* --- listening ------------------------------------------------------------ */
 
@@ -176,6 +177,13 @@ qg_listen_threads(unsigned wanted)
 	return wanted < THREADS_MAX ? wanted : THREADS_MAX;
 }
 
+unsigned
+qg_listen_most_young(unsigned max_connections, unsigned threads)
+{
+	const unsigned most = max_connections / 2 / threads;
+	return most > YOUNG_LEAST ? most : YOUNG_LEAST;
+}
+
 /* --- counting ------------------------------------------------------------- */
 
 typedef struct resident {
@@ -194,8 +202,8 @@ struct qg_census {
 	resident *bucket[BUCKETS];
 };
 
-static qg_census_key
-key_of(const struct sockaddr *from)
+qg_census_key
+qg_census_key_of(const struct sockaddr *from)
 {
 	qg_census_key key = {.bytes = {[10] = 0xff, [11] = 0xff}};
 	struct sockaddr_in v4;
@@ -210,15 +218,21 @@ key_of(const struct sockaddr *from)
 	return key;
 }
 
+uint32_t
+qg_census_hash(const qg_census_key *key)
+{
+	uint32_t h = 2166136261u;
+	for (size_t i = 0; i < sizeof key->bytes; i++)
+		h = (h ^ key->bytes[i]) * 16777619u;
+	return h ^ h >> 16;
+}
+
 /* The table never holds more than max_connections: a chosen clash of addresses
  * costs little. */
 static resident **
 find(qg_census *c, const qg_census_key *key)
 {
-	uint32_t h = 2166136261u;
-	for (size_t i = 0; i < sizeof key->bytes; i++)
-		h = (h ^ key->bytes[i]) * 16777619u;
-	resident **at = &c->bucket[(h ^ h >> 16) % BUCKETS];
+	resident **at = &c->bucket[qg_census_hash(key) % BUCKETS];
 	while (*at != NULL && memcmp(&(*at)->key, key, sizeof *key) != 0)
 		at = &(*at)->next;
 	return at;
@@ -272,7 +286,7 @@ qg_census_count(qg_census *c)
 bool
 qg_census_has_room(qg_census *c, const struct sockaddr *from)
 {
-	qg_census_key key = key_of(from);
+	qg_census_key key = qg_census_key_of(from);
 	pthread_mutex_lock(&c->lock);
 	bool yes = has_room(c, *find(c, &key));
 	pthread_mutex_unlock(&c->lock);
@@ -282,7 +296,7 @@ qg_census_has_room(qg_census *c, const struct sockaddr *from)
 bool
 qg_census_enter(qg_census *c, const struct sockaddr *from, qg_census_key *key)
 {
-	*key = key_of(from);
+	*key = qg_census_key_of(from);
 	pthread_mutex_lock(&c->lock);
 	resident **at = find(c, key);
 	bool yes = has_room(c, *at);

@@ -89,6 +89,7 @@ queue(qg_http_request *req, int status, struct MHD_Response *r)
 			     now_ns - req->begun_ns);
 	add_header(r, QG_REQUEST_ID_HEADER, req->id.text);
 	qg_tls_out_hold(&req->link->out);
+	req->link->answering = true;
 	enum MHD_Result rc = MHD_queue_response(req->mhd, (unsigned)status, r);
 	MHD_destroy_response(r);
 	return rc;
@@ -180,7 +181,11 @@ qg_http_defer(qg_http_request *req)
 	req->link->waiting = true;
 	atomic_fetch_add(&req->refs, 1);
 	qg_http_request_join(req, &req->worker->deferred);
-	req->worker->asked++;
+	req->suspended = req->worker->server->o.waits_long;
+	if (req->suspended)
+		MHD_suspend_connection(req->mhd);
+	else
+		req->worker->asked++;
 }
 
 const qg_http_local *
@@ -360,6 +365,7 @@ finish(qg_http_request *req)
 		return queue_refusal(req, req->refused, req->refused_text);
 	assert(!req->handled);
 	req->handled = true;
+	req->link->answering = true;
 	const qg_request_id *before = qg_request_id_enter(&req->id);
 	req->match.route->handler(req, req->worker->server->o.ctx);
 	(void)qg_request_id_enter(before);
@@ -397,6 +403,7 @@ on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls, enum MHD_Req
 	if (req->visitor && w->server->o.forget_request != NULL)
 		w->server->o.forget_request(req->peer, w->server->o.ctx);
 	req->link->since_ms = qg_clock_elapsed_ms();
+	req->link->answering = false;
 	/* No body followed, and a client that reads nothing is not waited for. */
 	if (!qg_tls_out_flush(&req->link->out))
 		(void)shutdown(req->link->fd, SHUT_RDWR);
@@ -417,8 +424,8 @@ static enum MHD_Result
 on_accept(void *cls, const struct sockaddr *from, socklen_t len)
 {
 	(void)len; /* of a Unix socket there is no address but its kind */
-	worker *w = cls;
-	return qg_census_has_room(w->server->census, from) ? MHD_YES : MHD_NO;
+	qg_http_server *s = ((worker *)cls)->server;
+	return qg_census_has_room(s->census, from) && qg_arrivals_let_in(s->arrivals, from) ? MHD_YES : MHD_NO;
 }
 
 static void
@@ -447,6 +454,7 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 		see_local(c);
 	if (s->o.transport != QG_HTTP_TLS) {
 		qg_link_join(c, &w->settled);
+		qg_link_watch_end(c, w->park_fd);
 		return true;
 	}
 	void *session = session_of(mhd);
@@ -466,6 +474,7 @@ conn_open(worker *w, struct MHD_Connection *mhd, void **context)
 		qg_tls_out_init(&c->out, fd);
 		c->since_ms = qg_clock_elapsed_ms();
 		qg_link_join(c, &w->young);
+		w->n_young += w->server->o.transport == QG_HTTP_TLS;
 		*context = c;
 	}
 	if (c == NULL || !conn_start(w, c, mhd))
@@ -477,8 +486,10 @@ conn_close(worker *w, conn *c)
 {
 	if (c == NULL)
 		return;
-	if (w->server->o.transport == QG_HTTP_TLS && !c->up)
+	if (w->server->o.transport == QG_HTTP_TLS && !c->up) {
+		w->n_young--;
 		qg_http_count_handshake(&w->counts, c->target != NULL);
+	}
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
 	forget_peer(w->server, c);
@@ -510,8 +521,10 @@ park(worker *w)
 		switch (c->target != NULL ? QG_TLS_DONE : qg_tls_handshake_state(session_of(c->mhd))) {
 		case QG_TLS_DONE:
 			c->up = true;
+			w->n_young--;
 			qg_http_count_handshake(&w->counts, true);
 			qg_link_join(c, &w->settled);
+			qg_link_watch_end(c, w->park_fd);
 			break;
 		case QG_TLS_WANT_READ:
 			if (qg_link_watch(c, w->park_fd)) {
@@ -533,11 +546,31 @@ unpark(worker *w, conn *c)
 	MHD_resume_connection(c->mhd);
 }
 
+/* One of the watched has something to read, or its client has ended. */
+static void
+wake_link(worker *w, conn *c)
+{
+	if (c->list == &w->parked)
+		unpark(w, c);
+	else
+		c->ended_ms = qg_clock_elapsed_ms();
+}
+
+/* Those that are parked longest make room before strangers have all of it. */
+static void
+thin_out(worker *w)
+{
+	const qg_http_server *s = w->server;
+	const size_t most = qg_listen_most_young(s->o.max_connections, s->n_workers);
+	if (w->n_young > most)
+		qg_links_cut_behind(w->parked, most - most / 4);
+}
+
 /* --- the loop ------------------------------------------------------------- */
 
 /* libmicrohttpd's timeout starts anew with every byte, and does not see the
- * parked. Here a handshake must be done within the idle timeout, a request be
- * complete and an answer taken within twice that. */
+ * parked. Here a handshake must be done within the idle timeout and ten seconds, a
+ * request be complete and an answer taken within twice the idle timeout. */
 static void
 sweep(worker *w)
 {
@@ -547,9 +580,11 @@ sweep(worker *w)
 		return;
 	w->next_sweep_ms = now + SWEEP_MS;
 	qg_late_suspend_slow(w);
-	qg_links_cut(w->parked, now, idle_ms);
-	qg_links_cut(w->young, now, 2 * idle_ms);
+	const uint64_t handshake_ms = idle_ms < QG_HANDSHAKE_MS ? idle_ms : QG_HANDSHAKE_MS;
+	qg_links_cut(w->parked, now, handshake_ms);
+	qg_links_cut(w->young, now, 2 * handshake_ms);
 	qg_links_cut(w->settled, now, 2 * idle_ms);
+	qg_links_cut_ended(w->settled, now);
 }
 
 /* How long libmicrohttpd lets us sleep. It may say 0 for long, without cause:
@@ -590,8 +625,9 @@ serve(worker *w, int wait_ms)
 		if (p[WAKE].revents != 0)
 			qg_late_take(w);
 		for (conn *c; p[PARK].revents != 0 && (c = qg_link_next(w->park_fd)) != NULL;)
-			unpark(w, c);
+			wake_link(w, c);
 	}
+	thin_out(w);
 	sweep(w);
 	return run_daemon(w);
 }

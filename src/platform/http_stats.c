@@ -71,7 +71,7 @@ get(const _Atomic uint64_t *from)
 void
 qg_http_server_stats(const qg_http_server *s, qg_http_stats *out)
 {
-	*out = (qg_http_stats){.connections = qg_census_count(s->census)};
+	*out = (qg_http_stats){.connections = qg_census_count(s->census), .limited = qg_arrivals_refused(s->arrivals)};
 	for (unsigned i = 0; i < s->n_workers; i++) {
 		out->handshakes += get(&s->workers[i].counts.handshakes);
 		out->failed_handshakes += get(&s->workers[i].counts.failed_handshakes);

@@ -165,6 +165,8 @@ start_all(qg_http_server *s, char *why, size_t why_room)
 	}
 	if (err == QG_OK)
 		err = qg_census_new(s->o.max_connections, s->o.max_per_address, &s->census);
+	if (err == QG_OK)
+		err = qg_arrivals_new(s->o.transport == QG_HTTP_UNIX ? 0 : s->o.address_handshakes_per_s, &s->arrivals);
 	return err == QG_OK ? open_workers(s, why, why_room) : err;
 }
 
@@ -221,6 +223,7 @@ qg_http_server_stop(qg_http_server **s)
 		worker_end(&old->workers[i]);
 	free(old->workers);
 	qg_census_free(&old->census);
+	qg_arrivals_free(&old->arrivals);
 	qg_tls_context_free(&old->tls);
 	qg_router_free(&old->router);
 	free(old);

@@ -49,14 +49,28 @@ is_name(const char *name, size_t len)
 	return len > 0 && len <= QG_PASSWORD_NAME_MAX;
 }
 
+/* Reads "m=65536" and the character behind it. */
+static bool
+take_number(const char **at, char name, char behind, unsigned long *out)
+{
+	char *end = NULL;
+	if ((*at)[0] != name || (*at)[1] != '=' || (*at)[2] < '0' || (*at)[2] > '9')
+		return false;
+	*out = strtoul(*at + 2, &end, 10); /* ULONG_MAX is too much of anything */
+	if (*end != behind)
+		return false;
+	*at = end + 1;
+	return true;
+}
+
 /* What is wrong with it, or NULL. */
 static const char *
 hash_trouble(const char *hash)
 {
-	unsigned mem = 0, ops = 0, lanes = 0;
-	int end = 0;
-	if (strncmp(hash, PREFIX, strlen(PREFIX)) != 0 ||
-	    sscanf(hash + strlen(PREFIX), "m=%9u,t=%9u,p=%9u$%n", &mem, &ops, &lanes, &end) != 3 || end == 0)
+	unsigned long mem = 0, ops = 0, lanes = 0;
+	const char *at = hash + strlen(PREFIX);
+	if (strncmp(hash, PREFIX, strlen(PREFIX)) != 0 || !take_number(&at, 'm', ',', &mem) ||
+	    !take_number(&at, 't', ',', &ops) || !take_number(&at, 'p', '$', &lanes))
 		return "has no hash of Argon2id: make it with qkdgatectl hash-password";
 	if (mem > MEM_KIB_MOST || ops > OPS_MOST || lanes != 1)
 		return "has a hash that costs too much: at most 256 MiB, 16 passes and one lane";

@@ -8,9 +8,11 @@
 
 #include "qkdgate/bytes.h"
 #include "qkdgate/clock.h"
+#include "keyfile_internal.h"
 #include "seal_internal.h"
 
 #define VERSION 1
+#define CREDENTIAL "credential:"
 #define KEY 32
 #define NONCE crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 #define TAG crypto_aead_xchacha20poly1305_ietf_ABYTES
@@ -30,9 +32,11 @@ struct qg_sealer {
 	pthread_rwlock_t lock;
 	qg_ring *ring;
 	uint64_t made_elapsed_ms; /* the newest generation as of the monotonic clock */
-	/* Constant. */
+	bool rotate_now;          /* the next rotation is due whatever the age */
+	/* Guarded by change_lock. */
 	qg_secret *master;
-	char *path;
+	/* Constant. */
+	char *master_name, *path;
 	unsigned rotate_s;
 };
 
@@ -42,14 +46,21 @@ newest(const qg_ring *r)
 	return r->generation[r->n - 1];
 }
 
+/* Opened with the newer of two master keys, the other is not needed any more. */
 static qg_err
 ring_open(qg_sealer *s)
 {
-	qg_err err = qg_ring_load(s->ring, s->path, s->master);
+	size_t wrap = 0;
+	qg_err err = qg_ring_load(s->ring, s->path, s->master, &wrap);
+	if (err == QG_OK && wrap > 0) {
+		qg_ring_keep_wrap(s->ring, wrap);
+		s->rotate_now = true;
+		return qg_ring_save(s->ring, s->path);
+	}
 	if (err != QG_E_NOTFOUND)
 		return err;
 	err = qg_ring_add(s->ring, 1, qg_clock_wall_ms());
-	return err == QG_OK ? qg_ring_save(s->ring, s->path, s->master) : err;
+	return err == QG_OK ? qg_ring_save(s->ring, s->path) : err;
 }
 
 qg_err
@@ -63,7 +74,8 @@ qg_sealer_open(const qg_seal_options *o, qg_sealer **out)
 	s->rotate_s = o->rotate_s;
 	s->made_elapsed_ms = qg_clock_elapsed_ms();
 	s->path = strdup(o->key_ring);
-	qg_err err = s->path != NULL ? QG_OK : QG_E_NOMEM;
+	s->master_name = strdup(o->master_key);
+	qg_err err = s->path != NULL && s->master_name != NULL ? QG_OK : QG_E_NOMEM;
 	if (err == QG_OK)
 		err = qg_master_key_load(o->master_key, &s->master);
 	if (err == QG_OK)
@@ -86,6 +98,7 @@ qg_sealer_close(qg_sealer **s)
 	qg_ring_free(&(*s)->ring);
 	qg_secret_free(&(*s)->master);
 	free((*s)->path);
+	free((*s)->master_name);
 	pthread_rwlock_destroy(&(*s)->lock);
 	pthread_mutex_destroy(&(*s)->change_lock);
 	free(*s);
@@ -215,6 +228,8 @@ old_enough(const qg_sealer *s)
 {
 	uint64_t limit_ms = (uint64_t)s->rotate_s * 1000;
 	int64_t made_ms = s->ring->made_ms[s->ring->n - 1], now_ms = qg_clock_wall_ms();
+	if (s->rotate_now)
+		return true;
 	bool by_wall = now_ms > made_ms && (uint64_t)now_ms - (uint64_t)made_ms >= limit_ms;
 	return by_wall || qg_clock_elapsed_ms() - s->made_elapsed_ms >= limit_ms;
 }
@@ -224,7 +239,7 @@ old_enough(const qg_sealer *s)
 static qg_err
 publish(qg_sealer *s, qg_ring **ring)
 {
-	qg_err err = qg_ring_save(*ring, s->path, s->master);
+	qg_err err = qg_ring_save(*ring, s->path);
 	if (err != QG_OK)
 		return err;
 	pthread_rwlock_wrlock(&s->lock);
@@ -247,8 +262,10 @@ qg_sealer_rotate(qg_sealer *s)
 			err = qg_ring_add(next, newest(s->ring) + 1, qg_clock_wall_ms());
 		if (err == QG_OK)
 			err = publish(s, &next);
-		if (err == QG_OK)
+		if (err == QG_OK) {
 			s->made_elapsed_ms = qg_clock_elapsed_ms();
+			s->rotate_now = false;
+		}
 	}
 	pthread_mutex_unlock(&s->change_lock);
 	return err;
@@ -275,18 +292,127 @@ qg_sealer_destroy_below(qg_sealer *s, uint32_t generation)
 	return err;
 }
 
+/* --- another master key -------------------------------------------------------------- */
+
+/* A ring with the same keys under these master keys takes the place of the one in use. */
+static qg_err
+wrap_under(qg_sealer *s, const qg_secret *const *master, size_t n)
+{
+	__attribute__((cleanup(qg_ring_free))) qg_ring *next = NULL;
+	const qg_err err = qg_ring_copy(s->ring, &next);
+	if (err != QG_OK)
+		return err;
+	qg_ring_rewrap(next, master, n);
+	return publish(s, &next);
+}
+
+static qg_err
+draw_master(qg_secret **out)
+{
+	const qg_err err = qg_secret_new(KEY, out);
+	if (err != QG_OK)
+		return err;
+	qg_random((*out)->data, KEY);
+	(*out)->len = KEY;
+	return QG_OK;
+}
+
+static bool
+holds(const char *name, const qg_secret *key)
+{
+	QG_SECRET_AUTO *there = NULL;
+	return qg_master_key_load(name, &there) == QG_OK && qg_equal_ct(there->data, key->data, KEY);
+}
+
+/* The file's old content opens the ring up to the replacement, the new one from then on. */
+static qg_err
+put_in_place(qg_sealer *s, qg_secret **new)
+{
+	const qg_secret *const both[] = {s->master, *new}, *const old[] = {s->master}, *const now[] = {*new};
+	qg_err err = wrap_under(s, both, 2);
+	if (err != QG_OK)
+		return err;
+	err = qg_keyfile_replace(s->master_name, (*new)->data, KEY);
+	if (err != QG_OK) {
+		/* It may have been replaced all the same: the ring opens with both unless it surely was not. */
+		if (holds(s->master_name, s->master))
+			(void)!wrap_under(s, old, 1);
+		return err;
+	}
+	qg_secret *was = s->master;
+	s->master = *new;
+	*new = was; /* wiped by the caller */
+	(void)!wrap_under(s, now, 1); /* else the next start does it, or the next change */
+	return QG_OK;
+}
+
+static qg_err
+take_from(qg_sealer *s, const qg_secret *new, bool *pending)
+{
+	const qg_secret *const both[] = {s->master, new};
+	if (qg_equal_ct(s->master->data, new->data, KEY))
+		return QG_E_EXISTS;
+	const qg_err err = wrap_under(s, both, 2);
+	*pending = err == QG_OK;
+	return err;
+}
+
+qg_err
+qg_sealer_change_master(qg_sealer *s, const char *from, bool *pending)
+{
+	QG_SECRET_AUTO *new = NULL;
+	*pending = false;
+	if (from == NULL && strncmp(s->master_name, CREDENTIAL, sizeof CREDENTIAL - 1) == 0)
+		return QG_E_UNSUPPORTED;
+	qg_err err = from != NULL ? qg_master_key_load(from, &new) : draw_master(&new);
+	if (err != QG_OK)
+		return err;
+	pthread_mutex_lock(&s->change_lock);
+	err = from != NULL ? take_from(s, new, pending) : put_in_place(s, &new);
+	if (err == QG_OK)
+		s->rotate_now = true;
+	pthread_mutex_unlock(&s->change_lock);
+	return err;
+}
+
+bool
+qg_sealer_master_pending(const qg_sealer *s)
+{
+	/* The lock's own state is all that changes. */
+	pthread_rwlock_t *lock = (pthread_rwlock_t *)(uintptr_t)&s->lock;
+	pthread_rwlock_rdlock(lock);
+	const bool pending = s->ring->n_wraps > 1;
+	pthread_rwlock_unlock(lock);
+	return pending;
+}
+
+/* --- derived keys ---------------------------------------------------------------------- */
+
 void
 qg_sealer_derive(const qg_sealer *s, const char *purpose, uint8_t out[32])
 {
-	qg_master_key_derive(s->master, purpose, out);
+	pthread_rwlock_t *lock = (pthread_rwlock_t *)(uintptr_t)&s->lock; /* as above */
+	pthread_rwlock_rdlock(lock);
+	qg_ring_derive(s->ring, purpose, out);
+	pthread_rwlock_unlock(lock);
 }
 
 qg_err
 qg_seal_derive(const qg_seal_options *o, const char *purpose, uint8_t out[32])
 {
+	__attribute__((cleanup(qg_ring_free))) qg_ring *ring = NULL;
 	QG_SECRET_AUTO *master = NULL;
-	const qg_err err = qg_master_key_load(o->master_key, &master);
-	if (err == QG_OK)
+	size_t wrap;
+	qg_err err = qg_master_key_load(o->master_key, &master);
+	if (err == QG_OK && o->key_ring == NULL) {
 		qg_master_key_derive(master, purpose, out);
+		return QG_OK;
+	}
+	if (err == QG_OK)
+		err = qg_ring_new(&ring);
+	if (err == QG_OK)
+		err = qg_ring_load(ring, o->key_ring, master, &wrap);
+	if (err == QG_OK)
+		qg_ring_derive(ring, purpose, out);
 	return err;
 }

@@ -16,12 +16,14 @@
 
 #define MAGIC 0x51474b52u /* "QGKR" */
 #define VERSION 1
+#define VERSION_WRAPPED 2
 #define NONCE crypto_aead_xchacha20poly1305_ietf_NPUBBYTES
 #define WRAPPED (QG_KEK_BYTES + crypto_aead_xchacha20poly1305_ietf_ABYTES)
 #define HEAD (4 + 1 + 4)
 #define ENTRY (4 + 8 + NONCE + WRAPPED)
 #define TAG 32
-#define FILE_MAX (HEAD + QG_RING_MAX * ENTRY + TAG)
+#define FILE_MAX (HEAD + 1 + QG_RING_WRAPS * QG_RING_WRAP + QG_RING_MAX * ENTRY + TAG)
+_Static_assert(QG_RING_WRAP == NONCE + QG_RING_TOP + crypto_aead_xchacha20poly1305_ietf_ABYTES, "size of a wrap");
 
 #define MASTER_BYTES ((size_t)32)
 #define CREDENTIAL "credential:"
@@ -120,6 +122,8 @@ qg_ring_new(qg_ring **out)
 	if (r == NULL)
 		return QG_E_NOMEM;
 	qg_err err = qg_secret_new((size_t)QG_RING_MAX * QG_KEK_BYTES, &r->keys);
+	if (err == QG_OK)
+		err = qg_secret_new(QG_RING_TOP, &r->top);
 	if (err != QG_OK) {
 		qg_ring_free(&r);
 		return err;
@@ -134,6 +138,7 @@ qg_ring_free(qg_ring **r)
 	if (r == NULL || *r == NULL)
 		return;
 	qg_secret_free(&(*r)->keys);
+	qg_secret_free(&(*r)->top);
 	free(*r);
 	*r = NULL;
 }
@@ -146,11 +151,15 @@ qg_ring_copy(const qg_ring *r, qg_ring **out)
 	if (err != QG_OK)
 		return err;
 	err = qg_secret_append(copy->keys, r->keys->data, r->keys->len);
+	if (err == QG_OK)
+		err = qg_secret_append(copy->top, r->top->data, r->top->len);
 	if (err != QG_OK) {
 		qg_ring_free(&copy);
 		return err;
 	}
 	copy->n = r->n;
+	copy->n_wraps = r->n_wraps;
+	memcpy(copy->wrap, r->wrap, sizeof r->wrap);
 	memcpy(copy->generation, r->generation, sizeof r->generation);
 	memcpy(copy->made_ms, r->made_ms, sizeof r->made_ms);
 	*out = copy;
@@ -204,11 +213,94 @@ typedef struct file_keys {
 } file_keys;
 
 static void
-file_keys_derive(const qg_secret *master, file_keys *k)
+derive(const uint8_t from[32], const char *purpose, uint8_t out[32])
 {
-	qg_master_key_derive(master, "qkdgate key ring wrap v1", k->wrap);
-	qg_master_key_derive(master, "qkdgate key ring tag v1", k->tag);
+	crypto_generichash(out, 32, (const uint8_t *)purpose, strlen(purpose), from, 32);
 }
+
+static void
+file_keys_derive(const qg_ring *r, file_keys *k)
+{
+	derive(r->top->data, "qkdgate key ring wrap v1", k->wrap);
+	derive(r->top->data, "qkdgate key ring tag v1", k->tag);
+}
+
+/* --- under which master keys ------------------------------------------------------- */
+
+/* Version 1: the master key is the ring's own key and the root. */
+static void
+top_of_master(qg_ring *r, const qg_secret *master)
+{
+	memcpy(r->top->data, master->data, MASTER_BYTES);
+	memcpy(r->top->data + MASTER_BYTES, master->data, MASTER_BYTES);
+	r->top->len = QG_RING_TOP;
+}
+
+void
+qg_ring_derive(const qg_ring *r, const char *purpose, uint8_t out[32])
+{
+	derive(r->top->data + MASTER_BYTES, purpose, out);
+}
+
+static void
+wrap_key(const qg_secret *master, uint8_t out[32])
+{
+	qg_master_key_derive(master, "qkdgate key ring master v2", out);
+}
+
+void
+qg_ring_rewrap(qg_ring *r, const qg_secret *const *master, size_t n)
+{
+	uint8_t key[32];
+	qg_random(r->top->data, MASTER_BYTES);
+	r->n_wraps = n;
+	memset(r->wrap, 0, sizeof r->wrap);
+	for (size_t i = 0; i < n; i++) {
+		wrap_key(master[i], key);
+		qg_random(r->wrap[i], NONCE);
+		crypto_aead_xchacha20poly1305_ietf_encrypt(r->wrap[i] + NONCE, NULL, r->top->data, QG_RING_TOP, NULL, 0, NULL,
+							   r->wrap[i], key);
+	}
+	qg_wipe(key, sizeof key);
+}
+
+void
+qg_ring_keep_wrap(qg_ring *r, size_t wrap)
+{
+	memmove(r->wrap[0], r->wrap[wrap], QG_RING_WRAP);
+	memset(r->wrap[1], 0, QG_RING_WRAP);
+	r->n_wraps = 1;
+}
+
+static qg_err
+open_wraps(qg_reader *in, qg_ring *r, const qg_secret *master, size_t *wrap)
+{
+	uint8_t key[32];
+	const uint8_t n = qg_get_u8(in);
+	qg_err err = QG_E_AUTH;
+	if (in->bad || n == 0 || n > QG_RING_WRAPS)
+		return QG_E_PARSE;
+	wrap_key(master, key);
+	for (size_t i = 0; i < n; i++) {
+		const uint8_t *p = qg_get_bytes(in, QG_RING_WRAP);
+		if (in->bad) {
+			err = QG_E_PARSE;
+			break;
+		}
+		memcpy(r->wrap[i], p, QG_RING_WRAP);
+		if (err == QG_OK || crypto_aead_xchacha20poly1305_ietf_decrypt(r->top->data, NULL, NULL, p + NONCE,
+				QG_RING_WRAP - NONCE, NULL, 0, p, key) != 0)
+			continue;
+		*wrap = i;
+		err = QG_OK;
+	}
+	qg_wipe(key, sizeof key);
+	r->n_wraps = n;
+	r->top->len = QG_RING_TOP;
+	return err;
+}
+
+/* --- entries ------------------------------------------------------------------------- */
 
 /* Number and age are bound to the wrapped key as they stand in the file. */
 static void
@@ -246,55 +338,69 @@ get_entry(qg_reader *in, qg_ring *r, const file_keys *k)
 	return QG_OK;
 }
 
+/* What comes before the entries. */
 static qg_err
-ring_decode(qg_ring *r, const uint8_t *p, size_t len, const file_keys *k)
+get_head(qg_reader *in, qg_ring *r, const qg_secret *master, size_t *wrap)
 {
-	uint8_t tag[TAG];
-	qg_reader in = qg_reader_of(p, len);
-	uint32_t magic = qg_get_u32(&in);
-	uint8_t version = qg_get_u8(&in);
-	uint32_t n = qg_get_u32(&in);
-	if (in.bad || magic != MAGIC || version != VERSION || n == 0 || n > QG_RING_MAX
-		|| len != HEAD + (size_t)n * ENTRY + TAG)
+	const uint32_t magic = qg_get_u32(in);
+	const uint8_t version = qg_get_u8(in);
+	if (in->bad || magic != MAGIC || (version != VERSION && version != VERSION_WRAPPED))
 		return QG_E_PARSE;
-	crypto_generichash(tag, TAG, p, len - TAG, k->tag, sizeof k->tag);
-	if (!qg_equal_ct(tag, p + len - TAG, TAG))
-		return QG_E_AUTH;
-	for (uint32_t i = 0; i < n; i++) {
-		qg_err err = get_entry(&in, r, k);
-		if (err != QG_OK)
-			return err;
-	}
+	if (version == VERSION_WRAPPED)
+		return open_wraps(in, r, master, wrap);
+	top_of_master(r, master);
+	*wrap = 0;
 	return QG_OK;
 }
 
-qg_err
-qg_ring_load(qg_ring *r, const char *path, const qg_secret *master)
+static qg_err
+get_entries(qg_reader *in, qg_ring *r, const uint8_t *p, size_t len)
 {
-	uint8_t file[FILE_MAX + 1];
-	size_t len;
+	uint8_t tag[TAG];
 	file_keys k;
-	QG_FD_AUTO fd = -1;
-	qg_err err = qg_keyfile_open(path, O_RDONLY, 0177, &fd);
-	if (err == QG_OK)
-		err = qg_keyfile_read(fd, file, sizeof file, &len);
-	if (err != QG_OK)
-		return err;
-	file_keys_derive(master, &k);
-	err = ring_decode(r, file, len, &k);
+	const uint32_t n = qg_get_u32(in);
+	const size_t head = (size_t)(in->p - p);
+	if (in->bad || n == 0 || n > QG_RING_MAX || len != head + (size_t)n * ENTRY + TAG)
+		return QG_E_PARSE;
+	file_keys_derive(r, &k);
+	crypto_generichash(tag, TAG, p, len - TAG, k.tag, sizeof k.tag);
+	qg_err err = qg_equal_ct(tag, p + len - TAG, TAG) ? QG_OK : QG_E_AUTH;
+	for (uint32_t i = 0; i < n && err == QG_OK; i++)
+		err = get_entry(in, r, &k);
 	qg_wipe(&k, sizeof k);
 	return err;
 }
 
 qg_err
-qg_ring_save(const qg_ring *r, const char *path, const qg_secret *master)
+qg_ring_load(qg_ring *r, const char *path, const qg_secret *master, size_t *wrap)
+{
+	uint8_t file[FILE_MAX + 1];
+	size_t len;
+	QG_FD_AUTO fd = -1;
+	top_of_master(r, master);
+	qg_err err = qg_keyfile_open(path, O_RDONLY, 0177, &fd);
+	if (err == QG_OK)
+		err = qg_keyfile_read(fd, file, sizeof file, &len);
+	if (err != QG_OK)
+		return err;
+	qg_reader in = qg_reader_of(file, len);
+	err = get_head(&in, r, master, wrap);
+	return err == QG_OK ? get_entries(&in, r, file, len) : err;
+}
+
+qg_err
+qg_ring_save(const qg_ring *r, const char *path)
 {
 	uint8_t file[FILE_MAX], tag[TAG];
 	file_keys k;
 	qg_writer w = qg_writer_of(file, sizeof file);
-	file_keys_derive(master, &k);
+	file_keys_derive(r, &k);
 	qg_put_u32(&w, MAGIC);
-	qg_put_u8(&w, VERSION);
+	qg_put_u8(&w, r->n_wraps > 0 ? VERSION_WRAPPED : VERSION);
+	if (r->n_wraps > 0)
+		qg_put_u8(&w, (uint8_t)r->n_wraps);
+	for (size_t i = 0; i < r->n_wraps; i++)
+		qg_put_bytes(&w, r->wrap[i], QG_RING_WRAP);
 	qg_put_u32(&w, (uint32_t)r->n);
 	for (size_t i = 0; i < r->n; i++)
 		put_entry(&w, r, i, &k);

@@ -10,7 +10,7 @@
 #include "qkdgate/store.h"
 
 /* store_sqlite.c alone knows SQLite and runs the statements named here;
- * store_sql.c has their texts; store_keys.c and store_transfers.c say what
+ * store_sql.c has their texts; the other store_*.c say what
  * they mean for each table. */
 
 typedef enum qg_sql {
@@ -55,6 +55,14 @@ typedef enum qg_sql {
 	QG_SQL_APP_BLOCK_HELD,
 	QG_SQL_APP_BLOCK_DELETE,
 	QG_SQL_APP_BLOCK_LOAD,
+	QG_SQL_ENTRY_PUT,
+	QG_SQL_ENTRY_DELETE,
+	QG_SQL_ENTRY_LOAD,
+	QG_SQL_ACCOUNT_ADD,
+	QG_SQL_ACCOUNT_LOAD,
+	QG_SQL_LEVEL_PUT,
+	QG_SQL_LEVELS_DELETE,
+	QG_SQL_LEVEL_LOAD,
 	QG_SQL_COUNT
 } qg_sql;
 
@@ -179,5 +187,18 @@ qg_err qg_store_load_app_streams(
 	qg_store *s, qg_err (*each)(const qg_app_stream_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_load_app_blocks(
 	qg_store *s, qg_err (*each)(const qg_app_block_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+
+/* store_operation.c */
+qg_err qg_store_entry_put(qg_store *s, const qg_entry_rec *rec) QG_CHECKED;
+qg_err qg_store_entry_delete(qg_store *s, const char *list, const char *name) QG_CHECKED;
+qg_err qg_store_load_entries(
+	qg_store *s, qg_err (*each)(const qg_entry_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+qg_err qg_store_account_add(qg_store *s, const qg_account_rec *rec) QG_CHECKED;
+qg_err qg_store_load_accounts(qg_store *s, int64_t from, int64_t to,
+			      qg_err (*each)(const qg_account_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+qg_err qg_store_level_put(qg_store *s, const qg_level_rec *rec) QG_CHECKED;
+qg_err qg_store_levels_delete(qg_store *s) QG_CHECKED;
+qg_err qg_store_load_levels(
+	qg_store *s, qg_err (*each)(const qg_level_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 
 #endif

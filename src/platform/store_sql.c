@@ -95,4 +95,21 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_APP_BLOCK_LOAD] =
 		"SELECT stream_row, first, count, serial, hops, held, since_ms, tag, message, sealed"
 		" FROM app_block ORDER BY stream_row, first",
+
+	[QG_SQL_ENTRY_PUT] = "INSERT INTO entry (list, name, text) VALUES (?1, ?2, ?3)",
+	[QG_SQL_ENTRY_DELETE] = "DELETE FROM entry WHERE list = ?1 AND name = ?2",
+	[QG_SQL_ENTRY_LOAD] = "SELECT list, name, text FROM entry ORDER BY row",
+	[QG_SQL_ACCOUNT_ADD] =
+		"INSERT INTO account (day, sae, other, requests, issued, issued_bits, fetched, fetched_bits,"
+		" refused, limited) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+		" ON CONFLICT (day, sae, other) DO UPDATE SET requests = requests + excluded.requests,"
+		" issued = issued + excluded.issued, issued_bits = issued_bits + excluded.issued_bits,"
+		" fetched = fetched + excluded.fetched, fetched_bits = fetched_bits + excluded.fetched_bits,"
+		" refused = refused + excluded.refused, limited = limited + excluded.limited",
+	[QG_SQL_ACCOUNT_LOAD] =
+		"SELECT day, sae, other, requests, issued, issued_bits, fetched, fetched_bits, refused, limited"
+		" FROM account WHERE day BETWEEN ?1 AND ?2 ORDER BY day, sae, other",
+	[QG_SQL_LEVEL_PUT] = "INSERT OR REPLACE INTO level (rate, name, milli) VALUES (?1, ?2, ?3)",
+	[QG_SQL_LEVELS_DELETE] = "DELETE FROM level",
+	[QG_SQL_LEVEL_LOAD] = "SELECT rate, name, milli FROM level",
 };

@@ -398,6 +398,14 @@ const qg_store_ops qg_store_sqlite_ops = {
 	.load_app_streams = qg_store_load_app_streams,
 	.load_app_blocks = qg_store_load_app_blocks,
 	.load_tellings = qg_store_load_tellings,
+	.entry_put = qg_store_entry_put,
+	.entry_delete = qg_store_entry_delete,
+	.load_entries = qg_store_load_entries,
+	.account_add = qg_store_account_add,
+	.load_accounts = qg_store_load_accounts,
+	.level_put = qg_store_level_put,
+	.levels_delete = qg_store_levels_delete,
+	.load_levels = qg_store_load_levels,
 	.close = store_close,
 };
 

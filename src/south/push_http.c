@@ -162,6 +162,7 @@ start(qg_push_listener *l, const qg_config_listener *c, char *why, size_t why_ro
 		.threads = c->threads,
 		.max_connections = c->max_connections,
 		.max_per_address = c->max_per_address,
+		.address_handshakes_per_s = c->address_handshakes_per_s,
 		.idle_timeout_s = c->idle_timeout_s,
 		.ticket_key_s = c->ticket_key_s,
 		.routes = l->routes,

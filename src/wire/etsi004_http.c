@@ -271,6 +271,22 @@ http_get_response(const qg_etsi004_profile *p, const qg_etsi004_due *due, uint8_
 
 #define KSID_OBJECT ((size_t)sizeof "{\"key_stream_id\":\"\"}" - 1 + QG_UUID_TEXT - 1)
 
+static void
+put_pushed(const qg_etsi004_profile *p, const qg_etsi004_response *a, qg_writer *w)
+{
+	qg_json_put(w, "{\"status\":");
+	qg_json_put_uint(w, qg_etsi004_status_to_wire(p, a->status));
+	qg_json_put(w, ",\"index\":");
+	qg_json_put_uint(w, a->index);
+	qg_json_put(w, ",\"key_buffer\":");
+	qg_json_put_base64(w, a->key, a->key_len);
+	qg_json_put(w, ",\"metadata\":{\"size\":");
+	qg_json_put_uint(w, (uint32_t)KSID_OBJECT);
+	qg_json_put(w, ",\"buffer\":{\"key_stream_id\":");
+	qg_members_put_uuid(w, &a->ksid);
+	qg_json_put(w, "}}}");
+}
+
 static qg_err
 push_put(const qg_etsi004_profile *p, const qg_etsi004_response *a, const char *authority, qg_writer *w)
 {
@@ -280,18 +296,23 @@ push_put(const qg_etsi004_profile *p, const qg_etsi004_response *a, const char *
 		return QG_E_RANGE;
 	http_message m = message_begin(w);
 	put_request_head(&m, p->push->method, p->push->path, authority);
-	qg_json_put(&m.w, "{\"status\":");
-	qg_json_put_uint(&m.w, qg_etsi004_status_to_wire(p, a->status));
-	qg_json_put(&m.w, ",\"index\":");
-	qg_json_put_uint(&m.w, a->index);
-	qg_json_put(&m.w, ",\"key_buffer\":");
-	qg_json_put_base64(&m.w, a->key, a->key_len);
-	qg_json_put(&m.w, ",\"metadata\":{\"size\":");
-	qg_json_put_uint(&m.w, (uint32_t)KSID_OBJECT);
-	qg_json_put(&m.w, ",\"buffer\":{\"key_stream_id\":");
-	qg_members_put_uuid(&m.w, &a->ksid);
-	qg_json_put(&m.w, "}}}");
+	put_pushed(p, a, &m.w);
 	return message_end(w, &m);
+}
+
+static qg_err
+push_put_body(const qg_etsi004_profile *p, const qg_etsi004_response *a, qg_writer *w)
+{
+	qg_writer m = *w;
+	if (a->op != QG_ETSI004_GET_KEY)
+		return QG_E_INVAL;
+	if (!qg_members_fit_response(a))
+		return QG_E_RANGE;
+	put_pushed(p, a, &m);
+	if (m.bad)
+		return QG_E_RANGE;
+	*w = m;
+	return QG_OK;
 }
 
 /* Key is base64 here, whatever its size. */
@@ -360,6 +381,7 @@ static const qg_etsi004_family http_family = {.begins = http_begins, .detect = h
 static const qg_etsi004_push_ops http_push_ops = {
 	"POST", "/api/v1/qkd/etsi004/key-material", TYPE,
 	.put = push_put,
+	.put_body = push_put_body,
 	.get = push_get,
 	.put_answer = push_put_answer,
 	.get_answer = push_get_answer,

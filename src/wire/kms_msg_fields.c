@@ -2,6 +2,7 @@
 #include "kms_msg_internal.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -468,30 +469,138 @@ message_read(const char *json, size_t len)
 	return NULL;
 }
 
+/* --- data behind all else ---------------------------------------------------- */
+
+/* Most of a message that carries key is one string of base64, its last member. It
+ * is written behind the text of the others, and read in place where it stands as
+ * we write it: a tree would copy and check it character by character. */
+
+static const qg_kms_field *
+last_data(const qg_kms_layout *l)
+{
+	const qg_kms_field *f = &l->field[l->n_fields - 1];
+
+	return f->form == QG_KMS_FORM_DATA && f->only_with == 0 && !f->optional ? f : NULL;
+}
+
+/* The text before its value: ,"name":" */
+#define BEFORE_DATA_MAX 32
+
+static size_t
+before_data(const qg_kms_field *f, char text[BEFORE_DATA_MAX])
+{
+	int n = snprintf(text, BEFORE_DATA_MAX, ",\"%s\":\"", f->name);
+
+	return n > 0 && n < BEFORE_DATA_MAX ? (size_t)n : 0;
+}
+
+/* Behind the object of *len bytes in out, which ends with its brace. */
+static qg_err
+data_write(const qg_kms_field *f, const uint8_t *m, char *out, size_t room, size_t *len)
+{
+	char before[BEFORE_DATA_MAX];
+	size_t n = count_load(f, m + f->at), n_before = before_data(f, before), at = *len - 1;
+
+	if (n < f->min || n > f->max)
+		return QG_E_INVAL;
+	if (room < at || room - at < n_before + QG_BASE64_LEN(n) + 2)
+		return QG_E_RANGE;
+	memcpy(out + at, before, n_before);
+	at += n_before;
+	qg_base64_encode(m + f->at, n, out + at);
+	at += QG_BASE64_LEN(n);
+	memcpy(out + at, "\"}", 2);
+	*len = at + 2;
+	return QG_OK;
+}
+
+/* Where the value begins, if the text ends as data_write ends it; else 0. Then the
+ * text without the value is a message exactly when the whole is one and the
+ * value has nothing but base64: the same quotes stand in the same places. */
+static size_t
+data_begin(const qg_kms_field *f, const char *json, size_t len)
+{
+	char before[BEFORE_DATA_MAX];
+	size_t n_before = before_data(f, before), begin;
+	const char *quote;
+
+	if (len < 2 || json[len - 1] != '}' || json[len - 2] != '"')
+		return 0;
+	quote = memrchr(json, '"', len - 2);
+	if (!quote)
+		return 0;
+	begin = (size_t)(quote - json) + 1;
+	return begin > n_before && memcmp(json + begin - n_before, before, n_before) == 0 ? begin : 0;
+}
+
+/* The others into the zeroed struct, then the value. False: it is not as we write
+ * it, which says nothing of whether it is a message. */
+static bool
+data_read(const qg_kms_layout *l, const qg_kms_field *f, const char *json, size_t len, void *m)
+{
+	size_t begin = data_begin(f, json, len), n = 0;
+	uint8_t *at = (uint8_t *)m + f->at;
+	JSON_AUTO *object = NULL;
+	char *others;
+
+	if (begin == 0 || len > QG_KMS_MSG_MAX)
+		return false;
+	others = malloc(begin + 2);
+	if (!others)
+		return false;
+	memcpy(others, json, begin);
+	memcpy(others + begin, "\"}", 2);
+	object = message_read(others, begin + 2);
+	free(others);
+	/* The version and the value are members besides these. */
+	if (!object || qg_kms_fields_get(object, l->field, l->n_fields - 1, 2, m) != QG_OK ||
+	    qg_base64_decode(json + begin, len - 2 - begin, at, f->size, &n) != QG_OK || n < f->min || n > f->max)
+		return false;
+	count_store(f, at, n);
+	return true;
+}
+
+/* --- whole messages ---------------------------------------------------------- */
+
 qg_err
 qg_kms_layout_encode(const qg_kms_layout *l, const void *m, char *out, size_t room, size_t *len)
 {
 	JSON_AUTO *object = message_new();
-	qg_err err = object ? qg_kms_fields_put(object, l->field, l->n_fields, m) : QG_E_NOMEM;
+	const qg_kms_field *data = last_data(l);
+	size_t n_fields = l->n_fields - (data != NULL), n = 0;
+	qg_err err = object ? qg_kms_fields_put(object, l->field, n_fields, m) : QG_E_NOMEM;
 
 	if (err == QG_OK && l->sound && !l->sound(m))
 		err = QG_E_INVAL;
-	return err == QG_OK ? message_write(object, out, room, len) : err;
+	if (err == QG_OK)
+		err = message_write(object, out, room, &n);
+	if (err == QG_OK && data)
+		err = data_write(data, m, out, room, &n);
+	if (err == QG_OK)
+		*len = n;
+	return err;
+}
+
+static qg_err
+tree_read(const qg_kms_layout *l, const char *json, size_t len, void *m)
+{
+	JSON_AUTO *object = message_read(json, len);
+
+	memset(m, 0, l->size);
+	return object ? qg_kms_fields_get(object, l->field, l->n_fields, 1, m) : QG_E_PARSE;
 }
 
 qg_err
 qg_kms_layout_decode(const qg_kms_layout *l, const char *json, size_t len, void *m)
 {
-	JSON_AUTO *object = message_read(json, len);
-	void *got;
-	qg_err err;
+	const qg_kms_field *data = last_data(l);
+	void *got = calloc(1, l->size);
+	qg_err err = QG_OK;
 
-	if (!object)
-		return QG_E_PARSE;
-	got = calloc(1, l->size);
 	if (!got)
 		return QG_E_NOMEM;
-	err = qg_kms_fields_get(object, l->field, l->n_fields, 1, got);
+	if (!data || !data_read(l, data, json, len, got))
+		err = tree_read(l, json, len, got);
 	if (err == QG_OK && l->sound && !l->sound(got))
 		err = QG_E_PARSE;
 	if (err == QG_OK)

@@ -11,6 +11,7 @@ restart  starts one process again on its old state (after a kill, or stops it fi
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,13 @@ import time
 
 sys.dont_write_bytecode = True  # leave no __pycache__ behind
 
-from network import Network, PROJECT, build_folder, complain, saved_processes
+from network import Network, PROJECT, binary, build_folder, complain, saved_processes
 from processes import ProcessFailed, wait_for
 from topology import ACK_PATH, TOPOLOGIES, short
 
 FOLDER = build_folder() / "demo"
 FIRST_PORT = 18101
+PASSWORDS = "admin.passwords"
 SEGMENT = 256  # keys that were relayed together, maybe over several ways
 
 
@@ -42,10 +44,34 @@ def url_name(node):
     return f"{node.id.replace('-', '_')}_URL"
 
 
-def write_env(network):
+def make_account():
+    """One for the dashboards of all gateways: its password."""
+    password = secrets.token_urlsafe(9)
+    line = subprocess.run([binary("qkdgatectl"), "hash-password", "admin"], input=password, capture_output=True,
+                          text=True, timeout=60, check=True).stdout
+    file = FOLDER / PASSWORDS
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(line)
+    return password
+
+
+def let_in(_, config):
+    config["admin"]["passwords"] = {"file": PASSWORDS}
+
+
+def tell_dashboards(network, password):
+    first, *others = network.topology.nodes
+    print(f"\nDashboard of {first.id}: {network.admin_url(first.name)}/ (user admin, password {password}; the browser "
+          f"does not know the demo's authority, {relative(FOLDER / 'pki' / 'ca.pem')})")
+    if others:
+        print("Of the others: " + ", ".join(f"{n.id} {network.admin_url(n.name)}/" for n in others))
+
+
+def write_env(network, password):
     """build/demo/env: literal NAME=value lines for shells and scripts."""
     lines = [f"CA={network.pki / 'ca.pem'}", f"ADMIN_CERT={network.pki / 'admin.pem'}",
-             f"ADMIN_KEY={network.pki / 'admin.key'}"]
+             f"ADMIN_KEY={network.pki / 'admin.key'}", f"ADMIN_PASSWORD={password}"]
     for node in network.topology.nodes:
         lines.append(f"{url_name(node)}={network.url(node.name)}")
         lines.append(f"{url_name(node).removesuffix('_URL')}_ADMIN_URL={network.admin_url(node.name)}")
@@ -177,10 +203,11 @@ def up():
         print(f"Stopped {', '.join(stopped)}.")
     keep_pki_only()
     options = {"kxi": True} if name == "operators" and os.environ.get("KXI") == "1" else {}
-    network = Network(TOPOLOGIES[name](**options), FOLDER, first_port=FIRST_PORT, admin=True)
+    network = Network(TOPOLOGIES[name](**options), FOLDER, first_port=FIRST_PORT, admin=True, tweak=let_in)
+    password = make_account()
     network.prepare()
     network.save()
-    write_env(network)
+    write_env(network, password)
     network.start()
     pairs, show = STORIES[name]
     wait = network.wait_foreign if network.topology.peerings else network.wait_stock
@@ -191,6 +218,7 @@ def up():
           f"Shell variables for what follows: . {relative(FOLDER / 'env')}")
     if not show(network):
         return 1
+    tell_dashboards(network, password)
     print(f"\nEverything stays running; logs are in {relative(FOLDER / 'log')}. "
           "Stop it with: make demo-down")
     return 0

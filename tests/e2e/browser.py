@@ -25,7 +25,7 @@ def public_key_hash(certificate):
 class Browser:
     """One window. Its profile is new and lies in the folder given."""
 
-    def __init__(self, folder, certificate, size=(1440, 1000), timeout_s=60):
+    def __init__(self, folder, *certificates, size=(1440, 1000), timeout_s=60):
         options = Options()
         options.binary_location = BINARY
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ class Browser:
                          "--disable-background-networking", "--disable-component-update", "--disable-sync",
                          "--disable-extensions", "--hide-scrollbars", "--force-device-scale-factor=1",
                          f"--window-size={size[0]},{size[1]}", f"--user-data-dir={folder / 'profile'}",
-                         f"--ignore-certificate-errors-spki-list={public_key_hash(certificate)}"):
+                         f"--ignore-certificate-errors-spki-list={','.join(map(public_key_hash, certificates))}"):
             options.add_argument(argument)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         environment = {**os.environ, "HOME": str(folder)}
@@ -81,6 +81,11 @@ class Browser:
         """All that the console said since the start."""
         self._said += [f"{entry['level']} {entry['message']}" for entry in self.driver.get_log("browser")]
         return self._said
+
+    def forget(self):
+        """What the console said until now was meant."""
+        self.console()
+        self._said = []
 
     # --- as whom, on what -------------------------------------------------------------------------
 

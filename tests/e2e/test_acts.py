@@ -13,9 +13,11 @@ import threading
 import pytest
 
 from admin import ctl, https, local
+from client import Client
 from links import exchange, issue
 from network import PROJECT, binary, make_pki
 from processes import wait_for
+from topology import operators, pair
 
 RELOADS = int(os.environ.get("QKDGATE_RELOADS", "1000"))
 
@@ -136,11 +138,11 @@ def test_a_reload_brings_a_revocation_to_connections_that_are_open(net):
         alice.status("sae-bob")
 
 
-def presented(net, listener):
+def presented(net, listener, certificate="alice"):
     host, port = net.endpoints[listener]
     context = ssl.create_default_context(cafile=str(net.pki / "ca.pem"))
     context.check_hostname = False
-    context.load_cert_chain(str(net.pki / "alice.pem"), str(net.pki / "alice.key"))
+    context.load_cert_chain(str(net.pki / f"{certificate}.pem"), str(net.pki / f"{certificate}.key"))
     with socket.create_connection((host, port)) as raw, context.wrap_socket(raw) as tls:
         return tls.getpeercert()["serialNumber"]
 
@@ -155,6 +157,59 @@ def test_a_reload_brings_new_certificates_to_every_listener(net):
     after = [presented(net, x) for x in listeners]
     assert len(set(after)) == 1 and after[0] not in before
     exchange(net)
+
+
+def test_a_reload_brings_new_certificates_to_other_networks_and_modules(make_network):
+    """kxi_listener and push_listener of a border whose modules push; keys cross it before and after."""
+    net = make_network(topology=operators(link={"dialect": "http-push"}), stock=0, admin=True)
+    listeners = ("kme-g1/kxi", "kme-g1/push", "kme-g1/kms")
+    net.wait_foreign("alice", "zoe", 60)
+    before = [presented(net, x) for x in listeners]
+    good = (net.pki / "kme-g1.pem").read_text()
+    (net.pki / "kme-g1.pem").write_text("rubbish")
+    assert "kme-g1.pem" in hup(net, "kme-g1")
+    assert [presented(net, x) for x in listeners] == before
+    (net.pki / "kme-g1.pem").unlink()
+    make_pki(net.pki, "kme-g1")
+    assert (net.pki / "kme-g1.pem").read_text() != good
+    assert [presented(net, x) for x in listeners] == before
+    assert "reloaded" in hup(net, "kme-g1")
+    after = [presented(net, x) for x in listeners]
+    assert len(set(after)) == 1 and after[0] not in before
+    # What begins from now on is taken under the new certificate: the modules' pushes and the other border's calls.
+    for sim in net.sims.values():
+        sim.stop()
+        sim.start()
+    net.gateways["kme-g2"].stop()
+    net.restart("kme-g2")
+    net.wait_foreign("alice", "zoe", 60)
+    net.wait_foreign("zoe", "alice", 60)
+
+
+def test_a_reload_takes_a_module_that_was_revoked_away(make_network):
+    """A revocation list is one of the files: pushes of that module get 401 from the reload on."""
+    def listed(name, config):
+        if name == "kme-a":
+            config["push_listener"]["crl"] = "pki/crl.pem"
+
+    net = make_network(topology=pair(dialect="http-push"), tweak=listed, admin=True)
+
+    def module():
+        return Client(net.url("kme-a", "push"), net.pki / "ca.pem", net.pki / "sim-a.pem", net.pki / "sim-a.key")
+
+    with module() as sim:
+        assert sim.request("GET", "/nowhere").status == 404
+    shutil.copy(net.pki / "sim-a.pem", net.pki / "revoked-sim-a.pem")
+    make_pki(net.pki)
+    assert "reloaded" in hup(net)
+    with pytest.raises((ssl.SSLError, OSError)), module() as sim:
+        sim.request("GET", "/nowhere")
+    with net.client("alice") as alice:
+        def nothing_comes():
+            taken = local(net).stream("a-to-b")["taken_chunks"]
+            statuses = {alice.enc("sae-bob", number=64).status for _ in range(20)}
+            return statuses == {503} and local(net).stream("a-to-b")["taken_chunks"] == taken
+        wait_for("the end of the key that was there", nothing_comes, 60, 0)
 
 
 @pytest.mark.parametrize("spoil,words", [

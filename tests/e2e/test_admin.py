@@ -128,11 +128,14 @@ def test_the_page_on_monitoring_knows_every_metric(net):
     listed = {f"qkdgate_{name}": kind for name, kind in re.findall(r"^\| `(\w+)` \| (gauge|counter|histogram) \|", page, re.M)}
     assert listed == said
     labels = set(re.findall(r'[{,](\w+)="', text))
-    for line in page.splitlines():
-        if "expr: " in line:
-            for name in re.findall(r"qkdgate_\w+", line):
-                assert re.sub(r"_(bucket|sum|count)$", "", name) in said or name in said, line
-            assert set(re.findall(r"[{,](\w+)=", line)) <= labels | {"job"}, line
+    rules = [r for g in yaml.safe_load((PROJECT / "docs/monitoring/alerts.yml").read_text())["groups"]
+             for r in g["rules"]]
+    for rule in rules:
+        for name in re.findall(r"qkdgate_\w+", rule["expr"]):
+            assert re.sub(r"_(bucket|sum|count)$", "", name) in said or name in said, rule
+        assert set(re.findall(r"[{,](\w+)[=!~]", rule["expr"])) <= labels | {"job"}, rule
+    table = dict(re.findall(r"^\| `(Qkdgate\w+)` \| .* \| (\d+ min)? ?\|$", page, re.M))
+    assert table == {r["alert"]: r["for"].replace("m", " min") if "for" in r else "" for r in rules}
 
 
 # --- who may ----------------------------------------------------------------------------------------------
@@ -158,6 +161,20 @@ def test_https_is_for_administrators(net):
     for name in (None, "expired", "revoked", "foreign"):
         with pytest.raises((ssl.SSLError, OSError)), https(net, name) as client:
             client.request("GET", "/api/v1/node")
+
+
+def test_the_page_is_for_administrators_where_there_are_no_passwords(net):
+    with https(net) as admin, https(net, "admin-viewer") as viewer, https(net, "alice") as alice:
+        for path in ("/", "/dashboard/main.js"):
+            assert admin.request("GET", path).status == viewer.request("GET", path).status == 200
+            answer = alice.request("GET", path)
+            assert answer.status == 401 and not answer.body
+        assert viewer.request("GET", "/api/v1/session").json["read_only"]
+        for sae in (alice, admin):
+            answer = sae.request("POST", "/api/v1/session", {"user": "admin", "password": "x"})
+            assert answer.status in (401, 404) and "Set-Cookie" not in answer.headers
+        assert admin.request("DELETE", "/api/v1/session").status == 409
+    assert local(net).get("/api/v1/session")["by"] == "socket"
 
 
 def test_an_administrator_is_no_sae_and_no_neighbour(net):
@@ -206,7 +223,9 @@ def test_no_answer_holds_key(net):
 @pytest.mark.parametrize("path,body", [
     ("/api/v1/drain", {"grace_s": -1}), ("/api/v1/drain", {"grace_s": "5"}), ("/api/v1/drain", {"grace": 5}),
     ("/api/v1/drain", "[]"), ("/api/v1/reload", {"file": "/etc/passwd"}), ("/api/v1/logs", {"level": "loud"}),
-    ("/api/v1/logs", {}), ("/api/v1/logs", {"module": "x" * 40, "level": "info"}), ("/api/v1/zeroize", {}),
+    ("/api/v1/logs", {}), ("/api/v1/logs", {"module": "x" * 40, "level": "info"}),
+    ("/api/v1/logs", {"module": "x" * 40, "level": "default"}), ("/api/v1/logs", {"module": {}, "level": "debug"}),
+    ("/api/v1/logs", {"module": None, "level": "debug"}), ("/api/v1/zeroize", {}),
     ("/api/v1/zeroize", {"confirm": "KME-B"}), ("/api/v1/zeroize", "{"),
     ("/api/v1/logs", "{" + '"a":1,' * 1000), ("/api/v1/drain", "x" * 10000)])
 def test_bad_bodies_change_nothing(net, path, body):
@@ -274,3 +293,25 @@ def test_sockets_that_are_there(make_network):
 def test_without_the_section_there_is_no_interface(make_network):
     net = make_network(stock=0)
     assert not list(net.folder.rglob("*.sock")) and check(net)[0] == 0
+
+
+# --- sources that fall silent -----------------------------------------------------------------------------
+
+def test_a_stream_whose_source_is_gone_is_not_up(make_network):
+    """It is open, and finds out when it wants key; so keys are taken meanwhile."""
+    net = make_network(admin=True)
+    admin = local(net)
+
+    def looks(failing):
+        with net.client("alice") as alice:
+            alice.enc("sae-bob", number=64)
+        said = (admin.stream("a-to-b")["source_failure"] is not None,
+                'qkdgate_stream_up{stream="a-to-b",neighbour="KME-B"} 0' in
+                admin.request("GET", "/metrics").body.decode())
+        return said == (failing, failing)
+
+    assert looks(False)
+    net.sims["sim-a"].stop()
+    wait_for("its failure", lambda: looks(True), 60, 0.05)
+    net.sims["sim-a"].start()
+    wait_for("its recovery", lambda: looks(False), 60, 0.05)

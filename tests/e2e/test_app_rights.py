@@ -3,6 +3,7 @@
 
 import shutil
 import signal
+import threading
 
 import pytest
 
@@ -157,6 +158,38 @@ def test_a_suspended_application_gets_no_key(network):
     assert admin.post("/api/v1/saes/sae-alice/resume").status == 200
     compare(alice, bob, ksid, 3)  # the stream is as it was
     compare(alice, dave, here, 3)
+
+
+def test_no_wrong_key_leaves_when_everything_is_zeroized(network):
+    alice, bob = app(network, "alice"), app(network, "bob")
+    ksid = open_pair(network, alice, bob)
+    compare(alice, bob, ksid, 40)
+    keys = {alice.get(ksid, i).key for i in range(40)}
+    seen, begun = set(), threading.Barrier(5)
+
+    def ask():
+        one = app(network, "alice")
+        begun.wait(60)
+        try:
+            while True:
+                for answer in one.get_many(ksid, 0, 40):
+                    seen.add((answer.status, answer.key))
+        except (Closed, ConnectionError):
+            return
+
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    begun.wait(60)
+    wait_for("load", lambda: len(seen) >= 40, 60)
+    local(network).post("/api/v1/zeroize", {"confirm": "KME-A"})
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    wait_for("its end", lambda: network.gateways["kme-a"].pid is None, 60)
+    assert network.gateways["kme-a"].exit_status == 3
+    assert {key for status, key in seen if status == 0} == keys
+    assert all(key == b"" for status, key in seen if status)
 
 
 def test_pushing_ends_with_the_right(make_network):

@@ -52,6 +52,7 @@ def test_the_demo_contract(build):
     assert "make demo-down" in first.stdout
     env = environment(build)
     assert {"CA", "KME_A_URL", "KME_B_URL"} <= set(env)
+    assert {"KME_A_ADMIN_URL", "KME_A_ADMIN_SOCKET", "ADMIN_CERT", "ADMIN_KEY", "ADMIN_PASSWORD"} <= set(env)
     for sae in SAES:
         assert Path(env[f"{sae}_CERT"]).is_absolute() and Path(env[f"{sae}_KEY"]).is_file()
     assert not env["KME_A_URL"].endswith("/") and env["KME_A_URL"].startswith("https://")

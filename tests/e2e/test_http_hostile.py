@@ -4,6 +4,7 @@
 import re
 import socket
 import ssl
+import subprocess
 import threading
 import time
 
@@ -79,6 +80,17 @@ MALFORMED = {
     "absolute elsewhere": b"GET http://elsewhere/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "connect": b"CONNECT elsewhere:443 HTTP/1.1\r\n" + HOST + b"\r\n",
     "body over the limit": ENC + b"Content-Length: 10485760\r\n\r\n" + b"x" * 300000,
+    "blank before the colon": ENC + b"Content-Length : 40\r\n\r\n{}",
+    "signed length": ENC + b"Content-Length: +2\r\n\r\n{}",
+    "hexadecimal length": ENC + b"Content-Length: 0x2\r\n\r\n{}",
+    "list of lengths": ENC + b"Content-Length: 2, 2\r\n\r\n{}",
+    "the same length twice": ENC + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "chunked twice": ENC + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and another": ENC + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "nearly chunked": ENC + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "signed chunk size": ENC + b"Transfer-Encoding: chunked\r\n\r\n+2\r\n{}\r\n0\r\n\r\n",
+    "bad character in a name": ENC + b"Content-Length\x0b: 2\r\n\r\n{}",
+    "two request lines": b"GET /nowhere HTTP/1.1\r\n" + ENC + b"Content-Length: 2\r\n\r\n{}",
     "body with a status": STATUS.replace(b"GET", b"POST") + b"Content-Length: 2\r\n\r\n{}",
 }
 
@@ -138,6 +150,50 @@ def test_a_body_does_not_smuggle_a_second_request(network, witness):
     inner = b"GET /api/v1/keys/sae-bob/enc_keys HTTP/1.1\r\n" + HOST + b"\r\n"
     answer = talk(network, ENC + b"Content-Length: %d\r\n\r\n" % len(inner) + inner, timeout_s=2)
     assert statuses(answer) == [400]
+
+
+def one_answer(tls):
+    """Head and body, which may come apart."""
+    answer = b""
+    while (found := re.search(rb"(?s)Content-Length: (\d+).*?\r\n\r\n(.*)", answer)) is None or len(found[2]) < int(found[1]):
+        data = tls.recv(65536)
+        assert data, answer
+        answer += data
+    return answer
+
+
+def test_bombs_of_json_are_refused_at_once(network, witness):
+    """Deep, long, and numbers that no variable holds: 400, and the connection goes on."""
+    numbers = (b"1e400", b"99999999999999999999", b"-1", b"0.5", b"1" * 4000, b"[" * 1500 + b"]" * 1500)
+    bombs = [b'{"number": ' + number + b"}" for number in numbers]
+    bombs += [b"[" * 4000, b'{"a":' * 800, b'{"number": 1' + b" " * 4000, b'{"size": 1e99999}']
+    with connect(network) as tls:
+        for bomb in bombs:
+            tls.sendall(ENC + b"Content-Length: %d\r\n\r\n" % len(bomb) + bomb)
+            answer = one_answer(tls)
+            assert statuses(answer) == [400] and b"Connection: close" not in answer, (bomb[:40], answer)
+        tls.sendall(STATUS + b"\r\n")
+        assert statuses(one_answer(tls)) == [200]
+
+
+def test_a_client_cannot_renegotiate(make_network):
+    net = make_network(tweak=lambda name, config: config["sae_listener"].update(min_version="1.2"))
+    host, port = net.endpoints["kme-a/sae"]
+    client = subprocess.Popen(
+        ["openssl", "s_client", "-connect", f"{host}:{port}", "-tls1_2", "-CAfile", net.pki / "ca.pem",
+         "-cert", net.pki / "alice.pem", "-key", net.pki / "alice.key"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said = b""
+    while b"Verify return code" not in said:
+        line = client.stdout.readline()
+        assert line, said
+        said += line
+    client.stdin.write(b"R\n")
+    client.stdin.flush()
+    more, _ = client.communicate(timeout=60)
+    assert b"RENEGOTIATING" in more and more.strip().endswith(b"closed"), more  # by the gateway
+    with net.client("alice") as alice:
+        assert alice.enc("sae-bob").status == 200
 
 
 def test_truncated_requests(network, witness):

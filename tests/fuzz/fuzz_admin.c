@@ -67,8 +67,52 @@ reached(void *ctx, const char *neighbour, qg_err *last, uint64_t *ago_ms)
 	return true;
 }
 
+/* An entry goes through the checks of the configuration; here it only has to be one. */
+static qg_err
+change(void *ctx, const char *who, const qg_config_entry *e, char *why, size_t why_room)
+{
+	(void)ctx;
+	HOLDS(who[0] != '\0' && e->name != NULL && (strcmp(e->list, "saes") == 0 || strcmp(e->list, "policy") == 0));
+	(void)snprintf(why, why_room, "not here");
+	return e->text != NULL ? QG_E_PARSE : QG_E_NOTFOUND;
+}
+
+static void
+entries(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx), void *each_ctx)
+{
+	const qg_config_entry e = {.list = "policy", .name = "r", .text = "{}"};
+	(void)ctx;
+	each(&e, false, each_ctx);
+}
+
+static qg_err
+change_master(void *ctx, const char *who, const char *from, bool *pending, char *why, size_t why_room)
+{
+	(void)ctx, (void)who;
+	HOLDS(from == NULL || from[0] == '/' || strncmp(from, "credential:", 11) == 0);
+	*pending = false;
+	(void)snprintf(why, why_room, "not here");
+	return QG_E_IO;
+}
+
+static bool
+master_pending(void *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
+static bool
+peer_reached(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms)
+{
+	(void)ctx, (void)peer, (void)answered, (void)ago_ms;
+	return false;
+}
+
 static const qg_admin_ops ops = {
-	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .reached = reached};
+	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .reached = reached,
+	.change = change, .entries = entries, .change_master = change_master, .master_pending = master_pending,
+	.peer_reached = peer_reached};
 
 /* --- the gateway -------------------------------------------------------------- */
 

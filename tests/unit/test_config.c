@@ -78,6 +78,7 @@ listener_defaults(const qg_config_listener *l)
 	assert_int_equal(l->threads, 0);
 	assert_int_equal(l->max_connections, 4096);
 	assert_int_equal(l->max_per_address, 0);
+	assert_int_equal(l->address_handshakes_per_s, 500);
 	assert_int_equal(l->idle_timeout_s, 60);
 	assert_int_equal(l->ticket_key_s, 21600);
 }
@@ -285,6 +286,7 @@ every_option(void **state)
 	assert_int_equal(c->sae.threads, 3);
 	assert_int_equal(c->sae.max_connections, 17);
 	assert_int_equal(c->sae.max_per_address, 5);
+	assert_int_equal(c->sae.address_handshakes_per_s, 6);
 	assert_int_equal(c->sae.idle_timeout_s, 7);
 	assert_int_equal(c->sae.ticket_key_s, 9);
 	ends_in(c->kms_client.certificate, "/cl.pem");
@@ -622,9 +624,9 @@ large_files(void **state)
 	(void)state;
 	refused_repeat("# 3456789012345\n", QG_CFG_FILE_MAX / 16, "", ": kme: is missing");
 	refused_repeat("# 3456789012345\n", QG_CFG_FILE_MAX / 16, "\n",
-		       ":1: file: is too large: give at most 4194304");
-	refused_repeat("a,", 1000000, "\n", "is a single value");
-	refused_repeat("- a\n", 600000, "\n", "file: has too many values");
+		       ":1: file: is too large: give at most 16777216");
+	refused_repeat("a,", 4000000, "\n", "is a single value");
+	refused_repeat("- a\n", 2400000, "\n", "file: has too many values");
 	refused_repeat("zzzzzzzzzzzzzz: 1\n", 200000, "\n", "199005 further problems");
 }
 

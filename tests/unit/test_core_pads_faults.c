@@ -86,6 +86,69 @@ static void test_rule_16_a_crash_of_the_far_end_is_disowned(void **state)
 	assert_int_equal(account(pair_out(p, 0), true).given_up, after.given_up);
 }
 
+/* Of the far end: what it says that it saw, and how many it opened that no message
+ * named. */
+static uint32_t seen_of(int side, const uint8_t epoch[16], size_t *ahead)
+{
+	qg_stream *st = pair_in(p, side);
+	pthread_mutex_lock(&st->lock);
+	const qg_epoch *e = qg_epoch_find(st, epoch);
+	const uint32_t seen = e != NULL ? e->seen_pad : 0;
+	*ahead = 0;
+	for (const pad_segment *s = st->pads->in; s != NULL; s = s->next)
+		*ahead += s->ahead;
+	pthread_mutex_unlock(&st->lock);
+	return seen;
+}
+
+/* Pads that are used up fast are opened ahead of their messages, at both ends: what
+ * the far end saw is what messages named, not that. */
+static void test_rule_09_what_is_opened_ahead_was_not_seen(void **state)
+{
+	(void)state;
+	size_t most_ahead = 0;
+	start_full(&(pair_options){ .node_chunks = 3000, .node_percent = 50 });
+	for (int i = 0; i < 400 && most_ahead < 2; i++) {
+		static message m;
+		size_t ahead = 0;
+		take(0, SEG_BYTES, &m);
+		assert_int_equal(receive(0, &m), QG_OK);
+		settle(0, &m);
+		const qg_kms_pad *last = &m.use.pad[m.use.n - 1];
+		assert_int_equal(seen_of(0, last->epoch, &ahead), last->segment + 1);
+		most_ahead = ahead > most_ahead ? ahead : most_ahead;
+	}
+	assert_true(most_ahead >= 2);
+	/* A far end that crashes lost them, and nothing else happens. */
+	end_crash(&p->end[1]);
+	end_start(&p->end[1]);
+	static message lost;
+	take(0, SEG_BYTES, &lost);
+	qg_err err = receive(0, &lost);
+	assert_true(err == QG_OK || err == QG_E_NOTFOUND);
+	disown(0, &lost);
+	for (int i = 0; i < 10; i++) {
+		take(0, SEG_BYTES, &lost);
+		err = receive(0, &lost);
+		assert_true(err == QG_OK || err == QG_E_NOTFOUND);
+		disown(0, &lost);
+	}
+	assert_int_equal(err, QG_OK);
+	assert_false(p->end[0].core->rolled_back);
+}
+
+static void test_the_pace_of_opening(void **state)
+{
+	(void)state;
+	pad_pace pace = { 0 };
+	static const struct {
+		uint64_t now_ms;
+		unsigned n;
+	} steps[] = { { 5, 1 }, { 100, 2 }, { 299, 4 }, { 300, 8 }, { 301, 8 }, { 501, 1 }, { 700, 2 }, { 1700, 1 } };
+	for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
+		assert_int_equal(qg_pads_pace(&pace, steps[i].now_ms), steps[i].n);
+}
+
 /* An orderly stop ends the epoch; what was not opened lives on in it. */
 static void test_node_key_outlives_a_stop(void **state)
 {
@@ -513,6 +576,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_rule_16_a_crash_of_the_owner_reuses_nothing),
 		TEST(test_rule_16_a_crash_of_the_far_end_is_disowned),
+		TEST(test_rule_09_what_is_opened_ahead_was_not_seen),
+		TEST(test_the_pace_of_opening),
 		TEST(test_node_key_outlives_a_stop),
 		TEST(test_rule_16_an_opening_that_fails_is_never_used),
 		TEST(test_rule_16_an_opening_that_fails_at_the_far_end),

@@ -572,6 +572,68 @@ test_most_pads(void **state)
 	}
 }
 
+/* However it is written down it is the same message, or none. */
+static void
+test_ways_of_writing(void **state)
+{
+	static const struct {
+		const char *was, *now;
+		bool ok;
+	} cases[] = {
+		{"\"data\":\"", "\"data\": \"", true},
+		{"\"}", "\" }", true},
+		{"\"}", "\"}\n", true},
+		{"{\"version\"", " {\"version\"", true},
+		{"\"data\":\"", "\"d\\u0061ta\":\"", true},
+		{"\"data\":\"", "\"data\":\"\",\"data\":\"", false},
+		{"\"data\":\"", "\"Data\":\"", false},
+		{"\"data\":\"", "\"more\":1,\"data\":\"", false},
+		{"\"data\":\"", "\"more\":\",\\\"data\\\":\",\"data\":\"", false},
+		{",\"data\":\"", ",\"data\":\"=", false},
+		{",\"data\":\"", ",\"data\":\"*", false},
+		{",\"data\":\"", "\"data\":\"", false},
+		{",\"data\":\"", ",,\"data\":\"", false},
+		{"\"version\":1,", "", false},
+		{"\"version\":1,", "\"version\":2,", false},
+	};
+	(void)state;
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		char text[4096];
+		const char *json = samples[FORWARD].json, *at = strstr(json, cases[i].was);
+		assert_non_null(at);
+		int n = snprintf(text, sizeof text, "%.*s%s%s", (int)(at - json), json, cases[i].now,
+				 at + strlen(cases[i].was));
+		assert_in_range(n, 1, sizeof text - 1);
+		if (!cases[i].ok) {
+			refused(&samples[FORWARD], text);
+			continue;
+		}
+		if (samples[FORWARD].decode(text, strlen(text), got) != QG_OK)
+			fail_msg("refused: %s", text);
+		assert_memory_equal(got, samples[FORWARD].m, samples[FORWARD].size);
+	}
+}
+
+/* The value in front of the others, and written with an escape. */
+static void
+test_data_elsewhere(void **state)
+{
+	(void)state;
+	char text[4096];
+	const char *json = samples[FORWARD].json, *data = strstr(json, ",\"data\":\"");
+	assert_non_null(data);
+	const size_t value = strlen(data) - strlen(",") - strlen("}");
+	int n = snprintf(text, sizeof text, "{%.*s,%.*s}", (int)value, data + 1, (int)(data - json - 1), json + 1);
+	assert_in_range(n, 1, sizeof text - 1);
+	assert_int_equal(samples[FORWARD].decode(text, strlen(text), got), QG_OK);
+	assert_memory_equal(got, samples[FORWARD].m, samples[FORWARD].size);
+	const char *first = data + strlen(",\"data\":\"");
+	n = snprintf(text, sizeof text, "%.*s\\u%04x%s", (int)(first - json), json, (unsigned)*first, first + 1);
+	assert_in_range(n, 1, sizeof text - 1);
+	assert_int_equal(samples[FORWARD].decode(text, strlen(text), got), QG_OK);
+	assert_memory_equal(got, samples[FORWARD].m, samples[FORWARD].size);
+}
+
 int
 main(void)
 {
@@ -590,6 +652,8 @@ main(void)
 		cmocka_unit_test(test_most_data),
 		cmocka_unit_test(test_one_too_many),
 		cmocka_unit_test(test_most_pads),
+		cmocka_unit_test(test_ways_of_writing),
+		cmocka_unit_test(test_data_elsewhere),
 		cmocka_unit_test(test_mutated),
 	};
 

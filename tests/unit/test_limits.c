@@ -344,6 +344,65 @@ another_rate_counts_at_once(void **state)
 	qg_limits_free(&l);
 }
 
+/* What a stop keeps and the next start puts back is never more than the burst. */
+static void
+levels_go_over_a_restart(void **state)
+{
+	(void)state;
+	qg_limits *l, *next;
+	uint32_t wait_s = 0;
+	uint64_t milli = 0;
+	assert_int_equal(qg_limits_new(10, 30, &l), QG_OK);
+	assert_false(qg_limits_level(l, "alice", 1000, &milli)); /* all */
+	assert_int_equal(qg_limits_take(l, "alice", 25, 1000, &wait_s), QG_OK);
+	assert_true(qg_limits_level(l, "alice", 1100, &milli));
+	assert_int_equal(milli, 6000);
+	qg_limits_free(&l);
+
+	/* The clock of elapsed time may have begun anew. */
+	for (unsigned away_s = 0; away_s < 10; away_s++) {
+		const uint32_t there = 6 + 10 * away_s < 30 ? 6 + 10 * away_s : 30;
+		assert_int_equal(qg_limits_new(10, 30, &next), QG_OK);
+		qg_limits_put(next, "alice", milli, 1000 * away_s, 7);
+		assert_int_equal(qg_limits_take(next, "alice", there + 1, 7, &wait_s), QG_E_LIMIT);
+		assert_int_equal(qg_limits_take(next, "alice", there, 7, &wait_s), QG_OK);
+		assert_int_equal(qg_limits_take(next, "alice", 1, 106, &wait_s), QG_E_LIMIT);
+		assert_int_equal(qg_limits_take(next, "alice", 1, 107, &wait_s), QG_OK);
+		assert_int_equal(qg_limits_take(next, "bob", 30, 7, &wait_s), QG_OK);
+		qg_limits_free(&next);
+	}
+
+	/* A smaller burst by now, a time away that no clock tells, more than there ever was. */
+	assert_int_equal(qg_limits_new(1, 5, &next), QG_OK);
+	qg_limits_put(next, "alice", UINT64_MAX, UINT64_MAX, 7);
+	assert_int_equal(qg_limits_take(next, "alice", 6, 7, &wait_s), QG_E_LIMIT);
+	assert_int_equal(qg_limits_take(next, "alice", 5, 7, &wait_s), QG_OK);
+	qg_limits_free(&next);
+	assert_int_equal(qg_limits_new(0, 0, &next), QG_OK);
+	qg_limits_put(next, "alice", 1, 0, 7);
+	assert_false(qg_limits_level(next, "alice", 7, &milli));
+	assert_int_equal(qg_limits_take(next, "alice", 1000, 7, &wait_s), QG_OK);
+	qg_limits_free(&next);
+}
+
+static void
+after_a_crash_buckets_begin_empty(void **state)
+{
+	(void)state;
+	qg_limits *l;
+	uint32_t wait_s = 0;
+	assert_int_equal(qg_limits_new(10, 30, &l), QG_OK);
+	qg_limits_begin_empty(l, 1000);
+	assert_int_equal(qg_limits_take(l, "alice", 1, 1000, &wait_s), QG_E_LIMIT);
+	assert_int_equal(qg_limits_take(l, "alice", 2, 1200, &wait_s), QG_OK);
+	/* Who comes later finds what came since. */
+	assert_int_equal(qg_limits_take(l, "bob", 21, 3000, &wait_s), QG_E_LIMIT);
+	assert_int_equal(qg_limits_take(l, "bob", 20, 3000, &wait_s), QG_OK);
+	assert_int_equal(qg_limits_take(l, "carol", 31, 100000, &wait_s), QG_E_LIMIT);
+	assert_int_equal(qg_limits_take(l, "carol", 30, 100000, &wait_s), QG_OK);
+	qg_limits_free(&l);
+}
+
 int
 main(void)
 {
@@ -354,6 +413,8 @@ main(void)
 		cmocka_unit_test(bucket_is_capped_and_time_never_steps_back),
 		cmocka_unit_test(no_rate_passes_everything),
 		cmocka_unit_test(another_rate_counts_at_once),
+		cmocka_unit_test(levels_go_over_a_restart),
+		cmocka_unit_test(after_a_crash_buckets_begin_empty),
 		cmocka_unit_test(oldest_idle_name_is_replaced),
 		cmocka_unit_test(flood_of_names_stays_cheap),
 		cmocka_unit_test(window_holds_the_limit),

@@ -74,22 +74,6 @@ since_of(const char *given, char out[TIME_ROOM])
 	return len > 0 && len < TIME_ROOM;
 }
 
-static bool
-add_argument(char **path, const char *name, const char *value)
-{
-	char before[32];
-	if (value == NULL)
-		return true;
-	(void)snprintf(before, sizeof before, "%c%s=", strchr(*path, '?') != NULL ? '&' : '?', name);
-	char *encoded = ctl_path(before, value, ""), *whole = NULL;
-	if (encoded != NULL && asprintf(&whole, "%s%s", *path, encoded) < 0)
-		whole = NULL;
-	free(encoded);
-	free(*path);
-	*path = whole;
-	return whole != NULL;
-}
-
 static int
 show_running(const ctl_options *o, const char *since)
 {
@@ -97,9 +81,9 @@ show_running(const ctl_options *o, const char *since)
 	json_t *answer = NULL;
 	char *path = strdup("/api/v1/audit");
 	(void)snprintf(lines, sizeof lines, "%u", o->lines > 0 ? o->lines : LINES_PRESET);
-	const bool made = path != NULL && add_argument(&path, "lines", lines) && add_argument(&path, "act", o->act) &&
-			  add_argument(&path, "sae", o->sae) && add_argument(&path, "id", o->id) &&
-			  add_argument(&path, "since", since);
+	const bool made = path != NULL && ctl_add_argument(&path, "lines", lines) && ctl_add_argument(&path, "act", o->act) &&
+			  ctl_add_argument(&path, "sae", o->sae) && ctl_add_argument(&path, "id", o->id) &&
+			  ctl_add_argument(&path, "since", since);
 	const int rc = made ? ctl_ask(o, "GET", path, NULL, &answer) : CTL_FAILED;
 	free(path);
 	if (rc != CTL_DONE)

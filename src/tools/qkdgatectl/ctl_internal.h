@@ -18,8 +18,10 @@
  *   views.c       commands that show
  *   acts.c        commands that do
  *   audit.c       the audit log
+ *   entries.c     SAEs and rules at run time
  *   doctor.c      the check of a whole node
  *   password.c    lines for the file of passwords
+ *   progress.c    a bar on a terminal
  *   completion.c  for the shell */
 
 /* Exit statuses: qkdgatectl(1). */
@@ -52,6 +54,9 @@ typedef struct ctl_options {
 	const char *confirm;
 	unsigned lines; /* of the audit log; 0: not given */
 	const char *act, *sae, *id, *since;
+	const char *after;     /* a row of the transfers */
+	const char *from, *to; /* days of the accounting */
+	bool csv;
 	const char *master_key, *key_ring, *head;
 	ctl_sae master, slave;
 	const char *command;
@@ -90,6 +95,8 @@ int ctl_ask(const ctl_options *o, const char *method, const char *path, const ch
 /* The document of a GET even where the status is 503 (health). */
 int ctl_ask_health(const ctl_options *o, const char *path, json_t **out);
 
+/* Asks, and says that it is done. Takes path (NULL: no memory) and body (NULL: none). */
+int ctl_send(const ctl_options *o, const char *method, char *path, json_t *body);
 /* An act without a body: asks, and says that it is done. */
 int ctl_post(const ctl_options *o, const char *path);
 /* As JSON, on standard output. */
@@ -107,6 +114,16 @@ void ctl_table_print(ctl_table **t, bool color);
 /* In a colour, where there is one. */
 void ctl_say(bool color, ctl_tone tone, const char *fmt, ...) QG_PRINTF(3, 4);
 
+/* --- progress ----------------------------------------------------------------- */
+
+/* Shows a bar on standard error until its end, where that is a terminal and no JSON
+ * is asked for: so much done of a total; 0: how long it takes is not known. False:
+ * none is shown. One at a time. */
+bool ctl_progress_begin(const ctl_options *o, const char *what, unsigned done, unsigned total);
+void ctl_progress_at(unsigned done, const char *what);
+/* Takes the bar away, if there is one: before anything is printed. */
+void ctl_progress_end(void);
+
 /* --- commands ------------------------------------------------------------------ */
 
 int ctl_show(const ctl_options *o, const ctl_command *c);
@@ -121,7 +138,12 @@ int ctl_suspend(const ctl_options *o, const ctl_command *c);
 int ctl_stream_act(const ctl_options *o, const ctl_command *c);
 int ctl_set_log(const ctl_options *o, const ctl_command *c);
 int ctl_zeroize(const ctl_options *o, const ctl_command *c);
+int ctl_show_transfers(const ctl_options *o, const ctl_command *c);
+int ctl_peer(const ctl_options *o, const ctl_command *c);
+int ctl_show_accounting(const ctl_options *o, const ctl_command *c);
 int ctl_audit(const ctl_options *o, const ctl_command *c);
+int ctl_entry(const ctl_options *o, const ctl_command *c);
+int ctl_rotate_master_key(const ctl_options *o, const ctl_command *c);
 int ctl_doctor(const ctl_options *o, const ctl_command *c);
 int ctl_hash_password(const ctl_options *o, const ctl_command *c);
 int ctl_completion(const ctl_options *o, const ctl_command *c);
@@ -129,7 +151,13 @@ int ctl_completion(const ctl_options *o, const ctl_command *c);
 /* The views of views.c, for the table of commands. */
 extern const struct ctl_view ctl_view_streams, ctl_view_neighbours, ctl_view_routes, ctl_view_saes,
 	ctl_view_certificates, ctl_view_sources, ctl_view_limits, ctl_view_store, ctl_view_transfers, ctl_view_node,
-	ctl_view_alarms;
+	ctl_view_rules, ctl_view_accounting, ctl_view_peers, ctl_view_alarms;
+
+/* Puts a query argument behind *path, which it owns; nothing for value NULL. False
+ * without memory: *path is freed then. */
+bool ctl_add_argument(char **path, const char *name, const char *value);
+/* Says what an answer other than 2xx says. */
+void ctl_tell_refusal(int status, const char *text, size_t len);
 
 /* A path with a name in it, percent-encoded; the caller's to free, NULL without memory. */
 char *ctl_path(const char *before, const char *name, const char *after);

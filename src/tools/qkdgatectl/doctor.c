@@ -9,9 +9,7 @@
 #include "qkdgate/clock.h"
 #include "qkdgate/secret.h"
 
-#define EXPIRES_SOON_S (14 * 86400)
 #define CLOCK_OFF_MS 5000
-#define DISK_LEAST ((json_int_t)64 * 1024 * 1024)
 
 typedef struct doctor {
 	const ctl_options *o;
@@ -62,71 +60,31 @@ number_of(const json_t *object, const char *member)
 
 /* --- the checks ------------------------------------------------------------------- */
 
+/* What the gateway knows by itself: one part of its alarms. */
 static void
-check_node(doctor *d, const json_t *answer)
+find_alarms(doctor *d, const json_t *answer, const char *of)
+{
+	size_t i;
+	json_t *alarm;
+	json_array_foreach(json_object_get(answer, "alarms"), i, alarm)
+		if (strcmp(text_of(alarm, "of"), of) == 0)
+			find(d, text_of(alarm, "advice"), "%s", text_of(alarm, "finding"));
+}
+
+static void
+check_clock(doctor *d, const json_t *answer, const char *of)
 {
 	const json_int_t off_ms = number_of(answer, "time_ms") - qg_clock_wall_ms();
-	if (!is(answer, "alive"))
-		find(d, "restart the gateway and keep its log", "the gateway has come to a standstill");
-	if (is(answer, "draining"))
-		find(d, "wait for its end and start it again", "the gateway is being taken out of service");
+	(void)of;
 	if (off_ms > CLOCK_OFF_MS || off_ms < -CLOCK_OFF_MS)
 		find(d, "set the clocks, for example with chrony",
 		     "the clock of the gateway is %lld s off the clock here", (long long)off_ms / 1000);
 }
 
 static void
-check_certificates(doctor *d, const json_t *answer)
+check_sources(doctor *d, const json_t *answer, const char *of)
 {
-	size_t i;
-	json_t *c;
-	json_array_foreach(json_object_get(answer, "certificates"), i, c) {
-		const json_t *left = json_object_get(c, "expires_in_s");
-		const char *of = text_of(c, "of"), *what = text_of(c, "what"), *file = text_of(c, "file");
-		if (strcmp(what, "unreadable") == 0)
-			find(d, "put the files back and reload", "%s: %s cannot be read", of, file);
-		else if (json_is_integer(left) && json_integer_value(left) < 0)
-			find(d, "put a new one in place and reload", "%s: %s %s has expired", of, what, file);
-		else if (json_is_integer(left) && json_integer_value(left) < EXPIRES_SOON_S)
-			find(d, "put a new one in place and reload", "%s: %s %s expires in %lld days", of, what, file,
-			     (long long)json_integer_value(left) / 86400);
-	}
-}
-
-static void
-check_store(doctor *d, const json_t *answer)
-{
-	static const struct {
-		const char *member, *what;
-	} parts[] = {{"database_works", "the database"}, {"anchor_works", "the anchor"}, {"audit_works", "the audit log"}};
-	size_t i;
-	json_t *f;
-	for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++)
-		if (!is(answer, parts[k].member))
-			find(d, "make room or replace the disk; see the log for database_failed or write_failed",
-			     "%s cannot be written", parts[k].what);
-	json_array_foreach(json_object_get(answer, "files"), i, f) {
-		const json_t *free_bytes = json_object_get(f, "free_bytes");
-		if (json_is_integer(free_bytes) && json_integer_value(free_bytes) < DISK_LEAST)
-			find(d, "make room on that disk", "%s: only %lld MiB are free beside %s", text_of(f, "what"),
-			     (long long)json_integer_value(free_bytes) / 1048576, text_of(f, "file"));
-	}
-}
-
-static void
-check_log(doctor *d, const json_t *answer)
-{
-	const json_t *file = json_object_get(answer, "file");
-	if (!is(answer, "works"))
-		find(d, "make room, or put the folder back; then qkdgatectl reopen-log",
-		     "the log cannot be written to %s; %lld lines are lost",
-		     json_is_string(file) ? json_string_value(file) : text_of(answer, "to"),
-		     (long long)number_of(answer, "lost"));
-}
-
-static void
-check_sources(doctor *d, const json_t *answer)
-{
+	(void)of;
 	size_t i;
 	json_t *s;
 	json_array_foreach(json_object_get(answer, "sources"), i, s) {
@@ -134,34 +92,6 @@ check_sources(doctor *d, const json_t *answer)
 			find(d, "is the QKD module up? check network, address and certificates of that source",
 			     "stream %s: its source %s port %lld cannot be reached: %s", text_of(s, "stream"),
 			     text_of(s, "host"), (long long)number_of(s, "port"), text_of(s, "failure"));
-	}
-}
-
-static void
-check_streams(doctor *d, const json_t *answer)
-{
-	size_t i;
-	json_t *s;
-	json_array_foreach(json_object_get(answer, "streams"), i, s) {
-		const char *name = text_of(s, "name"), *state = text_of(s, "state");
-		const bool inbound = strcmp(text_of(s, "direction"), "inbound") == 0;
-		if (strcmp(state, "running") != 0)
-			find(d, inbound ? "look at the neighbour, which opens it" : "look at its source and at the log",
-			     "stream %s is not open: it is %s (%s)", name, state, text_of(s, "trouble"));
-		if (!inbound && number_of(s, "ready_chunks") == 0)
-			find(d, "look at its source and at the neighbour", "stream %s has no key ready", name);
-	}
-}
-
-static void
-check_neighbours(doctor *d, const json_t *answer)
-{
-	size_t i;
-	json_t *n;
-	json_array_foreach(json_object_get(answer, "neighbours"), i, n) {
-		if (json_is_false(json_object_get(n, "reached")))
-			find(d, "is it up? check network, url and certificates",
-			     "neighbour %s cannot be reached: %s", text_of(n, "kme"), text_of(n, "failure"));
 	}
 }
 
@@ -236,15 +166,17 @@ check_key(doctor *d)
 
 static const struct check {
 	const char *what, *path;
-	void (*run)(doctor *d, const json_t *answer);
+	void (*run)(doctor *d, const json_t *answer, const char *of);
+	const char *of; /* alarms of it */
 } checks[] = {
-	{"gateway and clock", "/api/v1/node", check_node},
-	{"certificates", "/api/v1/certificates", check_certificates},
-	{"disk and store", "/api/v1/store", check_store},
-	{"log", "/api/v1/logs", check_log},
-	{"sources", "/api/v1/sources", check_sources},
-	{"streams", "/api/v1/streams", check_streams},
-	{"neighbours", "/api/v1/neighbours", check_neighbours},
+	{"clock", "/api/v1/node", check_clock, NULL},
+	{"gateway", "/api/v1/alarms", find_alarms, "gateway"},
+	{"certificates", "/api/v1/alarms", find_alarms, "certificates"},
+	{"disk and store", "/api/v1/alarms", find_alarms, "store"},
+	{"log", "/api/v1/alarms", find_alarms, "log"},
+	{"sources", "/api/v1/sources", check_sources, NULL},
+	{"streams", "/api/v1/alarms", find_alarms, "streams"},
+	{"neighbours", "/api/v1/alarms", find_alarms, "neighbours"},
 };
 #define N_CHECKS (sizeof checks / sizeof checks[0])
 
@@ -252,6 +184,7 @@ static void
 tell(doctor *d, const char *what, size_t before)
 {
 	const bool good = json_array_size(d->findings) == before;
+	ctl_progress_end();
 	if (good)
 		(void)json_array_append_new(d->passed, json_string(what));
 	if (d->o->json)
@@ -269,15 +202,19 @@ examine(doctor *d)
 {
 	for (size_t i = 0; i < N_CHECKS && d->status == CTL_DONE; i++) {
 		const size_t before = json_array_size(d->findings);
+		(void)ctl_progress_begin(d->o, checks[i].what, (unsigned)i, N_CHECKS + 1);
 		json_t *answer = get(d, checks[i].path);
 		if (answer == NULL)
 			return;
-		checks[i].run(d, answer);
+		checks[i].run(d, answer, checks[i].of);
 		json_decref(answer);
 		tell(d, checks[i].what, before);
 	}
 	const size_t before = json_array_size(d->findings);
-	if (check_key(d))
+	(void)ctl_progress_begin(d->o, "one key from master to slave", N_CHECKS, N_CHECKS + 1);
+	const bool checked = check_key(d);
+	ctl_progress_end();
+	if (checked)
 		tell(d, "one key from master to slave", before);
 	else if (!d->o->json)
 		ctl_say(d->o->color, TONE_PLAIN, "skipped one key from master to slave: give --master and --slave");

@@ -220,9 +220,11 @@ ctl_request(const ctl_place *p, unsigned timeout_s, const char *method, const ch
 		err = exchange(&l, method, path, body, &a);
 		if (err == QG_OK)
 			err = take_apart(&a, status, text, len);
-		if (err != QG_OK)
+		if (err != QG_OK) {
+			ctl_progress_end();
 			fprintf(stderr, "qkdgatectl: %s: %s\n", p->url != NULL ? p->url : p->socket,
 				err == QG_E_AUTH ? "not accepted" : qg_err_text(err));
+		}
 	}
 	line_close(&l);
 	if (a.p != NULL)
@@ -243,10 +245,19 @@ static int
 tell_refusal(int status, const json_t *answer)
 {
 	const char *message = json_string_value(json_object_get(answer, "message"));
+	ctl_progress_end();
 	if (status == 401)
 		message = "the certificate is none of an administrator";
 	fprintf(stderr, "qkdgatectl: %s\n", message != NULL ? message : "refused");
 	return status == 401 || status == 403 ? CTL_FORBIDDEN : CTL_FAILED;
+}
+
+void
+ctl_tell_refusal(int status, const char *text, size_t len)
+{
+	json_t *answer = json_loadb(text, len, 0, NULL);
+	(void)tell_refusal(status, answer);
+	json_decref(answer);
 }
 
 static int
@@ -305,4 +316,20 @@ ctl_path(const char *before, const char *name, const char *after)
 	}
 	memcpy(at, after, strlen(after) + 1);
 	return path;
+}
+
+bool
+ctl_add_argument(char **path, const char *name, const char *value)
+{
+	char before[32];
+	if (value == NULL)
+		return true;
+	(void)snprintf(before, sizeof before, "%c%s=", strchr(*path, '?') != NULL ? '&' : '?', name);
+	char *encoded = ctl_path(before, value, ""), *whole = NULL;
+	if (encoded != NULL && asprintf(&whole, "%s%s", *path, encoded) < 0)
+		whole = NULL;
+	free(encoded);
+	free(*path);
+	*path = whole;
+	return whole != NULL;
 }

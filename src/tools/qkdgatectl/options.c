@@ -11,11 +11,13 @@
 #include "qkdgate/nearest.h"
 #include "qkdgate/version.h"
 
+#define TIMEOUT_S 30
+#define HEALTH_TIMEOUT_S 3
 #define DEFAULT_SOCKET "/run/qkdgate/admin.sock"
 
 enum {
 	SOCKET = 256, URL, CERT, KEY, CA, JSON, WATCH, NO_COLOR, TIMEOUT, GRACE, CONFIRM, READY, MASTER, SLAVE, HELP, VERSION,
-	LINES, ACT, SAE, ID, SINCE, MASTER_KEY, KEY_RING, HEAD
+	LINES, ACT, SAE, ID, SINCE, MASTER_KEY, KEY_RING, HEAD, FROM, TO, CSV, AFTER
 };
 
 static const struct option long_options[] = {
@@ -41,6 +43,10 @@ static const struct option long_options[] = {
 	{"master-key", required_argument, NULL, MASTER_KEY},
 	{"key-ring", required_argument, NULL, KEY_RING},
 	{"head", required_argument, NULL, HEAD},
+	{"after", required_argument, NULL, AFTER},
+	{"from", required_argument, NULL, FROM},
+	{"to", required_argument, NULL, TO},
+	{"csv", no_argument, NULL, CSV},
 	{"help", no_argument, NULL, HELP},
 	{"version", no_argument, NULL, VERSION},
 	{NULL, 0, NULL, 0},
@@ -49,7 +55,7 @@ static const struct option long_options[] = {
 const char *const ctl_option_names[] = {
 	"--socket", "--url", "--cert", "--key", "--ca", "--json", "--watch", "--no-color", "--timeout", "--grace",
 	"--confirm", "--ready", "--master", "--slave", "--lines", "--act", "--sae", "--id", "--since",
-	"--master-key", "--key-ring", "--head", "--help", "--version", NULL,
+	"--master-key", "--key-ring", "--head", "--after", "--from", "--to", "--csv", "--help", "--version", NULL,
 };
 
 void
@@ -63,7 +69,7 @@ ctl_usage(FILE *out)
 		"\nWhere the gateway is:\n"
 		"  --socket PATH    Unix socket (default: $QKDGATE_SOCKET, else " DEFAULT_SOCKET ")\n"
 		"  --url URL        https://HOST:PORT of admin.listener, with --ca, --cert and --key FILE\n"
-		"  --timeout S      seconds to wait for an answer (default 30)\n"
+		"  --timeout S      seconds to wait for an answer (default 30; health: 3)\n"
 		"How it is shown:\n"
 		"  --json           for scripts\n"
 		"  --watch[=S]      again and again, every S seconds (default 2)\n"
@@ -78,6 +84,10 @@ ctl_usage(FILE *out)
 		"                   audit: the newest N lines (default 50) of that kind; TIME also as 10min, 2h, 1d\n"
 		"  --master-key FILE, --key-ring FILE, --head NUMBER:TAG\n"
 		"                   audit verify of files: their key, and a line that the log must have\n"
+		"  --lines N, --after ROW\n"
+		"                   transfers: so many keys (default 50, at most 100), behind that row\n"
+		"  --from DAY, --to DAY, --csv\n"
+		"                   accounting: days as 2026-01-31 (default: the last 31), as CSV\n"
 		"  --help, --version\n"
 		"\nExit status: 0 done or healthy, 1 refused or not healthy, 2 wrong usage,\n"
 		"3 the gateway cannot be reached, 4 not allowed.\n");
@@ -150,6 +160,12 @@ text_option(ctl_options *o, int option)
 		return &o->key_ring;
 	case HEAD:
 		return &o->head;
+	case AFTER:
+		return &o->after;
+	case FROM:
+		return &o->from;
+	case TO:
+		return &o->to;
 	default:
 		return NULL;
 	}
@@ -170,6 +186,9 @@ take_option(ctl_options *o, int option)
 	case WATCH:
 		o->watch_s = 2;
 		return optarg == NULL || number(optarg, 86400, &o->watch_s);
+	case CSV:
+		o->csv = true;
+		return true;
 	case NO_COLOR:
 		o->color = false;
 		return true;
@@ -231,7 +250,7 @@ ctl_read_options(int argc, char **argv, ctl_options *o, bool *end)
 	*o = (ctl_options){.place.socket = socket != NULL && socket[0] != '\0' ? socket : DEFAULT_SOCKET,
 			   .place.tls.min_version = QG_TLS_1_2,
 			   .color = isatty(STDOUT_FILENO) && getenv("NO_COLOR") == NULL,
-			   .timeout_s = 30,
+			   .timeout_s = 0,
 			   .grace_s = 5};
 	*end = true;
 	for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
@@ -255,6 +274,9 @@ ctl_read_options(int argc, char **argv, ctl_options *o, bool *end)
 	o->command = argv[optind];
 	o->arguments = argv + optind + 1;
 	o->n_arguments = argc - optind - 1;
+	/* Who asks for health wants to know soon, also of one that stands still. */
+	if (o->timeout_s == 0)
+		o->timeout_s = strcmp(o->command, "health") == 0 ? HEALTH_TIMEOUT_S : TIMEOUT_S;
 	*end = false;
 	return check_place(o) ? CTL_DONE : CTL_USAGE;
 }

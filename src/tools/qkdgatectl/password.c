@@ -12,16 +12,17 @@
 
 #define READ_ONLY "read_only"
 
+#define INTERRUPT 3 /* Ctrl-C */
+
+/* Nothing is shown, and Ctrl-C ends the line, so that the terminal is put right again. */
 static bool
-set_echo(bool on)
+set_quiet(struct termios *before)
 {
-	struct termios t;
-	if (tcgetattr(STDIN_FILENO, &t) != 0)
+	if (tcgetattr(STDIN_FILENO, before) != 0)
 		return false;
-	if (on)
-		t.c_lflag |= ECHO;
-	else
-		t.c_lflag &= ~(tcflag_t)ECHO;
+	struct termios t = *before;
+	t.c_lflag &= ~(tcflag_t)(ECHO | ISIG);
+	t.c_cc[VEOL] = INTERRUPT;
 	return tcsetattr(STDIN_FILENO, TCSAFLUSH, &t) == 0;
 }
 
@@ -33,7 +34,7 @@ read_line(qg_secret *s)
 	s->len = 0;
 	for (;;) {
 		const ssize_t n = read(STDIN_FILENO, s->data + s->len, 1);
-		if (n < 0 || (n == 0 && s->len == 0))
+		if (n < 0 || (n == 0 && s->len == 0) || (n == 1 && s->data[s->len] == INTERRUPT))
 			return false;
 		if (n == 0 || s->data[s->len] == '\n')
 			return true;
@@ -46,14 +47,15 @@ static bool
 ask(const char *prompt, qg_secret *s)
 {
 	const bool terminal = isatty(STDIN_FILENO) == 1;
-	if (terminal && !set_echo(false))
+	struct termios before;
+	if (terminal && !set_quiet(&before))
 		return false;
 	if (terminal)
 		fprintf(stderr, "%s: ", prompt);
 	const bool ok = read_line(s);
 	if (terminal) {
 		fprintf(stderr, "\n");
-		(void)set_echo(true);
+		(void)tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
 	}
 	return ok;
 }

@@ -20,6 +20,7 @@ typedef enum column_kind {
 	COL_YES,    /* a bool, of which true is good */
 	COL_NO,     /* a bool, of which true is bad */
 	COL_LIST,   /* of texts */
+	COL_TARGETS, /* of keys */
 	COL_WAYS    /* of routes */
 } column_kind;
 
@@ -52,7 +53,8 @@ static const column stream_columns[] = {
 	{"name", "name", COL_TEXT}, {"neighbour", "neighbour", COL_TEXT}, {"direction", "direction", COL_TEXT},
 	{"virtual", "virtual", COL_TEXT}, {"state", "state", COL_STATE}, {"KSID", "ksid", COL_TEXT},
 	{"profile", "profile", COL_TEXT}, {"neighbour agreed", "agreed", COL_TEXT}, {"pool full", "full", COL_TEXT},
-	{"trouble", "trouble", COL_TEXT}, {"failed opens in a row", "open_failures", COL_NUMBER},
+	{"trouble", "trouble", COL_TEXT}, {"source fails with", "source_failure", COL_TEXT},
+	{"failed opens in a row", "open_failures", COL_NUMBER},
 	{"epochs", "epochs", COL_NUMBER}, {"age of the epoch", "epoch_age_s", COL_SECONDS},
 	{"chunk", "chunk_bytes", COL_BYTES}, {"chunks of a segment", "segment_chunks", COL_NUMBER},
 	{"next index", "next_index", COL_NUMBER}, {"mark", "mark", COL_NUMBER}, {"ready", "ready_bytes", COL_BYTES},
@@ -78,11 +80,26 @@ static const column routes_columns[] = {
 VIEW(routes, "routes", "no virtual streams begin here");
 
 static const column saes_columns[] = {
-	{"SAE", "id", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO}, {"REQUESTS", "requests", COL_NUMBER},
-	{"ISSUED", "issued", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER}, {"REFUSED", "refused", COL_NUMBER},
-	{"LIMITED", "limited", COL_NUMBER}, {"LAST KEY REQUEST", "last_ms", COL_WHEN},
+	{"SAE", "id", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO},
+	{"REQUESTS", "requests", COL_NUMBER}, {"ISSUED", "issued", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER},
+	{"REFUSED", "refused", COL_NUMBER}, {"LIMITED", "limited", COL_NUMBER}, {"LAST KEY REQUEST", "last_ms", COL_WHEN},
 };
 VIEW(saes, "saes", "no SAEs here");
+
+static const column rules_columns[] = {
+	{"RULE", "name", COL_TEXT}, {"ORIGIN", "origin", COL_TEXT}, {"MASTER", "master", COL_TEXT},
+	{"SLAVES", "slaves", COL_LIST}, {"BOTH WAYS", "both_ways", COL_TEXT}, {"BITS", "default_key_bits", COL_NUMBER},
+	{"LEAST", "min_key_bits", COL_NUMBER}, {"MOST", "max_key_bits", COL_NUMBER}, {"KEYS", "max_keys", COL_NUMBER},
+	{"EXTRA SLAVES", "max_extra_slaves", COL_NUMBER},
+};
+VIEW(rules, "rules", "no rules: no SAE gets a key");
+
+static const column accounting_columns[] = {
+	{"DAY", "day", COL_TEXT}, {"SAE", "sae", COL_TEXT}, {"WITH", "other", COL_TEXT}, {"REQUESTS", "requests", COL_NUMBER},
+	{"ISSUED", "issued", COL_NUMBER}, {"BITS", "issued_bits", COL_NUMBER}, {"FETCHED", "fetched", COL_NUMBER},
+	{"BITS", "fetched_bits", COL_NUMBER}, {"REFUSED", "refused", COL_NUMBER}, {"LIMITED", "limited", COL_NUMBER},
+};
+VIEW(accounting, "rows", "nothing was asked for in these days");
 
 static const column certificates_columns[] = {
 	{"OF", "of", COL_TEXT}, {"WHAT", "what", COL_TEXT}, {"EXPIRES IN", "expires_in_s", COL_EXPIRY},
@@ -107,7 +124,8 @@ VIEW(limits, "hit", "no limit was hit");
 
 static const column store_columns[] = {
 	{"database works", "database_works", COL_YES}, {"anchor works", "anchor_works", COL_YES},
-	{"audit log works", "audit_works", COL_YES}, {"commits", "commits", COL_NUMBER}, {"changes", "jobs", COL_NUMBER},
+	{"audit log works", "audit_works", COL_YES}, {"two master keys", "master_key_pending", COL_NO},
+	{"commits", "commits", COL_NUMBER}, {"changes", "jobs", COL_NUMBER},
 	{"failures", "failures", COL_NUMBER}, {"mean commit, ms", "mean_commit_ms", COL_NUMBER},
 };
 VIEW(store, NULL, "");
@@ -116,6 +134,20 @@ static const column transfers_columns[] = {
 	{"records", "records", COL_NUMBER}, {"keys", "keys", COL_NUMBER}, {"being voided", "voiding", COL_NUMBER},
 };
 VIEW(transfers, NULL, "");
+
+static const column transfer_columns[] = {
+	{"KEY ID", "id", COL_TEXT}, {"STATE", "state", COL_TEXT}, {"FROM", "initiator", COL_TEXT},
+	{"ORIGIN", "origin", COL_TEXT}, {"BITS", "bits", COL_NUMBER}, {"TARGETS", "targets", COL_TARGETS},
+	{"AGE", "age_s", COL_SECONDS}, {"EXPIRES IN", "expires_in_s", COL_SECONDS},
+};
+static VIEW(transfer, "list", "no such keys");
+
+static const column peers_columns[] = {
+	{"PEER", "id", COL_TEXT}, {"SUSPENDED", "suspended", COL_NO}, {"REACHED", "reached", COL_YES},
+	{"CALLED", "called_s_ago", COL_SECONDS}, {"LINK", "link", COL_TEXT}, {"STREAM", "stream", COL_TEXT},
+	{"DIALECT", "dialect", COL_TEXT}, {"MODE", "mode", COL_TEXT}, {"SAES", "saes", COL_LIST}, {"URL", "url", COL_TEXT},
+};
+VIEW(peers, "peers", "no peers");
 
 static const column node_columns[] = {
 	{"KME", "kme", COL_TEXT}, {"version", "version", COL_TEXT}, {"up", "uptime_s", COL_SECONDS},
@@ -210,6 +242,21 @@ cell_ways(ctl_table *t, const json_t *list)
 }
 
 static void
+cell_targets(ctl_table *t, const json_t *list)
+{
+	char text[512] = "";
+	size_t i, len = 0;
+	json_t *item;
+	json_array_foreach(list, i, item) {
+		const int n = snprintf(text + len, sizeof text - len, "%s%s %s", i > 0 ? ", " : "",
+				       json_string_value(json_object_get(item, "sae")),
+				       json_string_value(json_object_get(item, "state")));
+		len = n > 0 && (size_t)n < sizeof text - len ? len + (size_t)n : len;
+	}
+	ctl_cell(t, TONE_PLAIN, false, "%s", text[0] != '\0' ? text : "-");
+}
+
+static void
 cell_text(ctl_table *t, const json_t *v, bool state)
 {
 	const char *text = json_is_boolean(v) ? (json_is_true(v) ? "yes" : "no") : json_string_value(v);
@@ -261,6 +308,9 @@ put_cell(ctl_table *t, const json_t *row, const column *c)
 		break;
 	case COL_LIST:
 		cell_list(t, v, ", ");
+		break;
+	case COL_TARGETS:
+		cell_targets(t, v);
 		break;
 	case COL_WAYS:
 		cell_ways(t, v);
@@ -345,6 +395,33 @@ ctl_show_stream(const ctl_options *o, const ctl_command *c)
 	return rc;
 }
 
+/* The figures, and the newest page that was asked for. */
+int
+ctl_show_transfers(const ctl_options *o, const ctl_command *c)
+{
+	json_t *answer = NULL;
+	char *path = strdup(c->path), limit[16];
+	(void)snprintf(limit, sizeof limit, "%u", o->lines);
+	const bool made = path != NULL && ctl_add_argument(&path, "limit", o->lines > 0 ? limit : NULL) &&
+			  ctl_add_argument(&path, "after", o->after);
+	const int rc = made ? ctl_ask(o, "GET", path, NULL, &answer) : CTL_FAILED;
+	free(path);
+	if (rc != CTL_DONE)
+		return rc;
+	const json_t *next = json_object_get(answer, "next");
+	if (o->json) {
+		ctl_print_json(answer);
+	} else {
+		print_view(c->view, answer, o->color);
+		printf("\n");
+		print_view(&ctl_view_transfer, answer, o->color);
+		if (json_is_integer(next))
+			ctl_say(o->color, TONE_PLAIN, "more: --after %lld", (long long)json_integer_value(next));
+	}
+	json_decref(answer);
+	return CTL_DONE;
+}
+
 static void
 print_status(const json_t *answer, bool color)
 {
@@ -408,20 +485,41 @@ ctl_show_health(const ctl_options *o, const ctl_command *c)
 	return good ? CTL_DONE : CTL_FAILED;
 }
 
-int
-ctl_show_metrics(const ctl_options *o, const ctl_command *c)
+/* What is no JSON, as it comes. */
+static int
+show_text(const ctl_options *o, const char *path)
 {
 	int status = 0;
 	char *text = NULL;
 	size_t len = 0;
-	if (ctl_request(&o->place, o->timeout_s, "GET", c->path, NULL, &status, &text, &len) != QG_OK)
+	if (ctl_request(&o->place, o->timeout_s, "GET", path, NULL, &status, &text, &len) != QG_OK)
 		return CTL_UNREACHED;
 	if (status == 200)
 		(void)fwrite(text, 1, len, stdout);
 	else
-		fprintf(stderr, "qkdgatectl: status %d\n", status);
+		ctl_tell_refusal(status, text, len);
 	free(text);
 	return status == 200 ? CTL_DONE : status == 401 ? CTL_FORBIDDEN : CTL_FAILED;
+}
+
+int
+ctl_show_metrics(const ctl_options *o, const ctl_command *c)
+{
+	return show_text(o, c->path);
+}
+
+int
+ctl_show_accounting(const ctl_options *o, const ctl_command *c)
+{
+	char *path = strdup(c->path);
+	const bool made = path != NULL && ctl_add_argument(&path, "from", o->from) && ctl_add_argument(&path, "to", o->to);
+	int rc = CTL_FAILED;
+	if (made && o->csv && ctl_add_argument(&path, "format", "csv"))
+		rc = show_text(o, path);
+	else if (made && !o->csv)
+		rc = show_at(o, c->view, path);
+	free(path);
+	return rc;
 }
 
 int

@@ -147,6 +147,11 @@ static qg_err f_load_tellings(qg_store *s, qg_err (*each)(const qg_telling_rec *
 	return inner(s)->ops->load_tellings(inner(s), each, ctx);
 }
 
+static qg_err f_account_add(qg_store *s, const qg_account_rec *rec)
+{
+	return inner(s)->ops->account_add(inner(s), rec);
+}
+
 static const qg_store_ops fault_ops = {
 	.begin = f_begin, .commit = f_commit, .rollback = f_rollback, .epoch_put = f_epoch_put,
 	.epoch_update = f_epoch_update, .epoch_mark = f_epoch_mark, .epoch_delete = f_epoch_delete,
@@ -160,5 +165,5 @@ static const qg_store_ops fault_ops = {
 	.app_block_put = f_app_block_put, .app_block_held = f_app_block_held, .app_block_delete = f_app_block_delete,
 	.load_app_streams = f_load_app_streams, .load_app_blocks = f_load_app_blocks,
 	.transfer_owe = f_transfer_owe, .telling_put = f_telling_put, .telling_delete = f_telling_delete,
-	.load_tellings = f_load_tellings,
+	.load_tellings = f_load_tellings, .account_add = f_account_add,
 };

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What operators made at run time, who got how much, and what was left of rates. */
+#include "store_internal.h"
+
+qg_err
+qg_store_entry_put(qg_store *s, const qg_entry_rec *r)
+{
+	int64_t row;
+	return qg_sql_insert(s, QG_SQL_ENTRY_PUT,
+			     QG_ARGS(qg_arg_text(r->list), qg_arg_text(r->name), qg_arg_text(r->text)), &row);
+}
+
+qg_err
+qg_store_entry_delete(qg_store *s, const char *list, const char *name)
+{
+	return qg_sql_change(s, QG_SQL_ENTRY_DELETE, QG_ARGS(qg_arg_text(list), qg_arg_text(name)), QG_E_NOTFOUND);
+}
+
+typedef struct entry_load {
+	qg_err (*each)(const qg_entry_rec *rec, void *ctx);
+	void *ctx;
+} entry_load;
+
+static qg_err
+entry_row(qg_sql_row *r, void *ctx)
+{
+	const entry_load *load = ctx;
+	const qg_entry_rec rec = {.list = qg_row_text(r, 0), .name = qg_row_text(r, 1), .text = qg_row_text(r, 2)};
+	return r->bad ? QG_E_CORRUPT : load->each(&rec, load->ctx);
+}
+
+qg_err
+qg_store_load_entries(qg_store *s, qg_err (*each)(const qg_entry_rec *rec, void *ctx), void *ctx)
+{
+	entry_load load = {.each = each, .ctx = ctx};
+	return qg_sql_each(s, QG_SQL_ENTRY_LOAD, NULL, 0, entry_row, &load);
+}
+
+/* --- accounts ------------------------------------------------------------------------ */
+
+qg_err
+qg_store_account_add(qg_store *s, const qg_account_rec *r)
+{
+	return qg_sql_change(s, QG_SQL_ACCOUNT_ADD,
+			     QG_ARGS(qg_arg_i64(r->day), qg_arg_text(r->sae), qg_arg_text(r->other),
+				     qg_arg_u64(r->requests), qg_arg_u64(r->issued), qg_arg_u64(r->issued_bits),
+				     qg_arg_u64(r->fetched), qg_arg_u64(r->fetched_bits), qg_arg_u64(r->refused),
+				     qg_arg_u64(r->limited)),
+			     QG_E_IO);
+}
+
+typedef struct account_load {
+	qg_err (*each)(const qg_account_rec *rec, void *ctx);
+	void *ctx;
+} account_load;
+
+static qg_err
+account_row(qg_sql_row *r, void *ctx)
+{
+	const account_load *load = ctx;
+	const qg_account_rec rec = {
+		.day = qg_row_i64(r, 0),
+		.sae = qg_row_text(r, 1),
+		.other = qg_row_text(r, 2),
+		.requests = qg_row_u64(r, 3),
+		.issued = qg_row_u64(r, 4),
+		.issued_bits = qg_row_u64(r, 5),
+		.fetched = qg_row_u64(r, 6),
+		.fetched_bits = qg_row_u64(r, 7),
+		.refused = qg_row_u64(r, 8),
+		.limited = qg_row_u64(r, 9),
+	};
+	return r->bad ? QG_E_CORRUPT : load->each(&rec, load->ctx);
+}
+
+qg_err
+qg_store_load_accounts(qg_store *s, int64_t from, int64_t to, qg_err (*each)(const qg_account_rec *rec, void *ctx),
+		       void *ctx)
+{
+	account_load load = {.each = each, .ctx = ctx};
+	return qg_sql_each(s, QG_SQL_ACCOUNT_LOAD, QG_ARGS(qg_arg_i64(from), qg_arg_i64(to)), account_row, &load);
+}
+
+/* --- rates ------------------------------------------------------------------------------ */
+
+qg_err
+qg_store_level_put(qg_store *s, const qg_level_rec *r)
+{
+	int64_t row;
+	return qg_sql_insert(s, QG_SQL_LEVEL_PUT,
+			     QG_ARGS(qg_arg_text(r->rate), qg_arg_text(r->name), qg_arg_u64(r->milli)), &row);
+}
+
+qg_err
+qg_store_levels_delete(qg_store *s)
+{
+	return qg_sql_change(s, QG_SQL_LEVELS_DELETE, NULL, 0, QG_OK);
+}
+
+typedef struct level_load {
+	qg_err (*each)(const qg_level_rec *rec, void *ctx);
+	void *ctx;
+} level_load;
+
+static qg_err
+level_row(qg_sql_row *r, void *ctx)
+{
+	const level_load *load = ctx;
+	const qg_level_rec rec = {
+		.rate = qg_row_text(r, 0), .name = qg_row_text(r, 1), .milli = qg_row_u64(r, 2)};
+	return r->bad ? QG_E_CORRUPT : load->each(&rec, load->ctx);
+}
+
+qg_err
+qg_store_load_levels(qg_store *s, qg_err (*each)(const qg_level_rec *rec, void *ctx), void *ctx)
+{
+	level_load load = {.each = each, .ctx = ctx};
+	return qg_sql_each(s, QG_SQL_LEVEL_LOAD, NULL, 0, level_row, &load);
+}
