@@ -42,6 +42,17 @@ qg_err qg_secret_append(qg_secret *s, const void *bytes, size_t n) QG_CHECKED;
 /* Wipes n bytes in a way the compiler keeps. */
 void qg_wipe(void *p, size_t n);
 
+/* Wipes what functions that returned left on the stack of this thread: the
+ * vectors of ciphers and hashes are kept there, and they are pieces of what was
+ * put in. Called after each of those that key goes through. */
+void qg_wipe_stack(void);
+
+/* free and realloc for libraries through whose hands key passes: what is given
+ * back to the C library, or moved from, is wiped first. p is NULL or of malloc.
+ * Any thread. */
+void qg_free_wiped(void *p);
+void *qg_realloc_wiped(void *p, size_t n);
+
 /* Compares n bytes in a time that does not depend on them. */
 bool qg_equal_ct(const void *a, const void *b, size_t n) QG_CHECKED;
 

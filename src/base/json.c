@@ -2,28 +2,18 @@
 #include "qkdgate/json.h"
 
 #include <jansson.h>
-#include <malloc.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "qkdgate/secret.h"
 
-static void
-free_wiped(void *p)
-{
-	if (p == NULL)
-		return;
-	qg_wipe(p, malloc_usable_size(p));
-	free(p);
-}
-
 /* Before main, because a block of the one allocator must never meet the other,
  * and jansson's setting is not safe to change while threads use it. */
 __attribute__((constructor)) static void
 use_wiping_allocators(void)
 {
-	json_set_alloc_funcs(malloc, free_wiped);
+	json_set_alloc_funcs(malloc, qg_free_wiped);
 }
 
 static qg_err

@@ -6,9 +6,11 @@
 #include "qkdgate/secret.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -267,6 +269,37 @@ qg_wipe(void *p, size_t n)
 {
 	if (n > 0)
 		sodium_memzero(p, n);
+}
+
+/* More than any cipher or hash of libsodium takes. */
+#define STACK_DEPTH 4096
+
+void
+qg_wipe_stack(void)
+{
+	sodium_stackzero(STACK_DEPTH);
+}
+
+void
+qg_free_wiped(void *p)
+{
+	if (p == NULL)
+		return;
+	qg_wipe(p, malloc_usable_size(p));
+	free(p);
+}
+
+void *
+qg_realloc_wiped(void *p, size_t n)
+{
+	const size_t had = p != NULL ? malloc_usable_size(p) : 0;
+	void *to = malloc(n > 0 ? n : 1);
+	if (to == NULL)
+		return NULL;
+	if (had > 0)
+		memcpy(to, p, had < n ? had : n);
+	qg_free_wiped(p);
+	return to;
 }
 
 bool

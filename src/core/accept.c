@@ -267,7 +267,7 @@ judge_batch(qg_stream *st, qg_epoch *e, const qg_kms_batch *m, qg_peer_answer *a
 	qg_segment *s = qg_epoch_segment(e, m->segment);
 	if (s != NULL && s->phase == QG_SEG_STORING) {
 		answer_plain(QG_KMS_BATCH_PENDING, answer, ctx);
-	} else if (s != NULL && s->phase == QG_SEG_CONFIRMED && memcmp(s->tag, m->mac, sizeof s->tag) == 0) {
+	} else if (s != NULL && s->phase == QG_SEG_CONFIRMED && qg_equal_ct(s->tag, m->mac, sizeof s->tag)) {
 		answer(ctx, 200, s->message, s->message_len);
 	} else if (e->state != QG_EPOCH_FILLING) {
 		answer_plain(QG_KMS_BATCH_UNKNOWN, answer, ctx);

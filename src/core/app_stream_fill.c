@@ -49,6 +49,7 @@ qg_as_keys_mac(const qg_kms_app_keys *m, const uint8_t *key, const uint8_t *chun
 	crypto_onetimeauth_update(&s, chunks, (size_t)m->count * m->chunk_size);
 	crypto_onetimeauth_final(&s, mac);
 	qg_wipe(&s, sizeof s);
+	qg_wipe_stack();
 }
 
 void
@@ -59,6 +60,7 @@ qg_as_answer_mac(const uint8_t request_mac[QG_MAC_BYTES], const uint8_t *key, ui
 	qg_kms_app_keys_answer_canonical(request_mac, &w);
 	assert(!w.bad);
 	crypto_onetimeauth(mac, canonical, w.len, key);
+	qg_wipe_stack();
 }
 
 /* --- when -------------------------------------------------------------------------------- */

@@ -290,6 +290,7 @@ void
 qg_epoch_make_probe(const struct qg_core *core, const uint8_t *chunk, size_t n, uint8_t out[16])
 {
 	crypto_generichash(out, 16, chunk, n, core->probe_key, sizeof core->probe_key);
+	qg_wipe_stack();
 }
 
 void

@@ -153,6 +153,7 @@ qg_key_id_keys_new(const uint8_t *root, size_t root_len, const qg_key_id_binding
 	for (size_t i = 0; i < sizeof purposes / sizeof *purposes; i++)
 		derive(key, purposes[i].context, b, secret->data + purposes[i].at, purposes[i].len);
 	qg_wipe(key, sizeof key);
+	qg_wipe_stack();
 	secret->len = KEYS_BYTES;
 	qg_random(k->tag_key, sizeof k->tag_key);
 	k->secret = secret;

@@ -60,6 +60,7 @@ message_mac(const uint8_t key[QG_MAC_KEY_BYTES], const void *message, qg_masked_
 	crypto_onetimeauth_update(&st, masked->data, masked->data_len);
 	crypto_onetimeauth_final(&st, mac);
 	qg_wipe(&st, sizeof st);
+	qg_wipe_stack();
 	return QG_OK;
 }
 
@@ -74,6 +75,7 @@ qg_masked_answer_mac(const uint8_t key[QG_MAC_KEY_BYTES], const qg_writer *canon
 {
 	assert(!canonical->bad);
 	crypto_onetimeauth(mac, canonical->buf, canonical->len, key);
+	qg_wipe_stack();
 }
 
 void

@@ -179,6 +179,7 @@ qg_relay_digest(struct qg_core *core, const uint8_t *chunk, size_t n, uint8_t ou
 {
 	const uint8_t *key = core->relay->digest_key;
 	crypto_generichash(out, QG_RELAY_DIGEST, chunk, n, key, sizeof core->relay->digest_key);
+	qg_wipe_stack();
 }
 
 void

@@ -128,6 +128,7 @@ qg_segment_request_mac(const qg_segment *s, const qg_kms_batch *m, uint8_t mac[Q
 	crypto_onetimeauth_update(&st, s->data->data, (size_t)key_at * s->epoch->chunk_size);
 	crypto_onetimeauth_final(&st, mac);
 	qg_wipe(&st, sizeof st);
+	qg_wipe_stack();
 }
 
 void
@@ -139,6 +140,7 @@ qg_segment_answer_mac(const qg_segment *s, const uint8_t request_mac[QG_MAC_BYTE
 	assert(!w.bad);
 	uint32_t key_at = s->count - 2 * qg_segment_key_chunks(s->epoch->chunk_size);
 	crypto_onetimeauth(mac, canonical, w.len, qg_segment_chunk(s, key_at));
+	qg_wipe_stack();
 }
 
 void

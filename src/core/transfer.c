@@ -208,6 +208,7 @@ void
 qg_transfer_print(const qg_transfers *t, const uint8_t *value, size_t len, uint8_t print[QG_TRANSFER_PRINT])
 {
 	(void)crypto_generichash(print, QG_TRANSFER_PRINT, value, len, t->print_key, sizeof t->print_key);
+	qg_wipe_stack();
 }
 
 /* --- the index ------------------------------------------------------------------ */

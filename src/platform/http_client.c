@@ -429,10 +429,12 @@ client_main(void *arg)
 
 static CURLcode global_init_result;
 
+/* Curl copies bodies behind the head of a request, and bodies may hold key. */
 static void
 global_init(void)
 {
-	global_init_result = curl_global_init(CURL_GLOBAL_DEFAULT);
+	global_init_result = curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, qg_free_wiped, qg_realloc_wiped,
+						  strdup, calloc);
 }
 
 /* Signals are the main thread's. */

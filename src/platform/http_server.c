@@ -245,11 +245,14 @@ on_unescape(void *cls, struct MHD_Connection *mhd, char *text)
 	return strlen(text);
 }
 
-static const void *
+/* One whose certificate could not be read or is refused is looked at again with
+ * its next request: for want of memory it would else be nobody for good. */
+static void
 identify_tls(qg_http_server *s, conn *c, void *session)
 {
 	static _Thread_local qg_tls_identity id; /* 8 KiB */
-	return qg_tls_identify(s->tls, session, &c->trust, &id) == QG_OK ? s->o.identify(&id, s->o.ctx) : NULL;
+	c->identified = qg_tls_identify(s->tls, session, &c->trust, &id) == QG_OK;
+	c->peer = c->identified ? s->o.identify(&id, s->o.ctx) : NULL;
 }
 
 static void
@@ -270,9 +273,12 @@ peer_of(qg_http_server *s, conn *c, struct MHD_Connection *mhd)
 	if (c->identified && c->generation == generation && (!tls || qg_tls_is_current(s->tls, c->trust)))
 		return c->peer;
 	forget_peer(s, c);
-	c->peer = tls ? identify_tls(s, c, session_of(mhd)) : s->o.identify_local(&c->local, s->o.ctx);
-	c->generation = generation;
 	c->identified = true;
+	if (tls)
+		identify_tls(s, c, session_of(mhd));
+	else
+		c->peer = s->o.identify_local(&c->local, s->o.ctx);
+	c->generation = generation;
 	return c->peer;
 }
 

@@ -155,6 +155,7 @@ qg_sealer_seal(qg_sealer *s, const void *ad, size_t ad_len, const void *plain, s
 		out + DATA_AT, NULL, plain, n, bound, sizeof bound, NULL, out + DATA_NONCE_AT, key);
 	qg_wipe(kek, sizeof kek);
 	qg_wipe(key, sizeof key);
+	qg_wipe_stack();
 	return QG_OK;
 }
 
@@ -168,6 +169,7 @@ open_blob(const uint8_t kek[KEY], const uint8_t bound[32], const uint8_t *blob, 
 		rc = crypto_aead_xchacha20poly1305_ietf_decrypt(out->data, NULL, NULL, blob + DATA_AT,
 			len - DATA_AT, bound, 32, blob + DATA_NONCE_AT, key);
 	qg_wipe(key, sizeof key);
+	qg_wipe_stack();
 	if (rc != 0)
 		return QG_E_AUTH;
 	out->len = len - QG_SEAL_OVERHEAD;

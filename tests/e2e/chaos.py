@@ -6,7 +6,9 @@ import resource
 import signal
 import time
 
+from control import Control, under_faults
 from load import Load
+from network import binary, build_folder
 
 
 class ChaosLoad(Load):
@@ -36,13 +38,18 @@ class Chaos:
     gateways and simulators that are down meanwhile."""
 
     def __init__(self, net, seed):
+        """Of a network that has not started."""
         self.net = net
+        self._controls = {}
+        for name, gateway in net.gateways.items():
+            self._controls[name] = Control(net.folder / f"{name}.faults", binary("qkdgate"))
+            under_faults(gateway, self._controls[name], build_folder())
         self.rng = random.Random(seed)
         self.done = {}
         self.begin = time.monotonic()
 
     FAULTS = ("kill", "kill_two", "stop_and_continue", "orderly_restart", "kill_link", "outage", "disk_full",
-              "no_descriptors")
+              "no_descriptors", "reload", "clock_step", "clock_freeze", "no_memory", "no_neighbours")
 
     def step(self):
         name = self.rng.choice(self.FAULTS)
@@ -119,6 +126,41 @@ class Chaos:
         gateway, pause = self._gateway(), self.rng.uniform(0.2, 2)
         self._tell("no further descriptors", gateway.name, f"for {pause:.1f} s")
         self._limited(gateway, resource.RLIMIT_NOFILE, 8, pause)
+
+    def reload(self):
+        gateway = self._gateway()
+        self._tell("reload", gateway.name)
+        gateway.signal(signal.SIGHUP)
+
+    def clock_step(self):
+        """The wall clock of one gateway is wrong from now on, until the next step."""
+        gateway, step_s = self._gateway(), self.rng.choice((-600, -5, 0, 5, 600))
+        self._tell("clock of", gateway.name, f"off by {step_s} s")
+        self._controls[gateway.name].step_clock(step_s)
+
+    def clock_freeze(self):
+        gateway, pause = self._gateway(), self.rng.uniform(0.2, 2)
+        self._tell("all clocks of", gateway.name, f"stand still for {pause:.1f} s")
+        self._controls[gateway.name].freeze_clocks(True)
+        time.sleep(pause)
+        self._controls[gateway.name].freeze_clocks(False)
+
+    def no_memory(self):
+        gateway, calls = self._gateway(), self.rng.choice((1, 5, 50))
+        self._tell("no memory for", calls, "calls of", gateway.name)
+        self._while(gateway, self.rng.choice(("malloc", "calloc")), calls)
+
+    def no_neighbours(self):
+        """Cut off: nobody can be called, and no connection comes in or goes on."""
+        gateway = self._gateway()
+        self._tell("cut off", gateway.name)
+        self._while(gateway, self.rng.choice(("connect", "accept4", "recv", "sendmsg")), 200)
+
+    def _while(self, gateway, function, calls):
+        control = self._controls[gateway.name]
+        control.arm(function, own=True if function.endswith("alloc") else None, times=calls)
+        time.sleep(self.rng.uniform(0.2, 2))
+        control.disarm()
 
     @staticmethod
     def _limited(gateway, what, limit, pause):

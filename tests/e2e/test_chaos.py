@@ -5,6 +5,7 @@ import os
 import random
 import time
 
+from admin import local
 from chaos import Chaos, ChaosLoad
 from ledger import Ledger
 from load import assert_faultless, end_all
@@ -21,9 +22,12 @@ def test_chaos(make_network):
     """No ID and no chunk twice, no key delivered twice, the same key at both ends, nothing missing
     without a reason, every pad byte in its account; and afterwards nothing is stuck."""
     print(f"QKDGATE_SEED={SEED} QKDGATE_CHAOS_S={SECONDS}")
-    net = make_network(ring(5), pool=POOL, between=("alice", "carol"))
+    net = make_network(ring(5), pool=POOL, start=False, admin=True)
     ledger = Ledger()
     chaos = Chaos(net, SEED)
+    net.start()
+    for ends in (("alice", "carol"), ("carol", "alice")):
+        net.wait_stock(*ends)
     loads = [ChaosLoad(net, ledger, *ends, SEED + i) for i, ends in enumerate(PAIRS)]
     for load in loads:
         load.start()
@@ -42,3 +46,6 @@ def test_chaos(make_network):
     ledger.check()
     for account in accounts(net).values():
         check_account(account)
+    for name in net.gateways:  # every line of the audit log, over all kills
+        verdict = local(net, name).get("/api/v1/audit/verify")
+        assert verdict["good"], (name, verdict)

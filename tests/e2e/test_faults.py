@@ -5,6 +5,7 @@ faults that once did harm."""
 import os
 import random
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -90,3 +91,18 @@ def test_a_segment_that_cannot_be_restored_ends_the_start_in_order(make_network)
     assert gateway.lines("event=start_failed", "out of memory")
     gateway.arguments = plain
     net.restart("kme-a")
+
+
+def test_a_certificate_that_gets_no_memory_is_read_with_the_next_request(sweep):
+    """A kept connection is looked at again after a reload: without memory it is refused, not for good."""
+    s = sweep("source")
+    s.count()
+    target, net, control = s.scenario.target, s.scenario.net, s.scenario.control
+    with net.client("alice") as alice:
+        assert alice.status("sae-bob").status == 200
+        target.signal(signal.SIGHUP)
+        target.wait_log("event=reloaded")
+        control.arm("gnutls_x509_crt_import", FUNCTIONS["gnutls_x509_crt_import"][1], own=True, times=10)
+        answers = [alice.status("sae-bob").status for _ in range(30)]
+    assert control.fired
+    assert answers[-1] == 200 and set(answers) == {200, 401}, answers

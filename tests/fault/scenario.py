@@ -14,7 +14,7 @@ from admin import Local
 from app004 import App, Closed
 from control import Control, under_faults
 from ledger import Ledger
-from network import Network, binary, build_folder
+from network import Network, binary, build_folder, complete_pki
 from processes import ProcessFailed, wait_for
 from relaying import accounts, check_account
 from topology import Node, Sae, line, operators
@@ -60,19 +60,22 @@ CASES = {
 class Scenario:
     """`folder` holds the network; `pki` is copied there when given."""
 
-    def __init__(self, case, folder, pki=None, seed=None, tweak=None):
+    def __init__(self, case, folder, pki=None, tweak=None, faults=True):
         self.case = CASES[case]
-        self.rng = random.Random(seed)
         self.ledger = Ledger()
         self.unsure = set()   # IDs that some answer about may have consumed
         self.answers = {}     # (what was asked, status): how often
         self.tweak = tweak
-        self.net = Network(self.case.topology(), folder, pki=pki, tweak=self._small, admin=True)
+        topology = self.case.topology()
+        if pki:
+            complete_pki(pki, topology)
+        self.net = Network(topology, folder, pki=pki, tweak=self._small, admin=True)
         self.net.prepare()
         self.control = Control(self.net.folder / "faults", binary("qkdgate"))
         self.target = self.net.gateways[self.case.target]
-        under_faults(self.target, self.control, build_folder())
-        self.library_died = False
+        if faults:
+            under_faults(self.target, self.control, build_folder())
+        self.library_died = self.disturbing = False
         self.waiting = []     # (master, slave, IDs) issued and not yet fetched
 
     def _small(self, name, config):
@@ -100,8 +103,11 @@ class Scenario:
     def _note(self, what, result):
         self.answers[(what, result)] = self.answers.get((what, result), 0) + 1
 
-    @staticmethod
-    def _other(what, answer):
+    def _other(self, what, answer):
+        """While something fails, an answer that could not be made is a 500, and who could not be
+        recognised gets 401; both consume nothing that is not counted as lost."""
+        if answer.status in (401, 500) and self.disturbing and self.control.fired:
+            return answer
         if what.startswith("dec_keys") and answer.status == 400:
             return answer
         raise Defect(f"{what}: {answer.status} {answer.body!r}")
@@ -124,7 +130,7 @@ class Scenario:
         """The answer's status, 0 for none; what came is entered."""
         with self.net.client(slave, timeout_s=ANSWER_S) as client:
             answer = self._ask(f"dec_keys by {slave} from {master}", lambda: client.dec(f"sae-{master}", *ids))
-        if answer is None or answer.status == 503:
+        if answer is None or answer.status in (500, 503):
             self.unsure.update((slave, i) for i in ids)
             return answer.status if answer else 0
         if answer.status == 400 and not any((slave, i) in self.unsure for i in ids):
@@ -222,18 +228,22 @@ class Scenario:
         self.works()
 
     def disturbed(self):
-        """Asks for everything while something may fail."""
-        for _, call in self.rounds():
-            call()
-            self.fetch_waiting(patient=False)
-            if self.ended():
-                return
-        self.reload()
-        for _, call in self.rounds():
-            call()
-            self.fetch_waiting(patient=False)
-            if self.ended():
-                return
+        """Asks for everything while something may fail, before and after a reload."""
+        self.disturbing = True
+        try:
+            self._disturb()
+        finally:
+            self.disturbing = False
+
+    def _disturb(self):
+        for again in (False, True):
+            for _, call in self.rounds():
+                call()
+                self.fetch_waiting(patient=False)
+                if self.ended():
+                    return
+            if not again:
+                self.reload()
 
     def works(self):
         """Everything works, maybe in a moment, and what was issued before can be fetched."""

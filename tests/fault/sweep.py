@@ -152,7 +152,7 @@ class Sweep:
         if s.waits_for_restart():
             return "until a restart"
         s.works()
-        refused = any(what in (503,) or isinstance(what, str) for _, what in s.answers)
+        refused = any(what in (401, 500, 503) or isinstance(what, str) for _, what in s.answers)
         return "answered an error" if refused else "went on"
 
     @staticmethod
