@@ -52,6 +52,7 @@ typedef enum qg_audit_act {
 	QG_AUDIT_RELAYED,   /* every target of a key of another network has it */
 	QG_AUDIT_RELEASED,  /* the other network has the key, the master here may get it */
 	QG_AUDIT_ROTATED,   /* a file follows another; written by the module */
+	QG_AUDIT_CUT,       /* lines that the database knows of are missing before this one */
 	QG_AUDIT_ADMIN      /* an administrator (caller) acted: peer is what on, reason what */
 } qg_audit_act;
 

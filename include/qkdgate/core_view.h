@@ -124,4 +124,8 @@ void qg_core_rotate(qg_core *core);
 /* qg_transfers_list as of now. */
 size_t qg_core_view_transfers(qg_core *core, int64_t after, qg_transfer_view *out, size_t most);
 
+/* The number in the store that is at most the last line of the audit log that was
+ * synced: a log with fewer lines was cut. */
+#define QG_CORE_AUDIT_LINES "audit_lines"
+
 #endif

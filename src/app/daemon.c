@@ -12,6 +12,7 @@
 
 #include "qkdgate/audit.h"
 #include "qkdgate/core.h"
+#include "qkdgate/core_view.h"
 #include "qkdgate/directory.h"
 #include "qkdgate/etsi004_server.h"
 #include "qkdgate/etsi014.h"
@@ -88,6 +89,26 @@ make_store(daemon_parts *d)
 		snprintf(d->why, sizeof d->why, "database %s: %s", d->cfg->database,
 			 why[0] != '\0' ? why : qg_err_text(err));
 	return err;
+}
+
+/* Whole lines taken from the end leave a good chain, but the database knows better. The
+ * gateway starts all the same: keys matter more, and the log says what is missing. */
+static qg_err
+check_audit(daemon_parts *d)
+{
+	int64_t lines = 0;
+	char reason[96];
+	qg_audit_end end;
+	const qg_err err = d->store->ops->number_get(d->store, QG_CORE_AUDIT_LINES, &lines);
+	qg_audit_synced(d->audit, &end);
+	if (err != QG_OK || lines <= 0 || end.seq >= (uint64_t)lines)
+		return err;
+	(void)snprintf(reason, sizeof reason, "lines up to %lld at least are missing behind line %llu", (long long)lines,
+		       (unsigned long long)end.seq);
+	qg_log(QG_LOG_ERROR, "daemon", "event=audit_cut file=%s why=\"%s\"", d->cfg->audit_file, reason);
+	const qg_audit_event e = {.act = QG_AUDIT_CUT, .caller = d->cfg->kme_id, .peer = "", .reason = reason};
+	qg_audit_write(d->audit, &e);
+	return QG_OK;
 }
 
 static qg_err
@@ -247,6 +268,7 @@ static const daemon_step run_steps[] = {
 	{"seal", make_sealer},
 	{"audit", make_audit},
 	{"store", make_store},
+	{"audit", check_audit},
 	{"directory", make_directory},
 	{"levels", qg_daemon_load_levels},
 	{"kms", make_kms},

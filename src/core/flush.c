@@ -4,6 +4,7 @@
 
 #include "core_internal.h"
 #include "pad_internal.h"
+#include "qkdgate/core_view.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/log.h"
 
@@ -283,6 +284,7 @@ typedef struct checkpoint_job {
 	qg_job job;
 	struct qg_core *core;
 	qg_lifetime_checkpoint c;
+	qg_audit_end audit; /* the last line that is synced */
 } checkpoint_job;
 
 static qg_err
@@ -297,6 +299,8 @@ checkpoint_run(qg_job *job, qg_store *store)
 		err = store->ops->number_put(store, "life_far_ms", (int64_t)j->c.far_ms);
 	if (err == QG_OK)
 		err = store->ops->number_put(store, "life_wall_ms", j->c.wall_ms);
+	if (err == QG_OK)
+		err = store->ops->number_put(store, QG_CORE_AUDIT_LINES, (int64_t)j->audit.seq);
 	return err;
 }
 
@@ -316,6 +320,7 @@ qg_flush_checkpoint(struct qg_core *core)
 		return;
 	j->core = core;
 	qg_lifetime_now(&core->life, &j->c);
+	qg_audit_synced(core->part.audit, &j->audit);
 	j->job.run = checkpoint_run;
 	j->job.done = checkpoint_done;
 	qg_committer_submit(core->committer, &j->job);

@@ -210,8 +210,10 @@ bucket_of(qg_limits *l, const char *name, uint64_t now_ms)
 {
 	bool made;
 	bucket *b = &l->bucket[names_get(l->names, name, &made)];
-	if (made)
-		*b = l->begin_empty ? (bucket){.last_ms = l->begin_ms} : (bucket){.milli = l->full_milli, .last_ms = now_ms};
+	if (made && l->begin_empty)
+		*b = (bucket){.last_ms = l->begin_ms};
+	else if (made)
+		*b = (bucket){.milli = l->full_milli, .last_ms = now_ms};
 	return b;
 }
 

@@ -43,6 +43,7 @@ static const char *const act_names[] = {
 	[QG_AUDIT_VOIDED] = "voided",	    [QG_AUDIT_REPAIRED] = "repaired",
 	[QG_AUDIT_ACCEPTED] = "accepted",   [QG_AUDIT_RELAYED] = "relayed",
 	[QG_AUDIT_RELEASED] = "released",   [QG_AUDIT_ROTATED] = "rotated",
+	[QG_AUDIT_CUT] = "cut",
 };
 
 _Static_assert(sizeof act_names / sizeof act_names[0] == QG_AUDIT_ACTS, "every act has its name");

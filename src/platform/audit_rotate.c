@@ -151,7 +151,7 @@ qg_audit_paths_find(const char *path, qg_audit_paths *out)
 	qg_err err = find_rotated(path, &list);
 	if (err != QG_OK)
 		return err;
-	qg_audit_paths p = {.path = calloc(list.n + 1, sizeof(char *))};
+	qg_audit_paths p = {.path = calloc(list.n + 1, sizeof *p.path)};
 	char *last = strdup(path);
 	err = p.path != NULL && last != NULL ? QG_OK : QG_E_NOMEM;
 	for (; err == QG_OK && p.n < list.n; p.n++) {

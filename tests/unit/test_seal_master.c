@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -81,7 +82,7 @@ typedef struct kept {
 static kept
 keep(qg_sealer *s)
 {
-	kept k;
+	kept k = {0};
 	assert_int_equal(qg_sealer_seal(s, "ad", 2, "keyword", 7, k.blob), QG_OK);
 	qg_sealer_derive(s, "audit", k.derived);
 	return k;
@@ -322,7 +323,7 @@ killed_while_it_changes(void **state)
 }
 
 static qg_sealer *shared;
-static volatile bool stop;
+static atomic_bool stop;
 
 static void *
 use_all_the_time(void *arg)
