@@ -161,6 +161,8 @@ struct qg_stream {
 	uint64_t next_index;     /* to ask for */
 	bool reopening;          /* it was open before: the source knows it or lost it */
 	unsigned probe_fails, open_fails, abandoned; /* in a row */
+	unsigned get_fails; /* of index get_failed_at, in a row */
+	uint32_t get_failed_at;
 	uint64_t retry_at_ms;    /* of the phase */
 	unsigned backoff_ms;
 	qg_err trouble;          /* of the hand-over, last told in the log */

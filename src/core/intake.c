@@ -12,6 +12,7 @@
 #define DRAWN_AHEAD 2                /* complete segments of a virtual stream before the one on offer */
 #define OPEN_BACKOFF_MS 10000
 #define PROBE_TRIES 3
+#define GET_TRIES 50 /* of one index: opening the stream again did not help */
 #define OPEN_TRIES 2
 #define ABANDON_LIMIT 8              /* segments in a row: the source gives nothing of use */
 #define PASSED_OVER_MS 2000          /* a complete segment that is not offered for so long */
@@ -453,6 +454,19 @@ qg_intake_chunk(qg_intake *in, const qg_uuid *ksid, uint32_t index, const uint8_
 	return err;
 }
 
+/* Ends the epoch of a source that never gives an index that is to come. */
+static bool
+get_is_hopeless(qg_stream *st, qg_epoch *e, uint32_t index)
+{
+	st->get_fails = index == st->get_failed_at ? st->get_fails + 1 : 1;
+	st->get_failed_at = index;
+	if (st->get_fails < GET_TRIES)
+		return false;
+	qg_log(QG_LOG_WARN, "stream", "event=stream_lost stream=%s reason=\"an index is never given\"", st->cfg->name);
+	qg_epoch_end(e, QG_KMS_CLOSE_SOURCE, true);
+	return true;
+}
+
 void
 qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t status)
 {
@@ -477,9 +491,11 @@ qg_intake_get_failed(qg_intake *in, uint32_t index, qg_err err, uint32_t status)
 	} else if (e != NULL && st->phase == QG_STREAM_RUN && status != 0 && !later) {
 		qg_log(QG_LOG_WARN, "stream", "event=get_key_failed stream=%s index=%u status=%u",
 		       st->cfg->name, index, status);
-		st->ksid = e->ksid;
-		st->reopening = true;
-		qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
+		if (!get_is_hopeless(st, e, index)) {
+			st->ksid = e->ksid;
+			st->reopening = true;
+			qg_stream_retry(st, QG_STREAM_OPEN, OPEN_BACKOFF_MS);
+		}
 	} else if (e != NULL && st->phase == QG_STREAM_RUN && err == QG_E_PROTO && index == st->next_index) {
 		abandon_segment(st, e, st->next_index, "a malformed answer");
 	}

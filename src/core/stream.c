@@ -54,7 +54,7 @@ qg_stream_reopen(qg_stream *st)
 	memset(&st->ksid, 0, sizeof st->ksid);
 	st->ksid_open = false;
 	st->reopening = false;
-	st->probe_fails = st->open_fails = st->abandoned = 0;
+	st->probe_fails = st->open_fails = st->abandoned = st->get_fails = 0;
 	if (st->stopping || !st->opener) {
 		qg_stream_go(st, QG_STREAM_IDLE);
 		return;

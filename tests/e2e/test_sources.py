@@ -277,3 +277,21 @@ def test_a_source_without_use_is_not_opened_again_and_again(make_source, make_ne
     for end in ("sim-a", "sim-b"):
         opens = source.seen(OPEN, end)
         assert 2 <= len(opens) <= 16, len(opens)  # two streams; without the waits more than 60
+
+
+def test_an_index_that_is_never_given_ends_the_epoch_and_keys_flow_again(make_source, make_network):
+    """The source has the stream and answers, but one index it refuses for good."""
+    source = make_source()
+    give, poor = source._get_key, set()
+
+    def refuse(request):
+        if len(poor) < 2:
+            poor.add(request.ksid)
+        if request.ksid in poor and request.index == 100:
+            return source._failed(4, struct.pack(">III", request.index, 0, 0))
+        return give(request)
+    source._get_key = refuse
+    net = over(source, make_network, stock=0)
+    net.gateways["kme-a"].wait_log("event=stream_lost", "never given", timeout_s=60)
+    exchange(net, timeout_s=60)
+
