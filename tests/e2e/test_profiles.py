@@ -210,8 +210,8 @@ CLOSE_BIN = bytes.fromhex("0100010800000010" + NOT_OURS.replace("-", ""))
 HOSTILE = {  # what is sent, and what is answered before the connection ends
     "bin: half a header": (b"\x01\x00\x01", b""),
     "bin: half a payload": (CLOSE_BIN[:-1], b""),
-    "bin: a length beyond all": (b"\x01\x00\x01\x04\xff\xff\xff\xff", ERROR_A),
-    "bin: a length that is none's": (b"\x01\x00\x01\x08\x00\x00\x00\x01x", ERROR_A),
+    "bin: a length beyond all": (b"\x01\x00\x01\x04\xff\xff\xff\xff", ERROR_B),
+    "bin: a length that is none's": (b"\x01\x00\x01\x08\x00\x00\x00\x01x", ERROR_B),
     "bin: an unknown service": (b"\x02\x01\x01\x77\x00\x00\x00\x00", ERROR_A),
     "bin-b: an unknown service later": (CLOSE_BIN + b"\x01\x00\x01\x77\x00\x00\x00\x00",
                                         bytes.fromhex("0100010900000004" "00000004") + ERROR_B),
