@@ -29,7 +29,7 @@ DESCRIPTIONS = {
     "kms": ("kme-a", "kms", "kme-g1", {}),
     "etsi020": ("kme-g1", "kxi", "kme-peer", {}),
     "admin": ("kme-a", "admin", "admin",
-              {"stream": "a-to-g1", "SAE_ID": "sae-alice", "other_SAE_ID": "sae-zoe", "file": "dashboard.js"}),
+              {"stream": "a-to-g1", "SAE_ID": "sae-alice", "other_SAE_ID": "sae-zoe", "file": "main.js"}),
 }
 
 # A reason, and the operations whose well-formed requests may be refused with 400 for it.
@@ -54,7 +54,9 @@ REFUSES = {
     "admin": (
         ("only the name of this gateway is right, so that none destroys another", ("/api/v1/zeroize",)),
         ("what is told at run time is looked at like the configuration file, which a schema cannot say",
-         ("/api/v1/saes", "/api/v1/rules"))),
+         ("/api/v1/saes", "/api/v1/rules")),
+        ("`default` is the level of a module, and only where one is given", ("/api/v1/logs",)),
+        ("the file named has to hold a key", ("/api/v1/master-key/rotate",))),
 }
 
 # The standards answer 503 where there is no key or no way to a target now. 500 is never right.

@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "free_port.h"
 #include "pki.h"
 #include "qkdgate/etsi020.h"
 #include "qkdgate/etsi020_msg.h"
@@ -179,19 +180,6 @@ typedef struct side {
 typedef struct pair {
 	side a, b;
 } pair;
-
-static unsigned
-free_port(void)
-{
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof at;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&at, len), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
-	close(fd);
-	return ntohs(at.sin_port);
-}
 
 static const char *const all_saes[] = {"*"};
 

@@ -20,6 +20,7 @@
 
 #include <cmocka.h>
 
+#include "free_port.h"
 #include "qkdgate/http_client.h"
 #include "qkdgate/kms.h"
 #include "qkdgate/kms_msg.h"
@@ -173,20 +174,6 @@ files_of(char file[4][128], const char *name, const char *ca)
 	return (qg_tls_files){
 		.certificate = file[0], .key = file[1], .ca = file[2], .crl = file[3], .min_version = QG_TLS_1_3,
 	};
-}
-
-static unsigned
-free_port(void)
-{
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof at;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&at, len), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
-	close(fd);
-	return ntohs(at.sin_port);
 }
 
 static void

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "free_port.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/etsi004.h"
 #include "qkdgate/secret.h"
@@ -52,19 +53,6 @@ typedef struct sim_pair {
 	const char *options[2]; /* more of the command line, or NULL */
 	const qg_etsi004_profile *profile;
 } sim_pair;
-
-static MAYBE_UNUSED unsigned
-free_port(void)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof a;
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_true(fd >= 0);
-	assert_int_equal(bind(fd, (struct sockaddr *)&a, len), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&a, &len), 0);
-	close(fd);
-	return ntohs(a.sin_port);
-}
 
 /* The simulator lies beside the tests: ../bin/qkdgate-sim. */
 static MAYBE_UNUSED void
