@@ -312,7 +312,8 @@ qg_admin_on_set_log(qg_http_request *http, void *admin)
 	else if (err == QG_E_INVAL)
 		qg_admin_answer_error(http, err, "level: give error, warn, info or debug; or default for a module");
 	else
-		qg_admin_answer_error(http, err, "module: %s", qg_err_text(err));
+		qg_admin_answer_error(http, err, "module: %s",
+				      err == QG_E_FULL ? "too many have a level of their own" : qg_err_text(err));
 	json_decref(body);
 }
 

@@ -13,6 +13,7 @@
 #define LINES_PRESET 50
 #define LINES_MAX 1000
 #define VALUE_ROOM 264
+#define NAME_MAX_CHARS 256 /* as the lines keep them */
 #define SINCE_MAX 24
 
 /* --- what is asked for ------------------------------------------------------------ */
@@ -47,7 +48,10 @@ set_sae(wanted *w, const char *value)
 {
 	(void)snprintf(w->who, sizeof w->who, "%s", value);
 	w->filter.who = w->who;
-	return value[0] != '\0';
+	size_t n = 0;
+	while (value[n] >= ' ' && value[n] <= '~')
+		n++;
+	return n > 0 && n <= NAME_MAX_CHARS && value[n] == '\0';
 }
 
 static bool

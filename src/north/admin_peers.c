@@ -108,13 +108,24 @@ number_argument(qg_http_request *http, const char *name, const char *value, json
 {
 	char *end = NULL;
 	const size_t n = strlen(value);
-	const long long v = n > 0 && n < 19 ? strtoll(value, &end, 10) : -1;
+	const long long v = n > 0 && n < 20 ? strtoll(value, &end, 10) : -1;
 	if (value[0] >= '0' && value[0] <= '9' && end != NULL && *end == '\0' && v >= least && v <= most) {
 		*out = v;
 		return true;
 	}
 	qg_admin_answer_error(http, QG_E_INVAL, "%s: give a number from %lld to %lld", name, (long long)least,
 			      (long long)most);
+	return false;
+}
+
+static bool
+page_argument(qg_http_request *http, const char *name, const char *value, json_int_t *after, json_int_t *limit)
+{
+	if (strcmp(name, "after") == 0)
+		return number_argument(http, name, value, 0, INT64_MAX / 2, after);
+	if (strcmp(name, "limit") == 0)
+		return number_argument(http, name, value, 1, LIMIT_MAX, limit);
+	qg_admin_answer_error(http, QG_E_INVAL, "unknown argument %s: after and limit are known", qg_log_safe(name));
 	return false;
 }
 
@@ -125,10 +136,7 @@ qg_admin_transfers_page(qg_admin *a, qg_http_request *http, json_t **list, json_
 	for (size_t i = 0; i < qg_http_query_count(http); i++) {
 		const char *name, *value;
 		qg_http_query_at(http, i, &name, &value);
-		if (strcmp(name, "after") == 0 ? !number_argument(http, name, value, 0, INT64_MAX / 2, &after)
-		    : strcmp(name, "limit") == 0 ? !number_argument(http, name, value, 1, LIMIT_MAX, &limit)
-						 : (qg_admin_answer_error(http, QG_E_INVAL, "unknown argument %s: after and limit are known",
-									  qg_log_safe(name)), true))
+		if (!page_argument(http, name, value, &after, &limit))
 			return false;
 	}
 	qg_transfer_view *v = calloc((size_t)limit, sizeof *v);

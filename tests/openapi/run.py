@@ -56,6 +56,7 @@ REFUSES = {
         ("what is told at run time is looked at like the configuration file, which a schema cannot say",
          ("/api/v1/saes", "/api/v1/rules")),
         ("`default` is the level of a module, and only where one is given", ("/api/v1/logs",)),
+        ("the first day is not after the last, nor ten years before it", ("/api/v1/accounting",)),
         ("the file named has to hold a key", ("/api/v1/master-key/rotate",))),
 }
 
