@@ -8,8 +8,6 @@
 
 #include "admin_internal.h"
 #include "qkdgate/accounts.h"
-#include "qkdgate/log.h"
-#include "qkdgate/nearest.h"
 
 #define DAYS_PRESET 31
 #define DAYS_MAX 3660
@@ -47,51 +45,30 @@ date_of(const char *text, int64_t *day)
 }
 
 static bool
-set_from(span *s, const char *value)
+set_from(void *into, const char *value)
 {
-	return date_of(value, &s->from);
+	return date_of(value, &((span *)into)->from);
 }
 
 static bool
-set_to(span *s, const char *value)
+set_to(void *into, const char *value)
 {
-	return date_of(value, &s->to);
+	return date_of(value, &((span *)into)->to);
 }
 
 static bool
-set_format(span *s, const char *value)
+set_format(void *into, const char *value)
 {
+	span *s = into;
 	s->csv = strcmp(value, "csv") == 0;
 	return s->csv || strcmp(value, "json") == 0;
 }
 
-static bool
-take_argument(qg_http_request *http, span *s, const char *name, const char *value)
-{
-	static const struct {
-		const char *name;
-		bool (*set)(span *s, const char *value);
-		const char *right;
-	} arguments[] = {
-		{"from", set_from, "give a day as 2026-01-31"},
-		{"to", set_to, "give a day as 2026-01-31"},
-		{"format", set_format, "give csv or json"},
-	};
-	const char *names[sizeof arguments / sizeof arguments[0]];
-	for (size_t i = 0; i < sizeof arguments / sizeof arguments[0]; i++) {
-		names[i] = arguments[i].name;
-		if (strcmp(name, arguments[i].name) != 0)
-			continue;
-		if (arguments[i].set(s, value))
-			return true;
-		qg_admin_answer_error(http, QG_E_INVAL, "%s: %s", name, arguments[i].right);
-		return false;
-	}
-	const char *near = qg_nearest(name, names, sizeof names / sizeof names[0]);
-	qg_admin_answer_error(http, QG_E_INVAL, "unknown argument %s%s%s%s", qg_log_safe(name),
-			      near != NULL ? ": is " : "", near != NULL ? near : "", near != NULL ? " meant?" : "");
-	return false;
-}
+static const qg_admin_argument arguments[] = {
+	{"from", set_from, "give a day as 2026-01-31"},
+	{"to", set_to, "give a day as 2026-01-31"},
+	{"format", set_format, "give csv or json"},
+};
 
 /* --- rows ---------------------------------------------------------------------------- */
 
@@ -210,12 +187,8 @@ qg_admin_on_accounting(qg_http_request *http, void *admin)
 {
 	const int64_t today = qg_accounts_today();
 	span s = {.from = INT64_MIN, .to = today};
-	for (size_t i = 0; i < qg_http_query_count(http); i++) {
-		const char *name, *value;
-		qg_http_query_at(http, i, &name, &value);
-		if (!take_argument(http, &s, name, value))
-			return;
-	}
+	if (!qg_admin_take_query(http, arguments, sizeof arguments / sizeof arguments[0], &s))
+		return;
 	if (s.from == INT64_MIN)
 		s.from = s.to - (DAYS_PRESET - 1);
 	if (s.from > s.to || s.to - s.from >= DAYS_MAX) {

@@ -8,7 +8,6 @@
 #include "admin_internal.h"
 #include "qkdgate/encode.h"
 #include "qkdgate/log.h"
-#include "qkdgate/nearest.h"
 
 #define LINES_PRESET 50
 #define LINES_MAX 1000
@@ -24,17 +23,20 @@ typedef struct wanted {
 } wanted;
 
 static bool
-set_lines(wanted *w, const char *value)
+set_lines(void *into, const char *value)
 {
+	wanted *w = into;
 	char *end = NULL;
 	const unsigned long n = strtoul(value, &end, 10);
 	w->filter.most = n;
-	return value[0] >= '0' && value[0] <= '9' && *end == '\0' && n >= 1 && n <= LINES_MAX;
+	return strlen(value) < VALUE_ROOM && value[0] >= '0' && value[0] <= '9' && *end == '\0' && n >= 1 &&
+	       n <= LINES_MAX;
 }
 
 static bool
-set_act(wanted *w, const char *value)
+set_act(void *into, const char *value)
 {
+	wanted *w = into;
 	(void)snprintf(w->act, sizeof w->act, "%s", value);
 	w->filter.act = w->act;
 	for (size_t i = 0; i < QG_AUDIT_ACTS; i++)
@@ -44,8 +46,9 @@ set_act(wanted *w, const char *value)
 }
 
 static bool
-set_sae(wanted *w, const char *value)
+set_sae(void *into, const char *value)
 {
+	wanted *w = into;
 	(void)snprintf(w->who, sizeof w->who, "%s", value);
 	w->filter.who = w->who;
 	size_t n = 0;
@@ -55,8 +58,9 @@ set_sae(wanted *w, const char *value)
 }
 
 static bool
-set_id(wanted *w, const char *value)
+set_id(void *into, const char *value)
 {
+	wanted *w = into;
 	qg_uuid id;
 	if (qg_uuid_parse(value, strlen(value), &id) != QG_OK)
 		return false;
@@ -67,8 +71,9 @@ set_id(wanted *w, const char *value)
 
 /* The beginning of a time as the lines have it. */
 static bool
-set_since(wanted *w, const char *value)
+set_since(void *into, const char *value)
 {
+	wanted *w = into;
 	static const char form[] = "dddd-dd-ddTdd:dd:dd.dddZ";
 	size_t i = 0;
 	(void)snprintf(w->since, sizeof w->since, "%s", value);
@@ -82,37 +87,13 @@ set_since(wanted *w, const char *value)
 	return i >= 4 && value[i] == '\0';
 }
 
-static const struct argument {
-	const char *name;
-	bool (*set)(wanted *w, const char *value);
-	const char *right;
-} arguments[] = {
+static const qg_admin_argument arguments[] = {
 	{"lines", set_lines, "give 1 to 1000"},
 	{"act", set_act, "give an act of the audit log, as issued or admin"},
 	{"sae", set_sae, "give an SAE ID, or another caller or peer"},
 	{"id", set_id, "give a key ID"},
 	{"since", set_since, "give a time in UTC as 2026-01-31T12:00:00Z, or its beginning"},
 };
-#define N_ARGUMENTS (sizeof arguments / sizeof arguments[0])
-
-static bool
-take_argument(qg_http_request *http, wanted *w, const char *name, const char *value)
-{
-	const char *names[N_ARGUMENTS];
-	for (size_t i = 0; i < N_ARGUMENTS; i++) {
-		names[i] = arguments[i].name;
-		if (strcmp(name, arguments[i].name) != 0)
-			continue;
-		if (strlen(value) < VALUE_ROOM && arguments[i].set(w, value))
-			return true;
-		qg_admin_answer_error(http, QG_E_INVAL, "%s: %s", name, arguments[i].right);
-		return false;
-	}
-	const char *near = qg_nearest(name, names, N_ARGUMENTS);
-	qg_admin_answer_error(http, QG_E_INVAL, "unknown argument %s%s%s%s", qg_log_safe(name),
-			      near != NULL ? ": is " : "", near != NULL ? near : "", near != NULL ? " meant?" : "");
-	return false;
-}
 
 /* --- lines ---------------------------------------------------------------------------- */
 
@@ -166,15 +147,10 @@ qg_admin_on_audit(qg_http_request *http, void *admin)
 		return;
 	}
 	w->filter.most = LINES_PRESET;
-	for (size_t i = 0; i < qg_http_query_count(http); i++) {
-		const char *name, *value;
-		qg_http_query_at(http, i, &name, &value);
-		if (take_argument(http, w, name, value))
-			continue;
+	if (qg_admin_take_query(http, arguments, sizeof arguments / sizeof arguments[0], w))
+		qg_admin_later(admin, http, answer_lines, w);
+	else
 		free(w);
-		return;
-	}
-	qg_admin_later(admin, http, answer_lines, w);
 }
 
 /* --- checking ----------------------------------------------------------------------------- */

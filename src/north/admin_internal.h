@@ -16,6 +16,7 @@
  *   admin.c          start, stop, listeners, who is there, answers
  *   admin_reads.c    GET /api/v1/...
  *   admin_acts.c     POST /api/v1/...
+ *   admin_query.c    arguments of queries
  *   admin_later.c    answers that take long, in threads of their own
  *   admin_audit.c    the audit log: shows it, checks it, goes on in another file
  *   admin_accounting.c  totals by day
@@ -174,6 +175,18 @@ struct json_t *qg_admin_left_out(qg_admin *a, const char *list, struct json_t **
 /* The body, an object or nothing, that has only members of the list (NULL ends it;
  * no list: any), from a caller who may act. On failure the request is answered. */
 bool qg_admin_take_body(qg_http_request *http, const char *const *members, struct json_t **out);
+/* An argument of a query: `set` takes its value into what the handler asks for;
+ * where that is false the caller is told what is `right`. */
+typedef struct qg_admin_argument {
+	const char *name;
+	bool (*set)(void *into, const char *value);
+	const char *right;
+} qg_admin_argument;
+
+/* Takes all arguments of the query, after a table of at most 8. On failure the
+ * request is answered. */
+bool qg_admin_take_query(qg_http_request *http, const qg_admin_argument *known, size_t n, void *into);
+
 /* From a caller who may act, with no body or an empty object. On failure the request is answered. */
 bool qg_admin_take_nothing(qg_http_request *http);
 
