@@ -74,7 +74,6 @@ def test_ten_thousand_pairs_cause_no_message_between_the_gateways(make_network):
     assert pass_pairs(net, PAIRS) == PAIRS
     time.sleep(1)
     assert {node: counter.records for node, counter in counters.items()} == before
-    net.outage(False)
     net.stop()
     for node in net.gateways:
         check_counts(net, node)
@@ -103,7 +102,7 @@ def check_counts(net, node):
         net, node, f"SELECT next_index, segment_chunks FROM epoch WHERE stream LIKE '{own}'"))
     print(f"{node}: {segments} segments of its own, sent {sent}")
     assert segments > 0
-    assert segments <= sent.pop("new_key_batch") <= 3 * segments + 10
+    assert segments - 1 <= sent.pop("new_key_batch") <= 3 * segments + 10  # the last may be cut off by the stop
     assert sum(sent.values()) <= 20
 
 
