@@ -24,7 +24,7 @@ def sweep(request, e2e_folder, pki):
     def make(case):
         folder = e2e_folder / request.node.name
         shutil.rmtree(folder, ignore_errors=True)
-        sweeps.append(Sweep(case, folder, pki, random.Random(SEED)))
+        sweeps.append(Sweep(case, folder, pki))
         return sweeps[-1]
     yield make
     for s in sweeps:
