@@ -88,7 +88,7 @@ FUNCTIONS = {
     "MHD_add_response_header": MEMORY, "MHD_queue_response": MEMORY,
     "json_object": MEMORY, "json_array": MEMORY, "json_string": MEMORY, "json_stringn": MEMORY,
     "json_integer": MEMORY, "json_real": MEMORY, "json_object_set_new": MEMORY, "json_array_append_new": MEMORY,
-    "json_loadb": MEMORY, "json_dumps": MEMORY, "json_deep_copy": MEMORY,
+    "json_dumps": MEMORY, "json_deep_copy": MEMORY,
 }
 KINDS = list(FUNCTIONS)
 _NAMES = re.findall(r"^\tK_(\w+),", (HERE / "faults.c").read_text(), re.M)

@@ -134,7 +134,6 @@ enum kind {
 	K_json_real,
 	K_json_object_set_new,
 	K_json_array_append_new,
-	K_json_loadb,
 	K_json_dumps,
 	K_json_deep_copy,
 };
@@ -791,6 +790,5 @@ JSON(json_integer, (json_int_t v), (v))
 JSON(json_real, (double v), (v))
 JSON_TAKES(json_object_set_new, (json_t * o, const char *name, json_t *v), v, (o, name, v))
 JSON_TAKES(json_array_append_new, (json_t * a, json_t *v), v, (a, v))
-JSON(json_loadb, (const char *from, size_t n, size_t flags, json_error_t *why), (from, n, flags, why))
 SYSTEM(char *, json_dumps, NULL, (const json_t *j, size_t flags), (j, flags))
 JSON(json_deep_copy, (const json_t *j), (j))

@@ -12,7 +12,7 @@ import time
 
 from admin import Local
 from app004 import App, Closed
-from control import Control, under_faults
+from control import FOREVER, Control, under_faults
 from ledger import Ledger
 from network import Network, binary, build_folder, complete_pki
 from processes import ProcessFailed, wait_for
@@ -176,11 +176,11 @@ class Scenario:
 
     # --- everything that is asked ------------------------------------------------------------------
 
-    def rounds(self):
+    def rounds(self, number=2):
         """Every kind of request once: (what, call that says whether it worked)."""
         case = self.case
         for master, slave in (*case.pairs, *case.slowly):
-            yield f"a key from {master} to {slave}", lambda m=master, s=slave: self.issue(m, s)
+            yield f"a key from {master} to {slave}", lambda m=master, s=slave: self.issue(m, s, number)
         if case.several:
             master, slave, *others = case.several
             yield "a key for several", lambda: self.issue(master, slave, 1, others)
@@ -257,12 +257,13 @@ class Scenario:
         for process in others:
             process.wait_ready()
 
-    def disturbed(self, enough=1 << 30):
-        """Asks for everything while something may fail, until that many calls did."""
+    def disturbed(self, enough=FOREVER, number=2):
+        """Asks for everything while something may fail, until that many calls did; for so many keys
+        at once."""
         self.hang_up()
         self.disturbing = True
         try:
-            for _, call in self.rounds():
+            for _, call in self.rounds(number):
                 call()
                 self.fetch_waiting(patient=False)
                 if self.ended() or self.control.fired >= enough:

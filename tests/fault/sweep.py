@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "e2e"), str(HERE.parent / "demo")]
 
-from control import FUNCTIONS  # noqa: E402
+from control import FOREVER, FUNCTIONS  # noqa: E402
 from journal import KIND_OF, Journal  # noqa: E402
 from network import build_folder  # noqa: E402
 from processes import ProcessFailed  # noqa: E402
@@ -31,6 +31,8 @@ from scenario import CASES, Defect, Scenario  # noqa: E402
 PHASES = ("first start", "start", "serve", "reload", "stop")
 MANY = 4  # calls of a site beyond which later ones fail too
 A_WHILE = 20  # calls that fail in a row, where a fault is to last
+DISK = ("files", "SQLite")  # kinds that last until the gateway is killed at once: what it said must be true
+MANY_KEYS = 120  # that are asked for at once, more than one lease has
 TRIES = 3  # how often a call that did not come is waited for
 TOGETHER = 24  # faults that are put in the order of their phases
 RESTART = 8  # faults after which at the latest the gateway is started without one
@@ -47,7 +49,7 @@ class Fault:
 
     def __str__(self):
         after = f" after {self.skip} calls" if self.skip else ""
-        times = f", {self.times} times" if self.times > 1 else ""
+        times = {1: "", FOREVER: ", from then on"}.get(self.times, f", {self.times} times")
         return f"{self.phase}: {self.site}: {self.error.name}{after}{times}"
 
 
@@ -68,7 +70,8 @@ def _faults(phase, site, rng, library_share):
     for skip in _later(site, rng):
         yield Fault(phase, site, rng.choice(errors), skip)
     if phase in ("serve", "reload") and site.function != "clock_gettime":
-        yield Fault(phase, site, rng.choice(errors), times=A_WHILE)
+        yield Fault(phase, site, rng.choice(errors),
+                    times=FOREVER if KIND_OF[site.function] in DISK else A_WHILE)
 
 
 def plan(seen, seed, library_share):
@@ -103,12 +106,17 @@ class Sweep:
 
     # --- which calls there are ---------------------------------------------------------------
 
-    def count(self):
-        """The call sites of each phase, and the fewest calls of each in a run."""
+    def begin(self):
+        """The scenario, with everything at work."""
         self._prepare()
         self._again()
+        return self.scenario
+
+    def count(self, rounds=2):
+        """The call sites of each phase, and the fewest calls of each in a round."""
+        self.begin()
         seen = {"first start": self._noted({})}
-        for _ in range(2):
+        for _ in range(rounds):
             self._count_once(seen)
         known = {**seen["start"], **seen["serve"], **seen["reload"], **seen["stop"], **seen["late"]}
         seen["first start"] = _without(seen["first start"], known)
@@ -143,16 +151,19 @@ class Sweep:
 
     # --- one fault -----------------------------------------------------------------------------
 
-    def _again(self, cold=False):
-        """A start without a fault, after a stop or a crash: everything works, and nothing was lost, or
-        is delivered once more."""
+    def _again(self, cold=False, crash=None):
+        """A start without a fault, after a stop or a crash, by turns where nothing else is said:
+        everything works, and nothing was lost, or is delivered once more."""
         s = self.scenario
-        s.control.disarm()
         self.starts += 1
-        if self.starts % 2:
+        if self.starts % 2 if crash is None else crash:
             s.crash()
+            s.control.disarm()
         else:
+            s.control.disarm()
             s.stop()
+        s.control.step_clock(0)
+        s.control.freeze_clocks(False)
         if not s.start():
             raise Defect(f"no start without a fault:\n{s.target.log()[-3000:]}")
         if cold:
@@ -176,7 +187,7 @@ class Sweep:
         try:
             outcome = self._inject(fault, cold)
             self.since.append(fault)
-            if outcome in ("until a restart", "library ended it") or len(self.since) >= self.restart:
+            if outcome == "library ended it" or len(self.since) >= self.restart:
                 self._again()
         except (Defect, AssertionError, ProcessFailed, TimeoutError) as error:
             before = "".join(f"\nsince the last restart: {f}" for f in self.since)
@@ -189,12 +200,11 @@ class Sweep:
         s.answers.clear()
         s.library_died = False
         s.control.arm(fault.site.function, fault.error, fault.site, skip=fault.skip, times=fault.times)
-        outcome = getattr(self, f"_{fault.phase.split()[-1]}")(s, fault.times)
-        fired = s.control.fired
+        outcome = getattr(self, f"_{fault.phase.split()[-1]}")(s, fault)
         s.control.disarm()
         s.control.step_clock(0)
         s.control.freeze_clocks(False)
-        return "library ended it" if s.library_died else outcome if fired else "not reached"
+        return "library ended it" if s.library_died else outcome
 
     def _get_ready(self, fault, cold):
         """Cold: nothing was asked of it since it started."""
@@ -203,49 +213,44 @@ class Sweep:
             self._prepare()
             return
         if self.scenario is None:
-            self._prepare()
-            self._again()
+            self.begin()
         if fault.phase == "start":
             self.scenario.stop()
         elif self.scenario.target.pid is None or cold:
             self._again(cold)
 
-    @staticmethod
-    def _start(s, times):
+    def _start(self, s, fault):
         if not s.start():
             return "refused to start"
-        s.disturbed(times)
-        return Sweep._lived(s)
+        return self._serve(s, fault)
 
-    @staticmethod
-    def _serve(s, times):
-        s.disturbed(times)
+    def _serve(self, s, fault):
+        s.disturbed(fault.times, MANY_KEYS if fault.times == FOREVER else 2)
         if not s.control.fired and not s.ended():
             time.sleep(1)  # for what is done now and then
-        return Sweep._lived(s)
+        return self._lived(s, KIND_OF[fault.site.function] in DISK)
 
-    @staticmethod
-    def _reload(s, times):
+    def _reload(self, s, fault):
         s.reload()
-        return Sweep._serve(s, times)
+        return self._serve(s, fault)
 
-    @staticmethod
-    def _lived(s):
+    def _lived(self, s, crash):
         if s.ended():
             return "ended in order"
         if not s.control.fired:
             return "not reached"
-        s.control.disarm()
-        if s.waits_for_restart():
-            return "until a restart"
-        s.works()
         refused = any(what in (401, 500, 503) or isinstance(what, str) for _, what in s.answers)
-        return "answered an error" if refused else "went on"
+        waits = s.waits_for_restart()
+        if crash or waits:
+            self._again(crash=crash)
+        else:
+            s.control.disarm()
+            s.works()
+        return "until a restart" if waits else "answered an error" if refused else "went on"
 
-    @staticmethod
-    def _stop(s, _):
+    def _stop(self, s, _):
         s.stop()
-        return "ended in order"
+        return "ended in order" if s.control.fired else "not reached"
 
     def broke(self):
         """After a defect: nothing of this network goes on."""
@@ -318,12 +323,14 @@ def run_case(case, folder, pki, journal, o, until):
     done = journal.done(case)
     again = {text for text, x in done.items() if o.again and re.search(o.again, x["outcome"])}
     faults = [f for f in plan(seen, o.seed, o.libraries) if re.search(o.only, str(f))]
-    rest = [f for f in faults if str(f) not in done or str(f) in again]
+    others = [other for other in journal.cases() if o.once and other != case]
+    elsewhere = {text for other in others for text in journal.planned(other)}
+    rest = [f for f in faults if (str(f) not in done or str(f) in again) and str(f) not in elsewhere]
     print(f"{case}: {len(faults)} faults at {sum(map(len, seen.values()))} sites, {len(rest)} to do", flush=True)
     if o.list:
         print("\n".join(map(str, rest)))
         return
-    journal.note(case=case, plan=[str(f) for f in faults])
+    journal.note(case=case, plan=[str(f) for f in faults if str(f) not in elsewhere])
     taken = multiprocessing.Value("l", 0)
     several = [Sweep(case, folder / f"{case}-{n}", pki, o.restart) for n in range(o.jobs)]
     workers = [multiprocessing.Process(target=Worker(one, journal, rest, taken, until).run) for one in several]
@@ -346,6 +353,7 @@ def main():
     options.add_argument("--seed", type=int, default=int(os.environ.get("QKDGATE_SEED", random.randrange(2 ** 31))))
     options.add_argument("--journal", help="what became of each fault; goes on where it ends")
     options.add_argument("--again", help="do those again whose outcome matches this pattern")
+    options.add_argument("--once", action="store_true", help="not what another case has in its plan")
     options.add_argument("--list", action="store_true", help="only say what would fail")
     options.add_argument("--report", action="store_true", help="only say what the journal has")
     o = options.parse_args()
