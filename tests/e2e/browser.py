@@ -8,6 +8,7 @@ import os
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
@@ -67,7 +68,14 @@ class Browser:
         return self.text(selector) is not None
 
     def click(self, selector):
-        self.driver.find_element("css selector", selector).click()
+        """The page may draw it anew between finding and clicking: then it was not clicked."""
+        def clicked():
+            try:
+                self.driver.find_element("css selector", selector).click()
+            except StaleElementReferenceException:
+                return False
+            return True
+        self.wait(f"{selector} to stay", clicked)
 
     def type(self, selector, text):
         field = self.driver.find_element("css selector", selector)
