@@ -39,8 +39,8 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         environment = {**os.environ, "HOME": str(folder)}
         self.driver = webdriver.Chrome(options=options, service=Service(DRIVER, env=environment))
-        self.driver.set_page_load_timeout(timeout_s)
-        self.driver.set_script_timeout(timeout_s)
+        self.driver.set_page_load_timeout(3 * timeout_s)
+        self.driver.set_script_timeout(3 * timeout_s)
         self._timeout_s = timeout_s
         self._said = []
 

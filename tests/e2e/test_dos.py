@@ -19,6 +19,7 @@ import attack
 from admin import https
 from app004 import App, new_ksid
 from client import Client
+from links import issue
 
 FULL = os.environ.get("QKDGATE_DOS") == "full"
 REQUESTS = 1000 if FULL else 150
@@ -163,5 +164,5 @@ def test_who_asks_meanwhile_is_answered_as_before(network, listener, group):
         assert all(what["made"] > 0 for what in done.values()), done
         assert busy <= max(FACTOR * quiet, FLOOR_S), (quiet, busy, done)
     with network.client("alice") as alice, network.client("bob") as bob:
-        (key,) = alice.enc("sae-bob").keys()
+        (key,) = issue(alice)
         assert bob.dec("sae-alice", key[0]).keys() == [key]
