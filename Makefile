@@ -167,7 +167,7 @@ dashboard-picture:
 MINUTES ?= 10
 chaos soak:
 	@tests/deps/install build test
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(FAULTS)
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_SOAK_MINUTES=$(MINUTES) \
 		QKDGATE_CHAOS_S=$$(($(MINUTES) * 60)) $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/$(if $(filter chaos,$@),test_chaos,soak).py
