@@ -360,26 +360,15 @@ init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 static qg_err
 listen_on(qg_etsi014 *s, char *why, size_t why_room)
 {
-	const qg_config_listener *l = &s->parts.cfg->sae;
-	const qg_http_options o = {
-		.address = l->address,
-		.port = l->port,
-		.tls = l->tls,
-		.threads = l->threads,
-		.max_connections = l->max_connections,
-		.max_per_address = l->max_per_address,
-		.address_handshakes_per_s = l->address_handshakes_per_s,
-		.idle_timeout_s = l->idle_timeout_s,
-		.ticket_key_s = l->ticket_key_s,
-		.routes = s->routes,
-		.n_routes = N_ROUTES,
-		.error_body = qg_014_http_error,
-		.error_type = "application/json",
-		.ctx = s,
-		.identify = identify,
-		.running = running,
-		.on_refused = on_refused,
-	};
+	qg_http_options o = qg_http_options_of(&s->parts.cfg->sae);
+	o.routes = s->routes;
+	o.n_routes = N_ROUTES;
+	o.error_body = qg_014_http_error;
+	o.error_type = "application/json";
+	o.ctx = s;
+	o.identify = identify;
+	o.running = running;
+	o.on_refused = on_refused;
 	return qg_http_server_start(&o, &s->http, why, why_room);
 }
 

@@ -203,7 +203,9 @@ check_answer(const char *line)
 	if (strncmp(line, "HEAD", 4) == 0 || !next_reply(&at, &r))
 		return;
 	HOLDS(at == answers_len && r.status != 500);
-	const bool other = r.status == 200 && strstr(line, "/api/") == NULL; /* pages, metrics, descriptions */
+	const char *const api = strstr(line, "/api/"), *const query = strchr(line, '?');
+	const bool in_path = api != NULL && (query == NULL || api < query);
+	const bool other = r.status == 200 && !in_path; /* pages, metrics, descriptions */
 	const bool no_http = r.status >= 400 && strncmp(r.body, "<html>", 6) == 0; /* libmicrohttpd's own */
 	if (r.len == 0 || other || no_http)
 		return;
