@@ -144,8 +144,9 @@ static void test_a_link_with_key_of_its_own_masks_the_values(void **state)
 
 /* --- through another network, over links with key of their own ----------------------- */
 
-static const char *const sae_a[] = { "sae-a*" }, *const sae_x[] = { "sae-x*" }, *const sae_a_b[] = { "sae-a*", "sae-b*" },
-			 *const sae_c_x[] = { "sae-c*", "sae-x*" }, *const sae_b_c_x[] = { "sae-b*", "sae-c*", "sae-x*" };
+static const char *const sae_a[] = { "sae-a*" }, *const sae_x[] = { "sae-x*" },
+			 *const sae_a_b[] = { "sae-a*", "sae-b*" }, *const sae_c_x[] = { "sae-c*", "sae-x*" },
+			 *const sae_b_c_x[] = { "sae-b*", "sae-c*", "sae-x*" };
 
 /* Each node is a network, each two have a link. A knows the way to sae-c over B, C the
  * way back. sae-x is always behind the next: at A behind B, there behind C, there behind A. */
