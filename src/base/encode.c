@@ -43,29 +43,33 @@ base64_value(char ch)
 #define ONES UINT64_C(0x0101010101010101)
 #define BYTES_GT(x, v) (((x) + (0x7f - (v)) * ONES) >> 7 & ONES)
 
-/* Six bytes to eight characters, one in each byte of a word; the arithmetic of
- * base64_char on all of them, where no byte ever carries into the next. */
+/* The 48 high bits of w to eight characters, one in each byte of a word; the
+ * arithmetic of base64_char on all of them, where no byte ever carries into the
+ * next. */
 static inline void
-base64_eight(const uint8_t in[6], char out[8])
+base64_eight(uint64_t w, char out[8])
 {
-	const uint64_t six = UINT64_C(0x003f003f003f003f), twelve = UINT64_C(0x00000fff00000fff);
-	uint64_t x = (uint64_t)in[0] << 16 | (uint64_t)in[1] << 8 | in[2];
-	x |= (uint64_t)in[3] << 48 | (uint64_t)in[4] << 40 | (uint64_t)in[5] << 32;
-	x = (x >> 12 & twelve) | (x & twelve) << 16;
-	x = (x >> 6 & six) | (x & six) << 8; /* the first six bits are now the lowest byte */
+	const uint64_t three = UINT64_C(0xffffff), twelve = UINT64_C(0x00000fff00000fff);
+	const uint64_t six = UINT64_C(0x003f003f003f003f);
+	uint64_t x = (w >> 8 & three << 32) | (w >> 16 & three);
+	x = (x << 4 & twelve << 16) | (x & twelve);
+	x = (x << 2 & six << 8) | (x & six);
 	uint64_t c = x + 'A' * ONES + BYTES_GT(x, 25) * ('a' - 'Z' - 1);
 	c -= BYTES_GT(x, 51) * ('z' - '0' + 1);
 	c -= BYTES_GT(x, 61) * ('9' - '+' + 1);
 	c += BYTES_GT(x, 62) * ('/' - '+' - 1);
-	c = htole64(c);
+	c = htobe64(c);
 	memcpy(out, &c, sizeof c);
 }
 
 void
 qg_base64_encode(const uint8_t *in, size_t n, char *out)
 {
-	for (; n >= 6; n -= 6, in += 6, out += 8)
-		base64_eight(in, out);
+	for (; n >= 8; n -= 6, in += 6, out += 8) {
+		uint64_t w;
+		memcpy(&w, in, sizeof w);
+		base64_eight(be64toh(w), out);
+	}
 	for (; n >= 3; n -= 3, in += 3, out += 4) {
 		uint32_t v = (uint32_t)in[0] << 16 | (uint32_t)in[1] << 8 | in[2];
 		out[0] = base64_char(v >> 18);
@@ -134,10 +138,18 @@ qg_base64_decode(const char *in, size_t n, uint8_t *out, size_t room, size_t *ou
 	return QG_OK;
 }
 
-static inline char
-hex_char(uint32_t v)
+/* The digits of four bytes, first byte first; as base64_eight. */
+static inline void
+hex_eight(const uint8_t in[4], char out[8])
 {
-	return (char)(v + '0' + (GT(v, 9) & ('a' - '9' - 1)));
+	uint32_t v;
+	memcpy(&v, in, sizeof v);
+	uint64_t x = le32toh(v);
+	x = (x | x << 16) & UINT64_C(0x0000ffff0000ffff);
+	x = (x | x << 8) & UINT64_C(0x00ff00ff00ff00ff);
+	x = (x >> 4 | x << 8) & 0x0f * ONES; /* the high digit is the lower byte */
+	x = htole64(x + '0' * ONES + BYTES_GT(x, 9) * ('a' - '9' - 1));
+	memcpy(out, &x, sizeof x);
 }
 
 /* 0 to 15; 16 and more for what is no digit. */
@@ -153,10 +165,17 @@ hex_value(char ch)
 void
 qg_hex_encode(const uint8_t *in, size_t n, char *out)
 {
-	for (size_t i = 0; i < n; i++) {
-		out[2 * i] = hex_char((uint32_t)in[i] >> 4);
-		out[2 * i + 1] = hex_char(in[i] & 15u);
-	}
+	for (; n >= 4; n -= 4, in += 4, out += 8)
+		hex_eight(in, out);
+	if (n == 0)
+		return;
+	uint8_t last[4] = {0};
+	char text[8];
+	memcpy(last, in, n);
+	hex_eight(last, text);
+	memcpy(out, text, 2 * n);
+	qg_wipe(last, sizeof last);
+	qg_wipe(text, sizeof text);
 }
 
 qg_err
