@@ -88,6 +88,31 @@ qg_base64_encode(const uint8_t *in, size_t n, char *out)
 	out[3] = '=';
 }
 
+/* 0x01 in every byte of x that is v or more; bytes of x are below 128. */
+#define BYTES_GE(x, v) (((x) + (0x80 - (v)) * ONES) >> 7 & ONES)
+
+/* The 48 bits of eight characters; *bad collects what is of no alphabet. As
+ * base64_eight: each range of characters has its own distance to the values. */
+static inline uint64_t
+base64_eight_back(const char in[8], uint64_t *bad)
+{
+	uint64_t w;
+	memcpy(&w, in, sizeof w);
+	w = be64toh(w);
+	uint64_t x = w & 0x7f * ONES;
+	const uint64_t slash_up = BYTES_GE(x, '/'), digit_up = BYTES_GE(x, '0');
+	const uint64_t upper = BYTES_GE(x, 'A') - BYTES_GE(x, 'Z' + 1);
+	const uint64_t lower = BYTES_GE(x, 'a') - BYTES_GE(x, 'z' + 1);
+	const uint64_t digit = digit_up - BYTES_GE(x, '9' + 1), slash = slash_up - digit_up;
+	const uint64_t plus = BYTES_GE(x, '+') - BYTES_GE(x, '+' + 1);
+	*bad |= (w & ~x) | (ONES ^ (upper + lower + digit + plus + slash));
+	x -= upper * 'A' + lower * ('a' - 26);
+	x += digit * (52 - '0') + plus * (62 - '+') + slash * (63 - '/');
+	x = (x >> 2 & UINT64_C(0x0fc00fc00fc00fc0)) | (x & UINT64_C(0x003f003f003f003f));
+	x = (x >> 4 & UINT64_C(0x00fff00000fff000)) | (x & UINT64_C(0x00000fff00000fff));
+	return (x >> 8 & UINT64_C(0xffffff000000)) | (x & UINT64_C(0xffffff));
+}
+
 /* The 24 bits of a group of four; *bad collects the marks of bad characters. */
 static inline uint32_t
 base64_group(const char *in, uint32_t *bad)
@@ -104,13 +129,17 @@ static bool
 base64_valid(const char *in, size_t n, size_t pad)
 {
 	uint32_t bad = 0;
-	for (size_t i = 0; i < n - 4; i += 4)
+	uint64_t bad_eight = 0;
+	size_t i = 0;
+	for (; i + 8 <= n - 4; i += 8)
+		(void)base64_eight_back(in + i, &bad_eight);
+	for (; i < n - 4; i += 4)
 		(void)base64_group(in + i, &bad);
 	char last[4] = {in[n - 4], in[n - 3], pad > 1 ? 'A' : in[n - 2], pad > 0 ? 'A' : in[n - 1]};
 	uint32_t v = base64_group(last, &bad);
 	uint32_t beyond = pad == 0 ? 0 : pad == 1 ? 0xff : 0xffff;
 	qg_wipe(last, sizeof last);
-	return (bad & 64) == 0 && (v & beyond) == 0;
+	return (bad & 64) == 0 && bad_eight == 0 && (v & beyond) == 0;
 }
 
 qg_err
@@ -129,7 +158,13 @@ qg_base64_decode(const char *in, size_t n, uint8_t *out, size_t room, size_t *ou
 	if (len > room)
 		return QG_E_RANGE;
 	uint32_t bad = 0;
-	for (size_t i = 0; i < len; i += 3, in += 4) {
+	uint64_t bad_eight = 0;
+	size_t i = 0;
+	for (; i + 6 <= len; i += 6, in += 8) {
+		const uint64_t w = htobe64(base64_eight_back(in, &bad_eight) << 16);
+		memcpy(out + i, &w, 6);
+	}
+	for (; i < len; i += 3, in += 4) {
 		uint32_t v = base64_group(in, &bad); /* '=' is 64: of no bit that is kept */
 		for (size_t k = 0; k < 3 && i + k < len; k++)
 			out[i + k] = (uint8_t)(v >> (16 - 8 * k));
