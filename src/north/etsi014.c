@@ -332,6 +332,18 @@ qg_etsi014_each_level(const qg_etsi014 *s, const char *sae, void (*each)(const q
 }
 
 static qg_err
+take_suspended(qg_etsi014 *s, const qg_etsi014_suspended *all)
+{
+	qg_err err = QG_OK;
+	for (size_t i = 0; err == QG_OK && i < all->n; i++) {
+		const qg_suspension_rec *r = &all->rec[i];
+		if (strcmp(r->kind, "peer") != 0)
+			err = qg_etsi014_suspend(s, r->name, r->other[0] != '\0' ? r->other : NULL, true);
+	}
+	return err;
+}
+
+static qg_err
 init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 {
 	const qg_config *cfg = parts->cfg;
@@ -353,7 +365,10 @@ init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 		err = qg_014_uses_new(&s->uses);
 	if (err == QG_OK && parts->levels != NULL)
 		take_levels(s, parts->levels);
+	if (err == QG_OK && parts->suspended != NULL)
+		err = take_suspended(s, parts->suspended);
 	s->parts.levels = NULL;
+	s->parts.suspended = NULL;
 	return err;
 }
 
