@@ -409,6 +409,13 @@ void qg_flush_checkpoint(struct qg_core *core);
 /* Begins a new generation of the key ring when one is due (rotate.c). False: not yet,
  * because what was sealed before is not all durable under the one in use. */
 bool qg_rotate_ring(struct qg_core *core) QG_CHECKED;
+
+/* --- pair_window.c --- */
+
+/* Before the committer: what pairs took of limits.pair_chunks before the start. */
+qg_err qg_pair_window_load(struct qg_core *core) QG_CHECKED;
+/* Has the committer write what changed. */
+void qg_pair_window_flush(struct qg_core *core);
 /* new_app as opener; get_status at start; key_stream_closed. */
 void qg_app_step(qg_stream *st, uint64_t now_ms);
 void qg_app_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,

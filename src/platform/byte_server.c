@@ -57,6 +57,8 @@ conn_end(qg_byte_worker *w, qg_byte_conn *c)
 	leave(w, c);
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
+	if (!c->shaken)
+		atomic_fetch_add_explicit(&w->server->failed_handshakes, 1, memory_order_relaxed);
 	(void)epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	qg_byte_conn_shut(c);
 	qg_byte_conn_put(c);
@@ -340,6 +342,17 @@ worker_start(qg_byte_server *s, qg_byte_worker *w, bool first)
 	pthread_setname_np(w->thread, "qg-apps");
 	w->running = true;
 	return QG_OK;
+}
+
+void
+qg_byte_server_stats(const qg_byte_server *s, qg_http_stats *out)
+{
+	*out = (qg_http_stats){
+		.handshakes = atomic_load_explicit(&s->handshakes, memory_order_relaxed),
+		.failed_handshakes = atomic_load_explicit(&s->failed_handshakes, memory_order_relaxed),
+		.limited = qg_arrivals_refused(s->arrivals),
+		.connections = qg_census_count(s->census),
+	};
 }
 
 qg_err
