@@ -66,7 +66,9 @@ def test_a_configuration_that_gets_no_memory_is_refused(make_network, function):
     control = Control(net.folder / "faults", binary("qkdgate"))
     control.arm(function, own=True, skip=1 << 30)
     assert check_config(net, "kme-a", control) == (0, "")
-    calls = sum(s.calls for s in control.sites() if s.own and s.function == function)
+    # What counts for `make coverage` is written at the end, by calls of its own.
+    calls = sum(s.calls for s in control.sites()
+                if s.own and s.function == function and not s.caller.startswith("gcov_"))
     rng = random.Random(SEED)
     for skip in sorted(rng.sample(range(calls), min(calls, 15))):
         control.arm(function, own=True, skip=skip)

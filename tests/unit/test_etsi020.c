@@ -393,6 +393,15 @@ good_answers(void **state)
 	by_hand_with(hand, p, "GET", "/kmapi/versions", NULL, NULL, 0, &o);
 	assert_int_equal(o.http, 200);
 	assert_string_equal(o.body, "{\"versions\":[\"v1\"],\"capabilities\":[\"synchronous_mode\"]}");
+	by_hand_with(hand, p, "GET", "/openapi.yaml", NULL, NULL, 0, &o);
+	assert_int_equal(o.http, 200);
+	assert_int_equal(strncmp(o.body, "# SPDX", 6), 0);
+	static const char *const types[] = {"application/json", "Application/JSON;charset=utf-8",
+					    "application/json ; charset=\"UTF-8\""};
+	for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+		by_hand_with(hand, p, "POST", EXT_KEYS "/ack", types[i], ACK, sizeof ACK - 1, &o);
+		assert_int_equal(o.http, 200);
+	}
 	pair_free(p);
 }
 
@@ -425,6 +434,7 @@ static const struct {
 	{EXT_KEYS "/ack", "[]", 400, "ack-not-understood", "ack_not_understood"},
 	{EXT_KEYS "/ack", "[{\"key_ids\":[\"" ID1 "\"],\"ack_status\":\"relayed\"," BETWEEN "}]", 400, "ack-not-understood",
 	 "ack_not_understood"},
+	{EXT_KEYS "/void", "{", 400, "void-request-not-understood", "key_voiding_error"},
 	{EXT_KEYS "/void", "{}", 400, "void-request-not-understood", "key_voiding_error"},
 	{EXT_KEYS "/void", "{\"key_ids\":[\"x\"]," BETWEEN "}", 400, "void-request-not-understood", "key_voiding_error"},
 	{EXT_KEYS "/void", "{\"key_ids\":[]," BETWEEN "}", 400, "no-key-ids-or-confirmation", "no_key_ids_or_confirmation"},
@@ -451,6 +461,8 @@ bad_requests_end_here(void **state)
 		by_hand_with(hand, p, "POST", EXT_KEYS, types[i], "{}", 2, &o);
 		is_problem(&o, 400, "missing-parameters", "missing_parameters");
 	}
+	by_hand_with(hand, p, "POST", EXT_KEYS, NULL, "{}", 2, &o);
+	is_problem(&o, 400, "missing-parameters", "missing_parameters");
 	assert_int_equal(p->b.interop.calls, 0);
 	pair_free(p);
 }
@@ -471,6 +483,10 @@ drafts_are_tolerated_where_agreed(void **state)
 	by_hand(p, EXT_KEYS "/void?all_confirmation=true", "{\"key_ids\":[]," BETWEEN "}", &o);
 	assert_int_equal(o.http, 202);
 	assert_true(p->b.interop.all);
+	by_hand(p, EXT_KEYS "/void?other=1&all_confirmation=true", "{\"key_ids\":[]," BETWEEN "}", &o);
+	assert_int_equal(o.http, 202);
+	by_hand(p, EXT_KEYS "/void?other=true", "{\"key_ids\":[]," BETWEEN "}", &o);
+	is_problem(&o, 400, "no-key-ids-or-confirmation", "no_key_ids_or_confirmation");
 	by_hand(p, EXT_KEYS "/void?all_confirmation=false", "{\"key_ids\":[]," BETWEEN "}", &o);
 	is_problem(&o, 400, "no-key-ids-or-confirmation", "no_key_ids_or_confirmation");
 	pair_free(p);
