@@ -109,6 +109,7 @@ core_run(qg_core *core)
 		err = qg_accounts_new(core->committer, &core->accounts);
 	if (err != QG_OK)
 		return err;
+	qg_accounts_keep_days(core->accounts, core->part.cfg->accounting_days);
 	qg_lifetime_checkpoint now;
 	qg_lifetime_now(&core->life, &now);
 	qg_transfers_far_behind(core->transfers, now.owner_ms - now.far_ms);
