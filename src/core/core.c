@@ -313,6 +313,7 @@ qg_core_stop(qg_core **corep)
 		for (size_t i = 0; i < core->n_streams; i++)
 			while (qg_flush_stream(&core->stream[i]) > 0)
 				;
+		qg_audit_tell_limited(core->part.audit, true);
 		(void)!qg_audit_sync(core->part.audit); /* so that the checkpoint knows its last lines */
 		qg_flush_checkpoint(core);
 		if (core->accounts != NULL)
