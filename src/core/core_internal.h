@@ -280,7 +280,6 @@ void qg_segment_wipe_reserved(qg_segment *s);
 void qg_segment_drop_data(qg_segment *s);
 uint8_t *qg_segment_chunk(const qg_segment *s, uint32_t i);
 bool qg_bits_any(const uint8_t *bits, uint32_t first, uint32_t n);
-bool qg_bits_all(const uint8_t *bits, uint32_t first, uint32_t n);
 void qg_bits_set(uint8_t *bits, uint32_t first, uint32_t n);
 void qg_bits_clear(uint8_t *bits, uint32_t first, uint32_t n);
 /* Seals the data as it is; *blob is malloc'ed. */

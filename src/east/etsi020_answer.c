@@ -91,9 +91,7 @@ static size_t
 problem_body(const struct problem_row *p, const char *text, char *buf, size_t room)
 {
 	char type[128];
-	const int n = snprintf(type, sizeof type, QG_020_PROBLEM_PREFIX "%s", p->type);
-	if (n < 0 || (size_t)n >= sizeof type)
-		return 0;
+	(void)snprintf(type, sizeof type, QG_020_PROBLEM_PREFIX "%s", p->type); /* of the table: all fit */
 	return qg_020_problem_write(type, p->title, p->status, p->member, p->member[1] != NULL ? 2 : 1, text, buf,
 				    room);
 }
@@ -108,8 +106,9 @@ static const char *const method_names[QG_020_METHODS] = {
 static void
 name_caller(const qg_config_peer *peer, char out[CALLER_ROOM])
 {
-	if (peer == NULL || snprintf(out, CALLER_ROOM, QG_PEER_PREFIX "%s", peer->id) < 0)
-		out[0] = '\0';
+	out[0] = '\0';
+	if (peer != NULL)
+		(void)snprintf(out, CALLER_ROOM, QG_PEER_PREFIX "%s", peer->id);
 }
 
 static void
@@ -152,8 +151,10 @@ void
 qg_020_refuse_call(qg_020_call *call, qg_020_refusal refusal, const char *text, unsigned retry_after_s)
 {
 	char seconds[16];
-	if (retry_after_s > 0 && snprintf(seconds, sizeof seconds, "%u", retry_after_s) > 0)
+	if (retry_after_s > 0) {
+		(void)snprintf(seconds, sizeof seconds, "%u", retry_after_s);
 		qg_http_set_header(call->http, "Retry-After", seconds);
+	}
 	if (refusal == QG_020_RATE) {
 		char caller[CALLER_ROOM];
 		name_caller(call->peer, caller);
