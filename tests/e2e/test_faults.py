@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from control import FUNCTIONS, Control, library, under_faults
+from control import FOREVER, FUNCTIONS, Control, library, under_faults
 from network import binary, build_folder
 from sweep import Fault, Sweep
 
@@ -102,7 +102,8 @@ def test_a_certificate_that_gets_no_memory_is_read_with_the_next_request(sweep):
         assert alice.status("sae-bob").status == 200
         target.signal(signal.SIGHUP)
         target.wait_log("event=reloaded")
-        control.arm("gnutls_x509_crt_import", FUNCTIONS["gnutls_x509_crt_import"][1], own=True, times=10)
-        answers = [alice.status("sae-bob").status for _ in range(30)]
-    assert control.fired
-    assert answers[-1] == 200 and set(answers) == {200, 401}, answers
+        control.arm("gnutls_x509_crt_import", FUNCTIONS["gnutls_x509_crt_import"][1], own=True, times=FOREVER)
+        assert alice.status("sae-bob").status == 401
+        assert control.fired
+        control.disarm()
+        assert alice.status("sae-bob").status == 200
