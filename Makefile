@@ -49,7 +49,7 @@ UNIT    := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(wildcard tests/unit/test_
 	$(patsubst tests/fuzz/%.c,$(BUILD)/unit/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ    := $(patsubst tests/fuzz/%.c,$(BUILD)/targets/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: all programs unit e2e chaos soak faults monitoring-test check fuzz fuzz-targets models bench bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
+.PHONY: all programs unit e2e chaos soak faults monitoring-test check fuzz fuzz-targets models bench bench-plots bench-programs bench-quick bench-instructions demo demo-down demo-restart lint asan tsan valgrind fanalyzer scan-build install clean
 .SECONDARY:
 all: $(if $(APP_SRC),$(BUILD)/bin/qkdgate) $(TOOLS) $(BUILD)/lib/$(SO)
 
@@ -291,6 +291,10 @@ bench-programs: all $(BUILD)/bench/load $(BUILD)/bench/ceiling
 
 bench: bench-programs
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) bench/run.py
+
+# docs/img from the last whole run.
+bench-plots:
+	$(PYTHON) bench/plot.py $(BUILD)/bench/full.json
 
 # With the limits of bench/gate.json.
 bench-quick: bench-programs

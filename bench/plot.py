@@ -16,7 +16,7 @@ RATIOS = (
     ("dec_keys_1_cpu", "dec_keys, CPU", 1.6, False),
     ("dec_keys_1_throughput_64", "dec_keys, throughput", 0.5, True),
     ("handshake_full_cpu", "full handshake, CPU", 0.7, False),
-    ("handshake_resumed_checked_cpu", "resumed, ceiling checks", 0.5, False),
+    ("handshake_resumed_cpu", "resumed handshake, CPU", 0.5, False),
 )
 SERIES = (("ceiling_at_{}", "ceiling", "#888"), ("enc_keys_1_at_{}", "enc_keys", "#1f6fb4"),
           ("dec_keys_1_at_{}", "dec_keys", "#c2551b"))

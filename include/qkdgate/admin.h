@@ -44,6 +44,15 @@ typedef struct qg_admin_ops {
 	 * of the start. `each` must not call back. */
 	void (*entries)(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx),
 			void *each_ctx);
+	/* An SAE, a pair or a peer gets no key from now on, or gets keys again. It is
+	 * durable and in force when QG_OK is returned. QG_E_NOTFOUND: no such peer, or it
+	 * is to be resumed and was not suspended; QG_E_FULL: too many pairs. QG_E_IO: where
+	 * it is to be suspended it is so until the gateway stops, but that was not kept;
+	 * where it is to be resumed nothing changed. */
+	qg_err (*suspend)(void *ctx, const qg_suspension_rec *rec, bool on);
+	/* Who is suspended, also those whom the configuration no longer names. `each`
+	 * must not call back. */
+	void (*suspensions)(void *ctx, void (*each)(const qg_suspension_rec *rec, void *each_ctx), void *each_ctx);
 	/* Takes another master key (qg_sealer_change_master; `from` may be NULL). With
 	 * *pending the old one is needed until the next start. `why` as above. */
 	qg_err (*change_master)(void *ctx, const char *who, const char *from, bool *pending, char *why, size_t why_room);

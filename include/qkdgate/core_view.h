@@ -112,6 +112,10 @@ qg_err qg_core_delete_keys(qg_core *core, const char *stream, uint64_t *chunks) 
 qg_err qg_core_entry_put(qg_core *core, const qg_entry_rec *rec) QG_CHECKED;
 qg_err qg_core_entry_delete(qg_core *core, const char *list, const char *name) QG_CHECKED;
 
+/* Keeps that someone is suspended, or forgets it; durable when it returns. QG_E_IO,
+ * QG_E_UNKNOWN. Not from the committer's thread. */
+qg_err qg_core_suspension_keep(qg_core *core, const qg_suspension_rec *rec, bool on) QG_CHECKED;
+
 /* What SAEs have left of their rates, in the place of what was kept before, with the
  * time; durable when it returns. QG_E_IO, QG_E_UNKNOWN. Not from the committer's thread. */
 #define QG_CORE_LEVELS_MS "levels_ms" /* the number in the store: wall clock, 0: none are kept */

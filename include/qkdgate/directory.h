@@ -55,7 +55,7 @@ const char *qg_directory_home(const qg_directory *d, const char *sae_id);
 bool qg_directory_foreign(const qg_directory *d, const char *sae_id);
 
 /* A peer is suspended: no key goes to it or is taken from it, until it is resumed or
- * the gateway starts anew. What was begun comes to its end. QG_E_NOTFOUND. */
+ * the directory is freed. What was begun comes to its end. QG_E_NOTFOUND. */
 qg_err qg_directory_suspend_peer(qg_directory *d, const char *peer_id, bool on) QG_CHECKED;
 bool qg_directory_peer_suspended(const qg_directory *d, const char *peer_id);
 /* Whether that home is one behind a peer that is suspended. */

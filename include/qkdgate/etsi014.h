@@ -28,6 +28,12 @@ typedef struct qg_etsi014_levels {
 	size_t n;
 } qg_etsi014_levels;
 
+/* Who was suspended when the gateway stopped. */
+typedef struct qg_etsi014_suspended {
+	const qg_suspension_rec *rec; /* those of peers are none of this server's */
+	size_t n;
+} qg_etsi014_suspended;
+
 typedef struct qg_etsi014_parts {
 	const qg_config *cfg; /* all parts outlive the server */
 	const qg_directory *directory;
@@ -35,6 +41,7 @@ typedef struct qg_etsi014_parts {
 	qg_audit *audit;
 	qg_accounts *accounts;       /* NULL: nothing is counted (tests) */
 	const qg_etsi014_levels *levels; /* read while it starts; NULL: all rates are full */
+	const qg_etsi014_suspended *suspended; /* likewise, and in force before it listens; NULL: nobody */
 } qg_etsi014_parts;
 
 /* Listens. `why` gets a text that names what failed. */
@@ -69,8 +76,8 @@ typedef struct qg_sae_use {
 void qg_etsi014_use(const qg_etsi014 *s, const char *sae, qg_sae_use *out);
 
 /* An SAE, or the two of them as a pair in either role (other NULL: with anybody),
- * gets no key until it is resumed or the gateway starts anew: 401. QG_E_FULL when
- * 256 pairs are. */
+ * gets no key until it is resumed or this server stops: 401. QG_E_FULL when 256 pairs
+ * are, QG_E_RANGE for an ID of a pair that is too long. */
 qg_err qg_etsi014_suspend(qg_etsi014 *s, const char *sae, const char *other, bool on) QG_CHECKED;
 
 /* Whether these two get no key from each other at present. Any thread. */

@@ -21,6 +21,8 @@
  * its header or made; the answer bears it, and it is that of the thread while the
  * handler runs. */
 
+struct qg_config_listener;
+
 typedef struct qg_http_server qg_http_server;
 typedef struct qg_http_request qg_http_request;
 
@@ -113,6 +115,10 @@ typedef struct qg_http_options {
 	 * error_body does, also for 401. */
 	size_t (*refuse)(const qg_http_refused *r, char *buf, size_t room, void *ctx);
 } qg_http_options;
+
+/* Where and how a section of the configuration says to listen, over TLS; the rest is zero. Its
+ * strings are those of the configuration. */
+qg_http_options qg_http_options_of(const struct qg_config_listener *l);
 
 /* Starts listening; a Unix socket is made, and removed at the stop. `why` gets a text that names what failed. QG_E_IO,
  * QG_E_MODE, QG_E_PARSE, QG_E_NOMEM. */

@@ -155,6 +155,13 @@ typedef struct qg_entry_rec {
 	const char *text;        /* JSON */
 } qg_entry_rec;
 
+/* Who gets no key until an operator resumes it. */
+typedef struct qg_suspension_rec {
+	const char *kind;        /* "sae", "pair" or "peer" */
+	const char *name;
+	const char *other;       /* of a pair; else "" */
+} qg_suspension_rec;
+
 /* What an SAE asked for with another, on one day. */
 typedef struct qg_account_rec {
 	int64_t day;             /* since 1970-01-01, UTC */
@@ -251,6 +258,9 @@ typedef struct qg_store_ops {
 	qg_err (*entry_delete)(qg_store *s, const char *list, const char *name); /* QG_E_NOTFOUND */
 	/* In the order in which they were put. */
 	qg_err (*load_entries)(qg_store *s, qg_err (*each)(const qg_entry_rec *rec, void *ctx), void *ctx);
+	qg_err (*suspension_put)(qg_store *s, const qg_suspension_rec *rec); /* also when it is there */
+	qg_err (*suspension_delete)(qg_store *s, const qg_suspension_rec *rec); /* also when there is none */
+	qg_err (*load_suspensions)(qg_store *s, qg_err (*each)(const qg_suspension_rec *rec, void *ctx), void *ctx);
 	/* Adds to what the day has. */
 	qg_err (*account_add)(qg_store *s, const qg_account_rec *rec);
 	/* Of the days from .. to, in their order. */

@@ -208,12 +208,14 @@ make_etsi014(daemon_parts *d)
 {
 	const qg_etsi014_levels levels = {.known = d->levels.known, .away_ms = d->levels.away_ms,
 					  .level = d->levels.level, .n = d->levels.n};
+	const qg_etsi014_suspended suspended = {.rec = d->suspensions.rec, .n = d->suspensions.n};
 	qg_etsi014_parts parts = {.cfg = d->cfg,
 				  .directory = d->directory,
 				  .keystore = qg_core_keystore(d->core),
 				  .audit = d->audit,
 				  .accounts = qg_core_accounts(d->core),
-				  .levels = &levels};
+				  .levels = &levels,
+				  .suspended = &suspended};
 	const qg_err err = qg_etsi014_start(&parts, &d->etsi014, d->why, sizeof d->why);
 	if (err == QG_OK)
 		qg_etsi014_renew(d->etsi014, qg_directory_config(d->directory));
@@ -270,6 +272,7 @@ static const daemon_step run_steps[] = {
 	{"store", make_store},
 	{"audit", check_audit},
 	{"directory", make_directory},
+	{"suspensions", qg_daemon_load_suspensions}, /* before anyone can ask */
 	{"levels", qg_daemon_load_levels},
 	{"kms", make_kms},
 	{"etsi020", make_etsi020},
@@ -332,6 +335,7 @@ unmake_all(daemon_parts *d)
 	qg_directory_free(&d->directory);
 	qg_sealer_close(&d->sealer);
 	qg_daemon_free_entries(d);
+	qg_daemon_free_suspensions(&d->suspensions);
 	qg_daemon_free_levels(&d->levels);
 	pthread_mutex_destroy(&d->changing);
 }

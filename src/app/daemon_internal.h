@@ -25,6 +25,7 @@
  *   daemon_entries.c  SAEs and rules that were made at run time
  *   daemon_acts.c  what is done to the gateway as a whole while it runs
  *   daemon_levels.c  rates over a restart
+ *   daemon_suspensions.c  who gets no key, over a restart
  *   daemon_wait.c  the main thread: signals, the watchdog, the tamper switch */
 
 #define QG_DAEMON_WHY_ROOM 512
@@ -40,6 +41,12 @@ typedef struct daemon_entries {
 	daemon_entry *entry;
 	size_t n;
 } daemon_entries;
+
+/* Who is suspended; the strings are its own. */
+typedef struct daemon_suspensions {
+	qg_suspension_rec *rec;
+	size_t n, room;
+} daemon_suspensions;
 
 /* What SAEs had left of their rates; the strings are its own. */
 typedef struct daemon_levels {
@@ -71,6 +78,7 @@ typedef struct daemon_parts {
 	atomic_bool zeroized;
 	pthread_mutex_t changing; /* one change of the configuration in force at a time */
 	daemon_entries entries;   /* guarded by it */
+	daemon_suspensions suspensions; /* likewise */
 	daemon_levels levels;     /* of the stop before */
 	char why[QG_DAEMON_WHY_ROOM];
 } daemon_parts;
@@ -99,6 +107,15 @@ void qg_daemon_free_entries(daemon_parts *d);
 qg_err qg_daemon_change(void *ctx, const char *who, const qg_config_entry *e, char *why, size_t why_room);
 void qg_daemon_each_entry(void *ctx, void (*each)(const qg_config_entry *e, bool in_force, void *each_ctx),
 			  void *each_ctx);
+
+/* At the start, when the directory is there: peers at once, SAEs and pairs when the
+ * server is made. */
+qg_err qg_daemon_load_suspensions(daemon_parts *d) QG_CHECKED;
+void qg_daemon_free_suspensions(daemon_suspensions *all);
+/* For admin.h. */
+qg_err qg_daemon_suspend(void *ctx, const qg_suspension_rec *rec, bool on);
+void qg_daemon_each_suspension(void *ctx, void (*each)(const qg_suspension_rec *rec, void *each_ctx),
+			       void *each_ctx);
 
 /* For admin.h; ctx is a daemon_parts. */
 extern const qg_admin_ops qg_daemon_acts;

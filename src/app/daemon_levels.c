@@ -8,19 +8,16 @@
 #include "daemon_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/core_view.h"
+#include "qkdgate/grow.h"
 #include "qkdgate/log.h"
 
 static qg_err
 append(const qg_level_rec *rec, daemon_levels *l)
 {
-	if (l->n == l->room) {
-		const size_t room = l->room == 0 ? 64 : 2 * l->room;
-		qg_level_rec *more = realloc(l->level, room * sizeof *more);
-		if (more == NULL)
-			return QG_E_NOMEM;
-		l->level = more;
-		l->room = room;
-	}
+	qg_level_rec *more = qg_grown(l->level, &l->room, l->n, sizeof *more);
+	if (more == NULL)
+		return QG_E_NOMEM;
+	l->level = more;
 	qg_level_rec copy = {.rate = strdup(rec->rate), .name = strdup(rec->name), .milli = rec->milli};
 	if (copy.rate == NULL || copy.name == NULL) {
 		free((char *)(uintptr_t)copy.rate);

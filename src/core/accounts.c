@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "qkdgate/clock.h"
+#include "qkdgate/grow.h"
 #include "qkdgate/log.h"
 #include "qkdgate/secret.h"
 
@@ -257,14 +258,10 @@ take_row(const qg_account_rec *rec, void *ctx)
 	reading *r = ctx;
 	if (r->n == ROWS_MAX)
 		return QG_E_RANGE;
-	if (r->n == r->room) {
-		const size_t room = r->room == 0 ? 64 : 2 * r->room;
-		qg_account_rec *more = realloc(r->rec, room * sizeof *more);
-		if (more == NULL)
-			return QG_E_NOMEM;
-		r->rec = more;
-		r->room = room;
-	}
+	qg_account_rec *more = qg_grown(r->rec, &r->room, r->n, sizeof *more);
+	if (more == NULL)
+		return QG_E_NOMEM;
+	r->rec = more;
 	const size_t n = strlen(rec->sae) + 1, m = strlen(rec->other) + 1;
 	char *names = malloc(n + m);
 	if (names == NULL)

@@ -4,6 +4,7 @@
 
 #include "app_stream_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/grow.h"
 #include "qkdgate/log.h"
 
 /* Streams and blocks at rest. Jobs are queued under the lock, so their order is
@@ -440,14 +441,10 @@ static qg_err
 list_row(const qg_app_stream_rec *r, void *ctx)
 {
 	loading *l = ctx;
-	if (l->n == l->room) {
-		const size_t room = l->room > 0 ? 2 * l->room : 64;
-		int64_t *row = reallocarray(l->row, room, sizeof *row);
-		if (row == NULL)
-			return QG_E_NOMEM;
-		l->row = row;
-		l->room = room;
-	}
+	int64_t *more = qg_grown(l->row, &l->room, l->n, sizeof *more);
+	if (more == NULL)
+		return QG_E_NOMEM;
+	l->row = more;
 	l->row[l->n++] = r->row;
 	return QG_OK;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the database keeps for the rest of the gateway: entries of the configuration
- * that operators made at run time, and what is left of rates. */
+ * that operators made at run time, who is suspended, and what is left of rates. */
 #include "core_internal.h"
 #include "qkdgate/clock.h"
 #include "qkdgate/core_view.h"
@@ -30,6 +30,28 @@ qg_core_entry_delete(qg_core *core, const char *list, const char *name)
 {
 	entry_job e = {.job.run = entry_run, .rec = {.list = list, .name = name}};
 	return qg_committer_run(core->committer, &e.job);
+}
+
+/* --- suspensions ---------------------------------------------------------------------- */
+
+typedef struct suspension_job {
+	qg_job job;
+	const qg_suspension_rec *rec;
+	bool on;
+} suspension_job;
+
+static qg_err
+suspension_run(qg_job *job, qg_store *store)
+{
+	const suspension_job *s = (const suspension_job *)job;
+	return s->on ? store->ops->suspension_put(store, s->rec) : store->ops->suspension_delete(store, s->rec);
+}
+
+qg_err
+qg_core_suspension_keep(qg_core *core, const qg_suspension_rec *rec, bool on)
+{
+	suspension_job s = {.job.run = suspension_run, .rec = rec, .on = on};
+	return qg_committer_run(core->committer, &s.job);
 }
 
 /* --- rates ---------------------------------------------------------------------------- */

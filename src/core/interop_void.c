@@ -4,6 +4,7 @@
 
 #include "interop_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/grow.h"
 #include "transfer_internal.h"
 
 /* void of a peer (SOUNDNESS 18): of keys that it brought, or that it was given.
@@ -392,14 +393,10 @@ concerns(const void_in *in, const qg_transfer *x)
 static qg_err
 add_id(void_in *in, const qg_uuid *id, size_t *room)
 {
-	if (in->n == *room) {
-		const size_t more = *room > 0 ? 2 * *room : 256;
-		qg_uuid *ids = reallocarray(in->ids, more, sizeof *ids);
-		if (ids == NULL)
-			return QG_E_NOMEM;
-		in->ids = ids;
-		*room = more;
-	}
+	qg_uuid *more = qg_grown(in->ids, room, in->n, sizeof *more);
+	if (more == NULL)
+		return QG_E_NOMEM;
+	in->ids = more;
 	in->ids[in->n++] = *id;
 	return QG_OK;
 }

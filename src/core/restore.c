@@ -7,6 +7,7 @@
 #include "core_internal.h"
 #include "pad_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/grow.h"
 #include "qkdgate/log.h"
 
 /* What the store holds becomes streams, epochs and segments again; what a
@@ -318,14 +319,10 @@ typedef struct row_list {
 static qg_err
 row_add(row_list *l, int64_t row)
 {
-	if (l->n == l->room) {
-		size_t room = l->room * 2 + 64;
-		int64_t *bigger = realloc(l->row, room * sizeof *bigger);
-		if (bigger == NULL)
-			return QG_E_NOMEM;
-		l->row = bigger;
-		l->room = room;
-	}
+	int64_t *more = qg_grown(l->row, &l->room, l->n, sizeof *more);
+	if (more == NULL)
+		return QG_E_NOMEM;
+	l->row = more;
 	l->row[l->n++] = row;
 	return QG_OK;
 }

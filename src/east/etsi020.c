@@ -75,26 +75,16 @@ qg_etsi020_way(qg_etsi020 *e)
 qg_err
 qg_etsi020_listen(qg_etsi020 *e, qg_interop *interop, char *why, size_t why_room)
 {
-	const qg_config_listener *const l = &e->cfg->kxi;
+	qg_http_options o = qg_http_options_of(&e->cfg->kxi);
 	e->interop = interop;
-	return qg_http_server_start(&(qg_http_options){
-		.address = l->address,
-		.port = l->port,
-		.tls = l->tls,
-		.threads = l->threads,
-		.max_connections = l->max_connections,
-		.max_per_address = l->max_per_address,
-		.address_handshakes_per_s = l->address_handshakes_per_s,
-		.idle_timeout_s = l->idle_timeout_s,
-		.ticket_key_s = l->ticket_key_s,
-		.routes = e->routes,
-		.n_routes = N_ROUTES,
-		.error_type = QG_020_JSON_TYPE,
-		.refuse = qg_020_http_refuse,
-		.ctx = e,
-		.identify = identify,
-		.waits_long = true,
-	}, &e->server, why, why_room);
+	o.routes = e->routes;
+	o.n_routes = N_ROUTES;
+	o.error_type = QG_020_JSON_TYPE;
+	o.refuse = qg_020_http_refuse;
+	o.ctx = e;
+	o.identify = identify;
+	o.waits_long = true;
+	return qg_http_server_start(&o, &e->server, why, why_room);
 }
 
 qg_err

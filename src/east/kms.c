@@ -349,7 +349,7 @@ end_change(qg_kms *k, listener_state to)
 qg_err
 qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 {
-	const qg_config_listener *l = &k->cfg->kms;
+	qg_http_options o = qg_http_options_of(&k->cfg->kms);
 	qg_err err;
 
 	if (!begin_change(k, LISTENER_DOWN)) {
@@ -358,25 +358,15 @@ qg_kms_listen(qg_kms *k, qg_peers *peers, char *why, size_t why_room)
 		return QG_E_STATE;
 	}
 	k->peers = peers;
-	err = qg_http_server_start(&(qg_http_options){
-		.address = l->address,
-		.port = l->port,
-		.tls = l->tls,
-		.threads = l->threads,
-		.max_connections = l->max_connections,
-		.max_per_address = l->max_per_address,
-		.address_handshakes_per_s = l->address_handshakes_per_s,
-		.idle_timeout_s = l->idle_timeout_s,
-		.ticket_key_s = l->ticket_key_s,
-		.routes = routes,
-		.n_routes = sizeof routes / sizeof *routes,
-		.error_body = error_body,
-		.error_type = JSON_TYPE,
-		.ctx = k,
-		.identify = identify,
-		.waits_long = true,
-		.on_refused = on_refused,
-	}, &k->server, why, why_room);
+	o.routes = routes;
+	o.n_routes = sizeof routes / sizeof *routes;
+	o.error_body = error_body;
+	o.error_type = JSON_TYPE;
+	o.ctx = k;
+	o.identify = identify;
+	o.waits_long = true;
+	o.on_refused = on_refused;
+	err = qg_http_server_start(&o, &k->server, why, why_room);
 	end_change(k, err == QG_OK ? LISTENER_UP : LISTENER_DOWN);
 	return err;
 }

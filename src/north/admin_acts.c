@@ -239,21 +239,44 @@ is_known(qg_admin *a, qg_http_request *http, const char *sae, bool here)
 	return false;
 }
 
+static bool
+are_known(qg_admin *a, qg_http_request *http, const qg_suspension_rec *rec)
+{
+	const bool pair = rec->other[0] != '\0';
+	return is_known(a, http, rec->name, !pair) && (!pair || is_known(a, http, rec->other, false));
+}
+
+void
+qg_admin_answer_suspend(qg_http_request *http, const char *what, bool on, qg_err err)
+{
+	if (err == QG_OK)
+		qg_admin_answer_done(http, what);
+	else if (err == QG_E_IO && on)
+		qg_admin_answer_error(http, err, "suspended, but only until the gateway stops: the database cannot be written");
+	else if (err == QG_E_IO)
+		qg_admin_answer_error(http, err, "still suspended: the database cannot be written");
+	else
+		qg_admin_answer_error(http, err, "%s", err == QG_E_FULL ? "too many pairs are suspended" : qg_err_text(err));
+}
+
 static void
 suspend(qg_http_request *http, qg_admin *a, bool pair, bool on)
 {
 	char who[QG_ADMIN_WHO_ROOM], on_what[256];
-	const char *sae = qg_http_path_part(http, 0), *other = pair ? qg_http_path_part(http, 1) : NULL;
-	if (!qg_admin_take_nothing(http) || !is_known(a, http, sae, !pair) || (pair && !is_known(a, http, other, false)))
+	const qg_suspension_rec rec = {.kind = pair ? "pair" : "sae", .name = qg_http_path_part(http, 0),
+				       .other = pair ? qg_http_path_part(http, 1) : ""};
+	if (!qg_admin_take_nothing(http) || (on && !are_known(a, http, &rec)))
 		return;
+	qg_err err = a->p.ops->suspend(a->p.ctx, &rec, on);
+	if (!on && err == QG_E_NOTFOUND) { /* who was not suspended may be resumed, too */
+		if (!are_known(a, http, &rec))
+			return;
+		err = QG_OK;
+	}
 	qg_admin_who(http, who);
-	(void)snprintf(on_what, sizeof on_what, "%.120s%s%.120s", sae, pair ? " " : "", pair ? other : "");
-	const qg_err err = qg_etsi014_suspend(a->p.etsi014, sae, other, on);
+	(void)snprintf(on_what, sizeof on_what, "%.120s%s%.120s", rec.name, pair ? " " : "", rec.other);
 	qg_admin_audit(a, who, on ? "suspend" : "resume", on_what, err);
-	if (err == QG_OK)
-		qg_admin_answer_done(http, on ? "suspend" : "resume");
-	else
-		qg_admin_answer_error(http, err, "%s", err == QG_E_FULL ? "too many pairs are suspended" : qg_err_text(err));
+	qg_admin_answer_suspend(http, on ? "suspend" : "resume", on, err);
 }
 
 #define SUSPEND(name, pair, on)                                  \

@@ -151,33 +151,30 @@ look_at_peers(qg_admin *a, json_t *list)
 		const char *const id = a->p.cfg->peers[i].id;
 		bool answered = false;
 		uint64_t ago_ms = 0;
-		if (qg_directory_peer_suspended(a->p.directory, id))
-			raise_alarm(list, NOTICE, "peers", "resume it when keys may go there again", "peer %s is suspended", id);
-		else if (a->p.ops->peer_reached(a->p.ctx, id, &answered, &ago_ms) && !answered)
+		if (!qg_directory_peer_suspended(a->p.directory, id) &&
+		    a->p.ops->peer_reached(a->p.ctx, id, &answered, &ago_ms) && !answered)
 			raise_alarm(list, WARNING, "peers", "is it up? check network, url and certificates",
 				    "peer %s did not answer the last call", id);
 	}
 }
 
 static void
-add_pair(const char *one, const char *other, void *ctx)
+add_suspension(const qg_suspension_rec *r, void *list)
 {
-	raise_alarm(ctx, NOTICE, "saes", "resume the pair when it may have keys again", "no keys between %s and %s: suspended",
-		    one, other);
+	if (strcmp(r->kind, "peer") == 0)
+		raise_alarm(list, NOTICE, "peers", "resume it when keys may go there again", "peer %s is suspended", r->name);
+	else if (r->other[0] == '\0')
+		raise_alarm(list, NOTICE, "saes", "resume it when it may have keys again", "SAE %s is suspended", r->name);
+	else
+		raise_alarm(list, NOTICE, "saes", "resume the pair when it may have keys again",
+			    "no keys between %s and %s: suspended", r->name, r->other);
 }
 
+/* Also of those whom the configuration no longer names. */
 static void
-look_at_saes(qg_admin *a, json_t *list)
+look_at_suspensions(qg_admin *a, json_t *list)
 {
-	const qg_config *cfg = qg_directory_config(a->p.directory);
-	for (size_t i = 0; i < cfg->n_saes; i++) {
-		qg_sae_use u;
-		qg_etsi014_use(a->p.etsi014, cfg->saes[i].id, &u);
-		if (u.suspended)
-			raise_alarm(list, NOTICE, "saes", "resume it when it may have keys again", "SAE %s is suspended",
-				    cfg->saes[i].id);
-	}
-	qg_etsi014_suspended_pairs(a->p.etsi014, add_pair, list);
+	a->p.ops->suspensions(a->p.ctx, add_suspension, list);
 }
 
 /* --- certificates ---------------------------------------------------------------------- */
@@ -274,7 +271,7 @@ qg_admin_on_alarms(qg_http_request *http, void *admin)
 	look_at_streams(a, list);
 	look_at_neighbours(a, list);
 	look_at_peers(a, list);
-	look_at_saes(a, list);
+	look_at_suspensions(a, list);
 	json_t *sorted = by_severity(list);
 	json_decref(list);
 	qg_admin_answer(http, 200, json_pack("{s:o}", "alarms", sorted));

@@ -164,6 +164,9 @@ void qg_admin_forget_alarms(qg_admin *a);
 /* {"done": what} */
 void qg_admin_answer_done(qg_http_request *http, const char *what);
 
+/* How suspending (on) or resuming ended. */
+void qg_admin_answer_suspend(qg_http_request *http, const char *what, bool on, qg_err err);
+
 /* A page of transferred keys, as the query asks for it, and where the next begins. On
  * failure the request is answered. */
 bool qg_admin_transfers_page(qg_admin *a, qg_http_request *http, struct json_t **list, struct json_t **next);

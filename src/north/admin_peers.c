@@ -56,11 +56,14 @@ suspend(qg_http_request *http, qg_admin *a, bool on)
 	const char *id = qg_http_path_part(http, 0), *names[NAMES_MAX];
 	if (!qg_admin_take_nothing(http))
 		return;
-	const qg_err err = qg_directory_suspend_peer(a->p.directory, id, on);
-	if (err == QG_OK) {
+	const qg_suspension_rec rec = {.kind = "peer", .name = id, .other = ""};
+	qg_err err = a->p.ops->suspend(a->p.ctx, &rec, on);
+	if (err == QG_E_NOTFOUND && !on && qg_directory_peer_home(a->p.directory, id) != NULL)
+		err = QG_OK; /* it was not suspended */
+	if (err != QG_E_NOTFOUND) {
 		qg_admin_who(http, who);
 		qg_admin_audit(a, who, on ? "suspend peer" : "resume peer", id, err);
-		qg_admin_answer_done(http, on ? "suspend-peer" : "resume-peer");
+		qg_admin_answer_suspend(http, on ? "suspend-peer" : "resume-peer", on, err);
 		return;
 	}
 	size_t n = 0;

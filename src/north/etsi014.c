@@ -332,6 +332,18 @@ qg_etsi014_each_level(const qg_etsi014 *s, const char *sae, void (*each)(const q
 }
 
 static qg_err
+take_suspended(qg_etsi014 *s, const qg_etsi014_suspended *all)
+{
+	qg_err err = QG_OK;
+	for (size_t i = 0; err == QG_OK && i < all->n; i++) {
+		const qg_suspension_rec *r = &all->rec[i];
+		if (strcmp(r->kind, "peer") != 0)
+			err = qg_etsi014_suspend(s, r->name, r->other[0] != '\0' ? r->other : NULL, true);
+	}
+	return err;
+}
+
+static qg_err
 init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 {
 	const qg_config *cfg = parts->cfg;
@@ -353,33 +365,25 @@ init(qg_etsi014 *s, const qg_etsi014_parts *parts)
 		err = qg_014_uses_new(&s->uses);
 	if (err == QG_OK && parts->levels != NULL)
 		take_levels(s, parts->levels);
+	if (err == QG_OK && parts->suspended != NULL)
+		err = take_suspended(s, parts->suspended);
 	s->parts.levels = NULL;
+	s->parts.suspended = NULL;
 	return err;
 }
 
 static qg_err
 listen_on(qg_etsi014 *s, char *why, size_t why_room)
 {
-	const qg_config_listener *l = &s->parts.cfg->sae;
-	const qg_http_options o = {
-		.address = l->address,
-		.port = l->port,
-		.tls = l->tls,
-		.threads = l->threads,
-		.max_connections = l->max_connections,
-		.max_per_address = l->max_per_address,
-		.address_handshakes_per_s = l->address_handshakes_per_s,
-		.idle_timeout_s = l->idle_timeout_s,
-		.ticket_key_s = l->ticket_key_s,
-		.routes = s->routes,
-		.n_routes = N_ROUTES,
-		.error_body = qg_014_http_error,
-		.error_type = "application/json",
-		.ctx = s,
-		.identify = identify,
-		.running = running,
-		.on_refused = on_refused,
-	};
+	qg_http_options o = qg_http_options_of(&s->parts.cfg->sae);
+	o.routes = s->routes;
+	o.n_routes = N_ROUTES;
+	o.error_body = qg_014_http_error;
+	o.error_type = "application/json";
+	o.ctx = s;
+	o.identify = identify;
+	o.running = running;
+	o.on_refused = on_refused;
 	return qg_http_server_start(&o, &s->http, why, why_room);
 }
 

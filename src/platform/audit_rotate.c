@@ -13,6 +13,7 @@
 
 #include "audit_internal.h"
 #include "qkdgate/clock.h"
+#include "qkdgate/grow.h"
 
 #define NUMBER_DIGITS 12
 #define NEW_SUFFIX ".new"
@@ -41,14 +42,10 @@ free_list(found_list *l)
 static qg_err
 add(found_list *l, uint64_t number, char *path)
 {
-	if (l->n == l->room) {
-		const size_t room = l->room == 0 ? 16 : 2 * l->room;
-		found *more = realloc(l->item, room * sizeof *more);
-		if (more == NULL)
-			return QG_E_NOMEM;
-		l->item = more;
-		l->room = room;
-	}
+	found *more = qg_grown(l->item, &l->room, l->n, sizeof *more);
+	if (more == NULL)
+		return QG_E_NOMEM;
+	l->item = more;
 	l->item[l->n++] = (found){.number = number, .path = path};
 	return QG_OK;
 }

@@ -132,11 +132,13 @@ struct qg_http_link {
 	const void *peer;
 	uint64_t generation; /* of the server when it did */
 	bool up;             /* the handshake is done */
+	unsigned looks;      /* how often it was seen to wait in the handshake */
 	qg_http_local local; /* without TLS: who it is */
 	bool waiting;      /* for a late answer: no time limit of ours */
 	bool answering;    /* a whole request is here, and its answer not yet all out */
 	uint64_t ended_ms; /* when its client said that nothing more comes; 0: it has not */
 	bool watched;      /* qg_link_watch knows the socket */
+	bool ends;         /* qg_links_watch_end was there */
 	uint64_t since_ms; /* the last time a request was begun or answered */
 	char *target;      /* of the request that is being read, as it came */
 	size_t target_room;
@@ -160,9 +162,9 @@ void qg_links_cut_ended(const qg_http_link *list, uint64_t now_ms);
 
 /* Has the epoll descriptor say once when there is something to read. */
 bool qg_link_watch(qg_http_link *l, int epoll_fd);
-/* Or once when its client has ended; what cannot be watched is left to the time
- * limits. */
-void qg_link_watch_end(qg_http_link *l, int epoll_fd);
+/* Or once for each of these when its client has ended; what cannot be watched is
+ * left to the time limits. Those watched already cost nothing. */
+void qg_links_watch_end(qg_http_link *list, int epoll_fd);
 /* The next one that has something, or NULL. Does not wait. */
 qg_http_link *qg_link_next(int epoll_fd);
 

@@ -103,9 +103,14 @@ qg_link_watch(qg_http_link *l, int epoll_fd)
 }
 
 void
-qg_link_watch_end(qg_http_link *l, int epoll_fd)
+qg_links_watch_end(qg_http_link *list, int epoll_fd)
 {
-	(void)watch(l, epoll_fd, 0);
+	for (qg_http_link *l = list; l != NULL; l = l->next) {
+		if (l->ends)
+			continue;
+		(void)watch(l, epoll_fd, 0);
+		l->ends = true;
+	}
 }
 
 qg_http_link *

@@ -12,11 +12,28 @@
 #include <unistd.h>
 
 #include "http_internal.h"
+#include "qkdgate/config.h"
 
 #define THREADS_MAX 64u
 #define YOUNG_LEAST 8u
 
 /* --- listening ------------------------------------------------------------ */
+
+qg_http_options
+qg_http_options_of(const struct qg_config_listener *l)
+{
+	return (qg_http_options){
+		.address = l->address,
+		.port = l->port,
+		.tls = l->tls,
+		.threads = l->threads,
+		.max_connections = l->max_connections,
+		.max_per_address = l->max_per_address,
+		.address_handshakes_per_s = l->address_handshakes_per_s,
+		.idle_timeout_s = l->idle_timeout_s,
+		.ticket_key_s = l->ticket_key_s,
+	};
+}
 
 static bool
 parse_address(const char *text, unsigned port, struct sockaddr_storage *out, socklen_t *len)

@@ -35,6 +35,7 @@
 #define HEADERS_MAX ((size_t)8 * 1024)
 
 #define RUNS_IN_A_ROW 3 /* of MHD_run while it asks for no wait */
+#define LOOKS 3         /* at a handshake that waits, before it is suspended */
 #define SWEEP_MS 500    /* between looks for connections that take too long */
 #define DRAIN_MS 1000   /* when the server stops: for answers to go out */
 #define LATE_MS 500     /* and for late answers to come */
@@ -454,7 +455,6 @@ conn_start(worker *w, conn *c, struct MHD_Connection *mhd)
 		see_local(c);
 	if (s->o.transport != QG_HTTP_TLS) {
 		qg_link_join(c, &w->settled);
-		qg_link_watch_end(c, w->park_fd);
 		return true;
 	}
 	void *session = session_of(mhd);
@@ -470,7 +470,7 @@ conn_open(worker *w, struct MHD_Connection *mhd, void **context)
 	if (c != NULL) {
 		c->mhd = mhd;
 		c->fd = fd;
-		qg_tls_in_init(&c->in, fd);
+		qg_tls_in_init(&c->in, fd, &c->out);
 		qg_tls_out_init(&c->out, fd);
 		c->since_ms = qg_clock_elapsed_ms();
 		qg_link_join(c, &w->young);
@@ -509,6 +509,14 @@ on_connection(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_Co
 	}
 }
 
+/* Whether what a connection waits for is to be left to epoll. Most answer to our
+ * flight at once: to ask those again costs less than to suspend and resume. */
+static bool
+keeps_waiting(conn *c)
+{
+	return ++c->looks >= LOOKS;
+}
+
 /* A client that stops inside the handshake stays "ready" to libmicrohttpd,
  * which tries it again with every run: some hundreds of them would slow down
  * everybody. So they are suspended until they say something. */
@@ -524,10 +532,9 @@ park(worker *w)
 			w->n_young--;
 			qg_http_count_handshake(&w->counts, true);
 			qg_link_join(c, &w->settled);
-			qg_link_watch_end(c, w->park_fd);
 			break;
 		case QG_TLS_WANT_READ:
-			if (qg_link_watch(c, w->park_fd)) {
+			if (keeps_waiting(c) && qg_link_watch(c, w->park_fd)) {
 				MHD_suspend_connection(c->mhd);
 				qg_link_join(c, &w->parked);
 			}
@@ -543,6 +550,7 @@ static void
 unpark(worker *w, conn *c)
 {
 	qg_link_join(c, &w->young);
+	c->looks = 0;
 	MHD_resume_connection(c->mhd);
 }
 
@@ -585,10 +593,12 @@ sweep(worker *w)
 	qg_links_cut(w->young, now, 2 * handshake_ms);
 	qg_links_cut(w->settled, now, 2 * idle_ms);
 	qg_links_cut_ended(w->settled, now);
+	qg_links_watch_end(w->settled, w->park_fd);
 }
 
 /* How long libmicrohttpd lets us sleep. It may say 0 for long, without cause:
- * hence the limit on runs in a row. While answers are waited for it always does. */
+ * hence the limit on runs in a row. While answers or handshakes are waited for it
+ * always does. */
 static int
 run_daemon(worker *w)
 {
@@ -606,7 +616,7 @@ run_daemon(worker *w)
 			return wait_ms < SWEEP_MS ? (int)wait_ms : SWEEP_MS;
 		if (!w->draining)
 			park(w);
-		if (w->asked > 0)
+		if (w->asked > 0 || w->young != NULL)
 			break;
 	}
 	return 1;

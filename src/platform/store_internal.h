@@ -58,6 +58,9 @@ typedef enum qg_sql {
 	QG_SQL_ENTRY_PUT,
 	QG_SQL_ENTRY_DELETE,
 	QG_SQL_ENTRY_LOAD,
+	QG_SQL_SUSPENSION_PUT,
+	QG_SQL_SUSPENSION_DELETE,
+	QG_SQL_SUSPENSION_LOAD,
 	QG_SQL_ACCOUNT_ADD,
 	QG_SQL_ACCOUNT_LOAD,
 	QG_SQL_LEVEL_PUT,
@@ -193,6 +196,10 @@ qg_err qg_store_entry_put(qg_store *s, const qg_entry_rec *rec) QG_CHECKED;
 qg_err qg_store_entry_delete(qg_store *s, const char *list, const char *name) QG_CHECKED;
 qg_err qg_store_load_entries(
 	qg_store *s, qg_err (*each)(const qg_entry_rec *rec, void *ctx), void *ctx) QG_CHECKED;
+qg_err qg_store_suspension_put(qg_store *s, const qg_suspension_rec *rec) QG_CHECKED;
+qg_err qg_store_suspension_delete(qg_store *s, const qg_suspension_rec *rec) QG_CHECKED;
+qg_err qg_store_load_suspensions(
+	qg_store *s, qg_err (*each)(const qg_suspension_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_account_add(qg_store *s, const qg_account_rec *rec) QG_CHECKED;
 qg_err qg_store_load_accounts(qg_store *s, int64_t from, int64_t to,
 			      qg_err (*each)(const qg_account_rec *rec, void *ctx), void *ctx) QG_CHECKED;

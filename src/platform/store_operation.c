@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What operators made at run time, who got how much, and what was left of rates. */
+/* What operators made and suspended at run time, who got how much, and what was left of rates. */
 #include "store_internal.h"
 
 qg_err
@@ -34,6 +34,44 @@ qg_store_load_entries(qg_store *s, qg_err (*each)(const qg_entry_rec *rec, void 
 {
 	entry_load load = {.each = each, .ctx = ctx};
 	return qg_sql_each(s, QG_SQL_ENTRY_LOAD, NULL, 0, entry_row, &load);
+}
+
+/* --- suspensions ----------------------------------------------------------------------- */
+
+qg_err
+qg_store_suspension_put(qg_store *s, const qg_suspension_rec *r)
+{
+	int64_t row;
+	return qg_sql_insert(s, QG_SQL_SUSPENSION_PUT,
+			     QG_ARGS(qg_arg_text(r->kind), qg_arg_text(r->name), qg_arg_text(r->other)), &row);
+}
+
+qg_err
+qg_store_suspension_delete(qg_store *s, const qg_suspension_rec *r)
+{
+	return qg_sql_change(s, QG_SQL_SUSPENSION_DELETE,
+			     QG_ARGS(qg_arg_text(r->kind), qg_arg_text(r->name), qg_arg_text(r->other)), QG_OK);
+}
+
+typedef struct suspension_load {
+	qg_err (*each)(const qg_suspension_rec *rec, void *ctx);
+	void *ctx;
+} suspension_load;
+
+static qg_err
+suspension_row(qg_sql_row *r, void *ctx)
+{
+	const suspension_load *load = ctx;
+	const qg_suspension_rec rec = {
+		.kind = qg_row_text(r, 0), .name = qg_row_text(r, 1), .other = qg_row_text(r, 2)};
+	return r->bad ? QG_E_CORRUPT : load->each(&rec, load->ctx);
+}
+
+qg_err
+qg_store_load_suspensions(qg_store *s, qg_err (*each)(const qg_suspension_rec *rec, void *ctx), void *ctx)
+{
+	suspension_load load = {.each = each, .ctx = ctx};
+	return qg_sql_each(s, QG_SQL_SUSPENSION_LOAD, NULL, 0, suspension_row, &load);
 }
 
 /* --- accounts ------------------------------------------------------------------------ */

@@ -99,6 +99,9 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_ENTRY_PUT] = "INSERT INTO entry (list, name, text) VALUES (?1, ?2, ?3)",
 	[QG_SQL_ENTRY_DELETE] = "DELETE FROM entry WHERE list = ?1 AND name = ?2",
 	[QG_SQL_ENTRY_LOAD] = "SELECT list, name, text FROM entry ORDER BY row",
+	[QG_SQL_SUSPENSION_PUT] = "INSERT OR REPLACE INTO suspension (kind, name, other) VALUES (?1, ?2, ?3)",
+	[QG_SQL_SUSPENSION_DELETE] = "DELETE FROM suspension WHERE kind = ?1 AND name = ?2 AND other = ?3",
+	[QG_SQL_SUSPENSION_LOAD] = "SELECT kind, name, other FROM suspension",
 	[QG_SQL_ACCOUNT_ADD] =
 		"INSERT INTO account (day, sae, other, requests, issued, issued_bits, fetched, fetched_bits,"
 		" refused, limited) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"

@@ -106,16 +106,34 @@ verify_client_now(gnutls_session_t session)
 /* The same for a client that has no certificate at all: its message is an empty
  * list, with an empty context before it in TLS 1.3. */
 static int
-on_certificate_message(gnutls_session_t session, unsigned type, unsigned post, unsigned incoming,
-		       const gnutls_datum_t *message)
+see_certificate(gnutls_session_t session, const gnutls_datum_t *message)
 {
-	(void)type, (void)post;
+	const qg_tls_trust *t = gnutls_db_get_ptr(session);
 	bool tls13 = gnutls_protocol_get_version(session) == GNUTLS_TLS1_3;
-	if (incoming == 0 || message->size > (tls13 ? 4 : 3))
+	if (t->optional || message->size > (tls13 ? 4 : 3))
 		return 0;
 	(void)gnutls_alert_send(session, GNUTLS_AL_FATAL,
 				tls13 ? GNUTLS_A_CERTIFICATE_REQUIRED : GNUTLS_A_HANDSHAKE_FAILURE);
 	return GNUTLS_E_CERTIFICATE_REQUIRED;
+}
+
+/* The hello goes out along with the rest of its flight. Tickets are the last that a
+ * handshake sends, and often the first request is here already: then they go out
+ * along with its answer. */
+static int
+on_message(gnutls_session_t session, unsigned type, unsigned post, unsigned incoming,
+	   const gnutls_datum_t *message)
+{
+	(void)post;
+	if (incoming != 0)
+		return type == GNUTLS_HANDSHAKE_CERTIFICATE_PKT ? see_certificate(session, message) : 0;
+	if (type == GNUTLS_HANDSHAKE_SERVER_HELLO || type == GNUTLS_HANDSHAKE_NEW_SESSION_TICKET) {
+		gnutls_transport_ptr_t in;
+		gnutls_transport_ptr_t out;
+		gnutls_transport_get_ptr2(session, &in, &out);
+		qg_tls_out_hold(out);
+	}
+	return 0;
 }
 
 static int
@@ -376,9 +394,7 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out,
 	gnutls_transport_set_pull_timeout_function(session, wait_in);
 	gnutls_transport_set_vec_push_function(session, push_out);
 	gnutls_certificate_server_set_request(session, ctx->optional ? GNUTLS_CERT_REQUEST : GNUTLS_CERT_REQUIRE);
-	if (!ctx->optional)
-		gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_CERTIFICATE_PKT, GNUTLS_HOOK_PRE,
-						   on_certificate_message);
+	gnutls_handshake_set_hook_function(session, GNUTLS_HANDSHAKE_ANY, GNUTLS_HOOK_PRE, on_message);
 	return QG_OK;
 }
 

@@ -39,14 +39,15 @@ typedef enum qg_tls_step {
 
 typedef enum qg_tls_role { QG_TLS_CLIENT, QG_TLS_SERVER } qg_tls_role;
 
-/* What a session sends. libmicrohttpd writes head and body of an answer as two
- * records: the first is held back for the second, so that one call of the system
- * takes both. One thread. */
+/* What a session sends, so that one call of the system takes what belongs together.
+ * libmicrohttpd writes head and body of an answer as two records: the first is held
+ * back for the second. So are the hello of a handshake for what else is in its
+ * flight, and tickets for the first answer. One thread. */
 typedef struct qg_tls_out {
 	int fd;
 	bool hold;
 	size_t len;
-	uint8_t held[496];
+	uint8_t held[2048];
 } qg_tls_out;
 
 void qg_tls_out_init(qg_tls_out *o, int fd);
@@ -61,11 +62,13 @@ bool qg_tls_out_flush(qg_tls_out *o);
  * then for the rest: what follows the head is read along with it. One thread. */
 typedef struct qg_tls_in {
 	int fd;
+	qg_tls_out *out; /* of the same session; NULL: none */
 	size_t at, len; /* what is read and not given yet */
-	uint8_t ahead[512];
+	uint8_t ahead[1536];
 } qg_tls_in;
 
-void qg_tls_in_init(qg_tls_in *in, int fd);
+/* out: what is flushed when there is nothing to read, as the peer waits too then. */
+void qg_tls_in_init(qg_tls_in *in, int fd, qg_tls_out *out);
 /* As recv; says that there is nothing only when the socket does. */
 ssize_t qg_tls_in_pull(qg_tls_in *in, void *p, size_t n);
 /* Whether a pull would return at once without the socket. */

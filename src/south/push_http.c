@@ -155,24 +155,14 @@ add_route(qg_push_listener *l, const qg_etsi004_profile *p)
 static qg_err
 start(qg_push_listener *l, const qg_config_listener *c, char *why, size_t why_room)
 {
-	const qg_http_options o = {
-		.address = c->address,
-		.port = c->port,
-		.tls = c->tls,
-		.threads = c->threads,
-		.max_connections = c->max_connections,
-		.max_per_address = c->max_per_address,
-		.address_handshakes_per_s = c->address_handshakes_per_s,
-		.idle_timeout_s = c->idle_timeout_s,
-		.ticket_key_s = c->ticket_key_s,
-		.routes = l->routes,
-		.n_routes = l->n_routes,
-		.error_body = error_body,
-		.error_type = "application/json",
-		.ctx = l,
-		.identify = identify,
-	};
-	qg_err err = qg_http_server_start(&o, &l->server, why, why_room);
+	qg_http_options o = qg_http_options_of(c);
+	o.routes = l->routes;
+	o.n_routes = l->n_routes;
+	o.error_body = error_body;
+	o.error_type = "application/json";
+	o.ctx = l;
+	o.identify = identify;
+	const qg_err err = qg_http_server_start(&o, &l->server, why, why_room);
 	if (err == QG_OK)
 		qg_log(QG_LOG_INFO, "source", "event=push_listener address=%s port=%u", c->address,
 		       qg_http_server_port(l->server));

@@ -42,7 +42,7 @@ class Client:
     """One SAE at one gateway. Not for several threads: each makes its own. `connector` replaces
     socket.create_connection."""
 
-    def __init__(self, url, ca, certificate=None, key=None, timeout_s=15, connector=None):
+    def __init__(self, url, ca, certificate=None, key=None, timeout_s=60, connector=None):
         parts = urllib.parse.urlsplit(url)
         self._address = (parts.hostname, parts.port)
         self._context = tls_context(ca, certificate, key)

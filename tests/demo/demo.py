@@ -20,7 +20,7 @@ import time
 sys.dont_write_bytecode = True  # leave no __pycache__ behind
 
 from network import Network, PROJECT, binary, build_folder, complain, saved_processes
-from processes import ProcessFailed, wait_for
+from processes import PATIENCE, ProcessFailed, wait_for
 from topology import ACK_PATH, TOPOLOGIES, short
 
 FOLDER = build_folder() / "demo"
@@ -48,7 +48,7 @@ def make_account():
     """One for the dashboards of all gateways: its password."""
     password = secrets.token_urlsafe(9)
     line = subprocess.run([binary("qkdgatectl"), "hash-password", "admin"], input=password, capture_output=True,
-                          text=True, timeout=60, check=True).stdout
+                          text=True, timeout=120, check=True).stdout
     file = FOLDER / PASSWORDS
     file.unlink(missing_ok=True)
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
@@ -100,7 +100,7 @@ def curl(network, sae, path):
                "--key", str(pki / f"{sae}.key"), network.url(node.name) + path]
     name = sae.upper()
     print(f'\n$ curl -s --cacert $CA --cert ${name}_CERT --key ${name}_KEY "${url_name(node)}{path}"')
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     print(done.stdout)
     return json.loads(done.stdout)["keys"][0]
 
@@ -163,7 +163,7 @@ def wait_way(network, kme, timeout_s=30):
     """Until the next key is one that went over that KME: keys are handed out in the order in which they
     were relayed, so that what others were relayed before are taken first. The way, and how many these
     were."""
-    taken, end = 0, time.monotonic() + timeout_s
+    taken, end = 0, time.monotonic() + PATIENCE * timeout_s
     with network.client("alice") as alice:
         while True:
             seen = ways(network)
@@ -178,7 +178,7 @@ def wait_way(network, kme, timeout_s=30):
             else:
                 taken += take(alice)  # makes room for more
             if time.monotonic() >= end:
-                raise TimeoutError(f"keys over {kme}: not within {timeout_s} s")
+                raise TimeoutError(f"keys over {kme}: not within {PATIENCE * timeout_s} s")
 
 
 def take(client, number=64, timeout_s=30):

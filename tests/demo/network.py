@@ -261,7 +261,7 @@ class Network:
 
     # --- asking ------------------------------------------------------------------------------
 
-    def client(self, sae, at=None, certificate=None, timeout_s=15):
+    def client(self, sae, at=None, certificate=None, timeout_s=60):
         """A new client with the SAE's certificate, at its home node or at another."""
         node = at or self.topology.home(sae).name
         name = certificate or sae

@@ -99,8 +99,9 @@ class Process:
             return ""
 
     def lines(self, *words, whole=False):
-        """The log lines in which every word stands."""
-        return [x for x in self.log(whole).splitlines() if all(w in x for w in words)]
+        """The log lines in which every word stands. What is being written at its end is none yet."""
+        text, end, _ = self.log(whole).rpartition("\n")
+        return [x for x in (text + end).splitlines() if all(w in x for w in words)]
 
     def wait_log(self, *words, timeout_s=10, count=1):
         def probe():

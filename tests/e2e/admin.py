@@ -24,7 +24,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class Local:
     """One operator at the socket; a connection for each request."""
 
-    def __init__(self, path, timeout_s=30):
+    def __init__(self, path, timeout_s=120):
         self._path, self._timeout_s = path, timeout_s
 
     def request(self, method, path, body=None):
@@ -59,7 +59,7 @@ def https(net, certificate="admin", node="kme-a"):
                   certificate and net.pki / f"{certificate}.key")
 
 
-def ctl(net, *arguments, node="kme-a", where=None, timeout_s=60):
+def ctl(net, *arguments, node="kme-a", where=None, timeout_s=180):
     """Runs qkdgatectl at the socket: (exit status, standard output, standard error)."""
     where = ["--socket", net.admin_socket(node)] if where is None else where
     done = subprocess.run([binary("qkdgatectl"), *where, *arguments], stdin=subprocess.DEVNULL,

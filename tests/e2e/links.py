@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pairs of gateways over a link that the test plays, and what tests do with them."""
 
+import json
 import shutil
 import sqlite3
 import tempfile
@@ -46,11 +47,13 @@ def issue(client, slave="sae-bob", number=1, timeout_s=20, **members):
 
 
 def steady_stock(net, master="alice", slave="bob"):
-    """The stock once it no longer grows."""
+    """The stock once it no longer grows. The far end has answered meanwhile, which confirms what is to come:
+    one that is merely late would let it grow yet."""
     last = -1
     while (now := net.stock(master, slave)) != last:
         last = now
         time.sleep(0.7)
+        net.stock(slave, master)
     return last
 
 
@@ -65,6 +68,12 @@ def not_found(answer):
 
 def refused(answer):
     return answer.status == 401 and answer.body == b""
+
+
+def audit_lines(*files):
+    """The whole lines of audit logs, maybe of a gateway that goes on writing: what stands behind the last
+    newline is not there yet."""
+    return [json.loads(line) for file in files for line in file.read_bytes().rpartition(b"\n")[0].splitlines()]
 
 
 def database(net, node, query):

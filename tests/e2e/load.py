@@ -8,6 +8,7 @@ import threading
 import time
 
 BROKEN = (OSError, http.client.HTTPException)  # ssl.SSLError is an OSError
+ANSWER_S = 120  # until a gateway that was killed answers again
 SIZES = (64, 128, 256, 256, 256, 512, 1024)
 
 
@@ -58,7 +59,7 @@ class Load:
 
     def _fetch_one(self, client, ids):
         """Asks until there is an answer; after a delivery, sometimes once more."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + ANSWER_S
         while time.monotonic() < end:
             self.ledger.ask(ids)
             try:
@@ -81,7 +82,7 @@ class Load:
                 self.unexpected.append(f"dec_keys {answer.status} {answer.body!r}")
                 return
             time.sleep(0.05)
-        self.unexpected.append(f"no answer for {ids} in 30 s")
+        self.unexpected.append(f"no answer for {ids} in {ANSWER_S} s")
 
     def _fetch_again(self, client, ids):
         """A second delivery would be entered in the ledger, which refuses it."""
@@ -97,7 +98,7 @@ def end_all(loads):
     for load in loads:
         load.ending.set()
     for load in loads:
-        load.join(90)
+        load.join(3 * ANSWER_S)
 
 
 def assert_faultless(loads):

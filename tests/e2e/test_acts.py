@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What operators do to a running gateway: reload, drain, suspend, delete, zeroize, and what systemd is told."""
 
-import json
+import http.client
 import os
 import shutil
 import signal
@@ -15,7 +15,7 @@ import pytest
 
 from admin import ctl, https, local
 from client import Client
-from links import exchange, issue
+from links import audit_lines, exchange, issue
 from network import PROJECT, binary, make_pki
 from processes import wait_for
 from topology import operators, pair
@@ -29,7 +29,7 @@ def net(make_network):
 
 
 def audit(net, node="kme-a"):
-    return [json.loads(x) for x in (net.folder / node / "audit.log").read_text().splitlines()]
+    return audit_lines(net.folder / node / "audit.log")
 
 
 def acted(net, reason, caller=None, node="kme-a"):
@@ -79,7 +79,7 @@ class Load(threading.Thread):
 
 
 def test_a_thousand_reloads_under_load_without_one_failed_request(make_network):
-    net = make_network(admin=True, stock=4000, pool={"ready_chunks": 16384, "inbound_chunks": 262144})
+    net = make_network(admin=True, stock=12000, pool={"ready_chunks": 16384, "inbound_chunks": 262144})
     loads = [Load(net) for _ in range(2)]
     for load in loads:
         load.start()
@@ -121,8 +121,10 @@ def test_a_reload_brings_rates(net):
     with net.client("alice") as alice:
         net.write_config("kme-a", lambda c: c.update(limits={"sae_requests_per_s": 1}))
         assert local(net).post("/api/v1/reload").status == 200
-        statuses = [alice.enc("sae-bob").status for _ in range(5)]
-        assert 503 in statuses
+        end = time.monotonic() + 120
+        while (answer := alice.enc("sae-bob")).status == 200:  # however slowly it is asked, until two come in a second
+            assert time.monotonic() < end
+        assert answer.status == 503 and answer.message == "rate limit exceeded"
         hit = local(net).get("/api/v1/limits")["hit"]
         assert hit and hit[0]["sae"] == "sae-alice" and hit[0]["limited"] > 0
         net.write_config("kme-a")
@@ -320,12 +322,13 @@ def test_draining(net):
     with net.client("alice") as alice, net.client("bob") as bob:
         keys = issue(alice, number=5)
         to_alice = issue(bob, "sae-alice", number=5)
-        assert ctl(net, "--grace", "3", "drain")[0] == 0
+        assert ctl(net, "--grace", "600", "drain")[0] == 0
         answer = alice.enc("sae-bob")
         assert answer.status == 503 and "out of service" in answer.message
         status, out, _ = ctl(net, "--ready", "health")
         assert status == 1 and "taken out of service" in out and ctl(net, "health")[0] == 0
         assert alice.dec("sae-bob", *(i for i, _ in to_alice)).keys() == to_alice
+        assert gateway.pid is not None and ctl(net, "--grace", "1", "drain")[0] == 0
         wait_for("its end", lambda: gateway.pid is None, 30)
         assert gateway.exit_status == 0 and gateway.lines("event=stopping", "reason=drained")
         assert bob.dec("sae-alice", *(i for i, _ in keys)).keys() == keys
@@ -361,13 +364,12 @@ def test_zeroize_destroys_everything_at_once(net):
     with net.client("alice") as alice:
         issue(alice, number=5)
         assert ctl(net, "--confirm", "KME-A", "zeroize")[0] == 0
-        with pytest.raises((OSError, AssertionError)):
-            for _ in range(1000):
-                assert alice.enc("sae-bob").status == 200
+        with pytest.raises((OSError, http.client.HTTPException)):
+            while True:
+                assert alice.enc("sae-bob").status != 200
     ends_zeroized(net, f"uid:{os.getuid()}")
     for copy, before in kept:
         assert copy.read_bytes() != before and len(copy.read_bytes()) == len(before)
-    net.gateways["kme-b"].wait_log("event=", timeout_s=5)
 
 
 def test_zeroize_by_signal(make_network):
@@ -393,7 +395,7 @@ def test_a_switch_that_is_on_is_told_before_the_start(make_network):
     net = make_network(admin=True, start=False,
                        tweak=lambda n, c: c["admin"].update(zeroize_file=f"{n}-tamper"))
     (net.folder / "kme-a-tamper").write_text("1\n")
-    done = subprocess.run([binary("qkdgate"), "run", net.config_file("kme-a")], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([binary("qkdgate"), "run", net.config_file("kme-a")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "zeroize_file" in done.stderr
     assert secret_files(net)[0].exists()
 
@@ -405,7 +407,7 @@ def test_what_systemd_is_told(make_network):
     path = net.folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(path))
-        notify.settimeout(30)
+        notify.settimeout(120)
         os.environ.update(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="400000")
         try:
             net.gateways["kme-a"].start()

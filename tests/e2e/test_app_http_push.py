@@ -57,7 +57,8 @@ class Taker:
         context.load_cert_chain(str(pki / f"{certificate}.pem"), str(pki / f"{certificate}.key"))
         context.load_verify_locations(str(pki / "ca.pem"))
         context.verify_mode = ssl.CERT_REQUIRED
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True,
+                                                do_handshake_on_connect=False)  # but in its thread
         self.url = f"https://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -185,9 +186,8 @@ def test_what_is_told_to_come_again_comes_again(opened, taker):
 def test_a_refusal_ends_it_until_the_next_get_key(network, opened, taker, status):
     alice, _, ksid = opened
     taker.judge = lambda index: status if index == 3 else 201
-    stopped = len(network.gateways["kme-a"].lines("event=app_push_stopped"))
     assert alice.get(ksid, 0) == (205, 0)
-    wait_for("the end", lambda: len(network.gateways["kme-a"].lines("event=app_push_stopped")) > stopped, 60)
+    network.gateways["kme-a"].wait_log("event=app_push_stopped", str(uuid.UUID(bytes=ksid)), timeout_s=60)
     assert taker.indexes(ksid) == [0, 1, 2]
     taker.judge = lambda index: 201
     assert alice.get(ksid, 3) == (205, 0)
@@ -269,8 +269,9 @@ def test_requests_in_pieces_and_merged(network, opened, taker):
             assert more, answer
             answer += more
     assert [line[9:12] for line in answer.split(b"\r\n") if line.startswith(b"HTTP")] == [b"205", b"205", b"204"]
+    wait_for("what was on its way", lambda: taker.keys(ksid), 60)
     keys = taker.keys(ksid)
-    assert keys and all(bob.get(ksid, index).key == key for index, key in keys.items())
+    assert all(bob.get(ksid, index).key == key for index, key in keys.items())
 
 
 def test_a_reload_takes_the_listener_away(make_network, taker):

@@ -70,7 +70,7 @@ def test_a_rule_that_is_taken_away_ends_the_streams_under_it(network):
     compare(alice, bob, ksid, 5)
     compare(alice, dave, here, 5)
     blocked = later(app(network, "alice").open, uri(network, "alice"), uri(network, "bob"), new_ksid(),
-                    timeout_ms=60000)
+                    timeout_ms=600_000)
 
     def no_bob(config):
         for rule in config["policy"]:

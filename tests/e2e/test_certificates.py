@@ -73,7 +73,7 @@ def test_tls_1_2_is_taken_where_the_configuration_says_so(make_network):
 
 
 def handshake(address, context):
-    with socket.create_connection(address, timeout=10) as raw:
+    with socket.create_connection(address, timeout=120) as raw:
         with context.wrap_socket(raw, server_hostname="127.0.0.1") as tls:
             version = tls.version()
             tls.sendall(b"GET /api/v1/keys/sae-bob/status HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -83,7 +83,7 @@ def handshake(address, context):
 
 
 def test_plain_http_gets_nothing(network):
-    with socket.create_connection(network.endpoints["kme-a/sae"], timeout=10) as plain:
+    with socket.create_connection(network.endpoints["kme-a/sae"], timeout=120) as plain:
         plain.sendall(b"GET /api/v1/keys/sae-bob/status HTTP/1.1\r\nHost: x\r\n\r\n")
         try:
             assert b"200" not in plain.recv(1000)
@@ -125,10 +125,9 @@ def test_a_neighbour_cannot_begin_epochs_at_will(make_network):
     """Each leaves rows in the database for as long as keys live."""
     net = make_network(stock=1)
     net.gateways["kme-b"].stop()
-    begun = 0
-    end = time.monotonic() + 4
+    begun, since, took_s = 0, time.monotonic(), 0
     with kms(net, "kme-b") as neighbour:
-        while time.monotonic() < end:
+        while took_s < 4 or (begun == 0 and took_s < 60):
             answer = neighbour.request("POST", "/api/v1/kms/new_app", {
                 "version": 1, "stream": "b-to-a", "opener": "KME-B", "peer": "KME-A", "ksid": str(uuid.uuid4()),
                 "nonce": uuid.uuid4().hex, "chunk_size": 32, "segment_chunks": 256, "owner": "opener",
@@ -136,7 +135,8 @@ def test_a_neighbour_cannot_begin_epochs_at_will(make_network):
             assert answer.status in (200, 503)
             begun += answer.status == 200 and answer.json["result"] == "accepted"
             time.sleep(0.01)
-    assert 1 <= begun <= 10, begun  # a hundred in a second otherwise
+            took_s = time.monotonic() - since
+    assert 1 <= begun <= 2 + 2 * took_s, (begun, took_s)  # a hundred in a second otherwise
     net.restart("kme-b")
     net.wait_stock("bob", "alice", timeout_s=30)
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from network import PROJECT, binary, build_folder
+from network import LOOPBACK, PROJECT, Ports, binary, build_folder
 from processes import wait_for
 
 HEX = {"hex": lambda t: bytes.fromhex(t.strip()), "base64": lambda t: base64.b64decode(t, validate=False),
@@ -25,7 +25,7 @@ def get(network, sae, *arguments, certificate=None, url=None):
     command = [binary("qkdgate-get"), "--url", url or network.url(network.topology.home(sae).name),
                "--ca", network.pki / "ca.pem", "--cert", network.pki / f"{name}.pem",
                "--key", network.pki / f"{name}.key", *arguments]
-    return subprocess.run([str(c) for c in command], capture_output=True, timeout=60)
+    return subprocess.run([str(c) for c in command], capture_output=True, timeout=180)
 
 
 def pair(network, form, folder, size=256):
@@ -85,8 +85,8 @@ def test_who_is_not_let_in_is_told_so(network):
 def test_an_unreachable_key_manager(network):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        url = f"https://127.0.0.1:{probe.getsockname()[1]}"
-    assert get(network, "alice", "--slave", "sae-bob", url=url).returncode == 5
+        url = f"https://127.0.0.1:{probe.getsockname()[1]}"  # nobody listens there, and nobody else can
+        assert get(network, "alice", "--slave", "sae-bob", url=url).returncode == 5
     assert get(network, "alice", "--slave", "sae-bob", url="http://127.0.0.1:1").returncode == 1
 
 
@@ -115,17 +115,15 @@ def test_status(network):
 def test_tls_between_two_programs_keyed_by_the_gateway(network, tmp_path):
     """openssl s_server and s_client with an external PSK, as docs/integrations.md has it."""
     pair(network, "openssl", tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-nocert", "-tls1_3", "-quiet",
+    port = Ports().take()
+    server = subprocess.Popen(["openssl", "s_server", "-accept", f"{LOOPBACK}:{port}", "-nocert", "-tls1_3", "-quiet",
                                "-rev", *(tmp_path / "mine").read_text().split()], stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         def said(options):
             time.sleep(0.2)
-            return subprocess.run(["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-tls1_3", "-quiet",
-                                   "-no_ign_eof", *options], input=b"hello\n", capture_output=True, timeout=30).stdout
+            return subprocess.run(["openssl", "s_client", "-connect", f"{LOOPBACK}:{port}", "-tls1_3", "-quiet",
+                                   "-no_ign_eof", *options], input=b"hello\n", capture_output=True, timeout=120).stdout
         wait_for("the echo", lambda: b"olleh" in said((tmp_path / "theirs").read_text().split()), 30)
         wrong = (tmp_path / "theirs").read_text().split()
         wrong[3] = wrong[3][::-1]
@@ -146,13 +144,13 @@ def test_the_example_builds_against_the_installed_library(network, tmp_path):
                            capture_output=True, text=True).stdout.split()
     program = tmp_path / "get_key"
     subprocess.run(["cc", "-std=c11", "-Wall", "-Werror", "-o", program, PROJECT / "docs/examples/get_key.c", *flags],
-                   check=True, timeout=60)
+                   check=True, timeout=300)
     library = next(root.rglob("libqkdgate.so.0")).parent
     pki = network.pki
     done = subprocess.run(
         [program, network.url("kme-a"), network.url("kme-b"), pki / "ca.pem", pki / "alice.pem", pki / "alice.key",
          "sae-alice", pki / "bob.pem", pki / "bob.key", "sae-bob"],
-        env={"LD_LIBRARY_PATH": str(library)}, capture_output=True, text=True, timeout=60)
+        env={"LD_LIBRARY_PATH": str(library)}, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0 and "the same key at both ends" in done.stdout, done.stdout + done.stderr
     names = subprocess.run(["nm", "-D", "--defined-only", library / "libqkdgate.so.0"], check=True,
                            capture_output=True, text=True).stdout

@@ -147,7 +147,7 @@ def test_the_example_builds_and_its_two_ends_agree(network, tmp_path):
                    cwd=PROJECT, check=True, capture_output=True, timeout=300)
     program = tmp_path / "get_stream"
     subprocess.run(["cc", "-std=c11", "-Wall", "-Werror", f"-I{root}/usr/include", "-o", program,
-                    PROJECT / "docs/examples/get_stream.c", LIBRARY], check=True, timeout=60)
+                    PROJECT / "docs/examples/get_stream.c", LIBRARY], check=True, timeout=300)
 
     def run(mine, other, *ksid):
         o = options(network, mine, other)

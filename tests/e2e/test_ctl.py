@@ -54,7 +54,7 @@ def test_tables_are_aligned_and_say_what_the_interface_says(net):
 def test_a_terminal_gets_colours(net):
     command = [str(binary("qkdgatectl")), "--socket", str(net.admin_socket("kme-a")), "status"]
     done = subprocess.run(["script", "-qec", " ".join(command), "/dev/null"], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=30)
+                          stdin=subprocess.DEVNULL, timeout=120)
     assert "\033[32m" in done.stdout, done
 
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_reached_or_is_not_allowed(net, tmp_path):
     assert ctl(net, "status", where=where)[0] == 2
     if os.geteuid() == 0:
         done = subprocess.run(["setpriv", "--reuid", "65534", "--clear-groups", binary("qkdgatectl"), "--socket",
-                               net.admin_socket("kme-a"), "status"], capture_output=True, text=True, timeout=30)
+                               net.admin_socket("kme-a"), "status"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 4, (done.returncode, done.stderr)
 
 
@@ -184,7 +184,7 @@ def test_alarms_are_those_of_the_gateway_and_of_the_doctor(make_network):
 
 def hash_password(*arguments, typed="", binary_input=False):
     done = subprocess.run([binary("qkdgatectl"), "hash-password", *arguments], input=typed, capture_output=True,
-                          text=not binary_input, timeout=60)
+                          text=not binary_input, timeout=180)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -242,7 +242,7 @@ def test_a_terminal_shows_no_password():
 def test_completion_and_version(net):
     status, out, _ = ctl(net, "completion")
     assert status == 0 and "delete-keys" in out and "--socket" in out
-    done = subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, timeout=10)
+    done = subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert ctl(net, "--version")[1].startswith("qkdgatectl ") and "doctor" in ctl(net, "--help")[1]
 
@@ -251,7 +251,7 @@ def completed(net, *words):
     """What bash offers for the last word."""
     script = ('source <(qkdgatectl completion); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _qkdgatectl; '
               'printf "%s\\n" "${COMPREPLY[@]}"')
-    done = subprocess.run(["bash", "-c", script, "bash", "qkdgatectl", *words], text=True, capture_output=True, timeout=30,
+    done = subprocess.run(["bash", "-c", script, "bash", "qkdgatectl", *words], text=True, capture_output=True, timeout=120,
                           env={**os.environ, "PATH": f"{binary('qkdgatectl').parent}:{os.environ['PATH']}",
                                "QKDGATE_SOCKET": str(net.admin_socket("kme-a"))})
     assert done.returncode == 0 and not done.stderr, done
@@ -278,13 +278,16 @@ def test_health_does_not_wait_long_for_a_gateway_that_stands_still(make_network)
     gateway = net.gateways["kme-a"]
     gateway.signal(signal.SIGSTOP)
     try:
+        for _ in range(5):  # the machine may have waited, not the command
+            begun = time.monotonic()
+            status, _, err = ctl(net, "health")
+            short = time.monotonic() - begun
+            assert status == 3 and "timed out" in err, err
+            if short < 8:
+                break
         begun = time.monotonic()
-        status, _, err = ctl(net, "health", timeout_s=120)
-        short = time.monotonic() - begun
-        assert status == 3 and "timed out" in err, err
-        begun = time.monotonic()
-        assert ctl(net, "--timeout", "8", "health", timeout_s=120)[0] == 3
-        assert short < time.monotonic() - begun  # what is given goes before
+        assert ctl(net, "--timeout", "8", "health")[0] == 3
+        assert short < 8 <= time.monotonic() - begun  # what is given goes before
     finally:
         gateway.signal(signal.SIGCONT)
     wait_for("health", lambda: ctl(net, "health")[0] == 0, 60, 0.2)
@@ -303,7 +306,7 @@ def test_a_wrong_name_is_answered_with_the_near_one(net):
 BAR = re.compile(r"\r\033\[K\[([#.]{24})\] ([^\r]*), \d+ s")
 
 
-def on_a_terminal(net, *arguments, term="xterm", timeout_s=90):
+def on_a_terminal(net, *arguments, term="xterm", timeout_s=300):
     """What a terminal is sent, and the exit status."""
     command = shlex.join(["env", f"TERM={term}", str(binary("qkdgatectl")), "--socket", str(net.admin_socket("kme-a")),
                           *map(str, arguments)])

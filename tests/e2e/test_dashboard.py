@@ -38,7 +38,7 @@ def lines():
     def line(name, read_only=False, password=PASSWORD):
         if (name, read_only, password) not in made:
             done = subprocess.run([binary("qkdgatectl"), "hash-password", name, *["read_only"] * read_only],
-                                  input=password, capture_output=True, text=True, timeout=60, check=True)
+                                  input=password, capture_output=True, text=True, timeout=300, check=True)
             made[name, read_only, password] = done.stdout
         return made[name, read_only, password]
     return line
@@ -280,9 +280,12 @@ def test_files_are_those_of_the_page_and_no_others(net):
 
 
 def sign_in_often(net, source, user, n, statuses):
+    """Guesses so often as it is compared or slowed down; where others stand in the row it comes again."""
     with Session(net, source=source) as guesser:
         for i in range(n):
-            statuses.append(guesser.sign_in(user, f"guess {i}").status)
+            while (status := guesser.sign_in(user, f"guess {i}").status) == 503:
+                time.sleep(0.1)
+            statuses.append(status)
 
 
 def test_guessing_is_slowed_down_and_slows_down_nobody_else(make_network, lines):
@@ -297,14 +300,14 @@ def test_guessing_is_slowed_down_and_slows_down_nobody_else(make_network, lines)
         assert other.answer.status == 429  # the account, from everywhere
         assert other.sign_in("viewer").status == 200
         statuses, crowd = [], []
-        for i in range(8):
+        for i in range(6):
             crowd.append(threading.Thread(target=sign_in_often, args=(net, f"127.0.1.{i + 1}", f"user{i}", 4, statuses)))
         for thread in crowd:
             thread.start()
         while any(thread.is_alive() for thread in crowd):
             exchange(net)
             assert other.status("/api/v1/node") == 200
-        assert set(statuses) <= {401, 429, 503} and len(statuses) == 32 and 429 in statuses
+        assert sorted(statuses) == [401] * 3 * 6 + [429] * 6
     with https(net) as admin:  # a certificate has nothing to wait for
         assert admin.request("GET", "/api/v1/node").status == 200
     with Session(net, "admin", node="kme-b") as idle:  # meanwhile elsewhere: nobody is at the page, though it asks
@@ -345,7 +348,7 @@ def test_mistakes_with_passwords_are_named(make_network, lines, tweak, word):
     net = make_network(start=False, admin=True)
     write_passwords(net, lines("admin"))
     net.write_config("kme-a", lambda c: (with_passwords(c), tweak(c["admin"])))
-    done = subprocess.run([binary("qkdgate"), "check-config", net.config_file("kme-a")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([binary("qkdgate"), "check-config", net.config_file("kme-a")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and word in done.stderr + done.stdout, done.stderr
 
 
@@ -372,6 +375,7 @@ def test_history_accounts_for_every_key(net):
     assert admin.request("GET", "/api/v1/streams/a-to-b/history?span=year").status == 400
     assert admin.request("GET", "/api/v1/streams/a-to-b/history?span=day&x=1").status == 400
     assert admin.request("GET", "/api/v1/streams/nothing/history").status == 404
+    wait_for("a step that is over", lambda: len(admin.get("/api/v1/streams/a-to-b/history")["in_bps"]) > 1, 60, 0.3)
     kept = admin.get("/api/v1/streams/a-to-b/history")
     assert admin.post("/api/v1/reload").status == 200
     after = admin.get("/api/v1/streams/a-to-b/history")
@@ -551,7 +555,8 @@ def test_acts_ask_first(page, net):
     assert admin.get("/api/v1/node")["alive"]
     sign_in(page, net, "viewer")
     page.wait("the page", lambda: page.shown("#picture svg") and page.shown("#sae-table tbody tr"))
-    assert "may look only" in page.text("#user") and not page.shown("#act-row") and not page.shown("#sae-table button")
+    page.wait("who it is", lambda: "may look only" in (page.text("#user") or ""))
+    assert not page.shown("#act-row") and not page.shown("#sae-table button")
     assert not page.shown(".chart button")
     net.wait_stock("alice", "bob", 200)
 
@@ -599,9 +604,10 @@ def test_a_telephone_shows_it_all(page):
         for width in (390, 320):
             page.resize(width, 800, phone=True)
             page.wait("the narrow page", lambda: page.run("return innerWidth") <= width)
+            page.wait("the page to fit", lambda: page.run("return document.documentElement.scrollWidth") <= width)
             wide = page.run("return [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() &&"
                             " !e.closest('svg, .skip') && e.getBoundingClientRect().right > arguments[0] + 1).map((e) => e.outerHTML.slice(0, 80))", width)
-            assert page.run("return document.documentElement.scrollWidth") <= width and not wide, wide
+            assert not wide, wide
             page.picture(SHOTS / f"phone-{width}.png", whole=True)
     finally:
         page.resize(1440, 1000)
@@ -634,7 +640,7 @@ def test_the_keyboard_reaches_everything(page):
     page.run("document.querySelector('article[data-stream=a-to-b] .plots').focus()")
     page.wait("a chart", lambda: page.run("return !!document.querySelector('article[data-stream=a-to-b]').dataset.points"))
     page.press(Keys.ARROW_LEFT)
-    assert " in " in page.text("article[data-stream=a-to-b] .readout")
+    page.wait("what the chart says there", lambda: " in " in (page.text("article[data-stream=a-to-b] .readout") or ""))
 
 
 def test_everything_has_a_name(page):
@@ -656,9 +662,12 @@ def test_an_outage_is_told(page, net):
     net.gateways["kme-b"].stop()
     page.wait("an alarm", lambda: any("KME-B" in text or "a-to-b" in text for text in page.texts("#alarm-list .finding")))
     page.wait("the picture", lambda: page.run("return document.querySelectorAll('#picture .bad, #picture .warn').length > 0"))
-    shown = {text for text in page.texts("#alarm-list .finding")}
-    said = {a["finding"] for a in local(net).get("/api/v1/alarms")["alarms"]}
-    assert {re.sub(r"\d+", "", t) for t in shown} & {re.sub(r"\d+", "", t) for t in said}
+
+    def without_figures(texts):
+        return {re.sub(r"\d+", "", text) for text in texts}
+
+    page.wait("the gateway's alarms", lambda: without_figures(page.texts("#alarm-list .finding")) ==
+              without_figures(a["finding"] for a in local(net).get("/api/v1/alarms")["alarms"]))
     page.picture(SHOTS / "outage.png", whole=True)
     page.click("#act-drain")
     page.type("#dialog-input", "1")

@@ -31,7 +31,7 @@ def build(e2e_folder):
 
 
 def demo(build, *arguments, topology=""):
-    return subprocess.run([sys.executable, DEMO, *arguments], capture_output=True, text=True, timeout=90,
+    return subprocess.run([sys.executable, DEMO, *arguments], capture_output=True, text=True, timeout=600,
                           env={**os.environ, "QKDGATE_BUILD": str(build), "TOPOLOGY": topology})
 
 
@@ -146,7 +146,7 @@ def test_the_session_of_the_readme_works_when_pasted(build):
     blocks = [b for b in re.findall(r"```sh\n(.*?)```", text, re.S) if "curl" in b]
     assert blocks
     script = "\n".join(blocks).replace("build/demo/env", str(build / "demo" / "env"))
-    done = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, text=True, timeout=60, cwd=PROJECT)
+    done = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, text=True, timeout=300, cwd=PROJECT)
     assert done.returncode == 0, done.stdout + done.stderr
     keys = re.findall(r'"key"\s*:\s*"([^"]+)"', done.stdout)
     assert len(keys) >= 2 and keys[0] == keys[1], done.stdout

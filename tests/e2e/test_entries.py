@@ -51,19 +51,34 @@ def test_an_sae_and_its_rule_come_and_go(net):
         assert origins(net, "rules")["frank"] == "run-time"
         _, out, _ = ctl(net, "rules")
         assert [x.split()[:3] for x in out.splitlines() if x.startswith("frank")] == [["frank", "run-time", "sae-frank"]]
-    # A restart, a kill and a reload leave both.
+    # A restart, a kill and a reload leave both, and who is suspended.
+    assert ctl(net, "suspend", "sae-frank")[0] == ctl(net, "suspend", "sae-bob", "sae-alice")[0] == 0
     again(net)
-    net.gateways["kme-a"].kill()
+    assert ctl(net, "resume", "sae-frank")[0] == 0
+    with net.client("frank", at="kme-a") as frank, net.client("alice") as alice:
+        assert len(issue(frank)) == 1
+        assert alice.enc("sae-bob").status == 401
+    assert ctl(net, "suspend", "sae-frank")[:2] == (0, "done: suspend\n")
+    net.gateways["kme-a"].kill()  # at once
     net.restart("kme-a")
     assert "reloaded" in hup(net)
+    saes = local(net).get("/api/v1/saes")
+    assert {s["id"] for s in saes["saes"] if s["suspended"]} == {"sae-frank"} and saes["suspended_pairs"] == [["sae-bob", "sae-alice"]]
     with net.client("frank", at="kme-a") as frank:
+        assert frank.enc("sae-bob").status == 401
+        assert ctl(net, "resume", "sae-frank")[0] == ctl(net, "resume", "sae-alice", "sae-bob")[0] == 0
         assert len(issue(frank)) == 1
         assert ctl(net, "rule", "remove", "frank")[:2] == (0, "done: remove-rule\n")
         assert frank.enc("sae-bob").status == 401 and frank.status("sae-bob").status == 401
         assert ctl(net, "sae", "remove", "sae-frank")[:2] == (0, "done: remove-sae\n")
         assert frank.request("GET", "/openapi.yaml").status == 401  # on the connection that was open
         assert "sae-frank" not in origins(net)
+        # Suspended and taken away: it stays so, is shown, and can be resumed.
+        assert ctl(net, *FRANK)[0] == ctl(net, "suspend", "sae-frank")[0] == ctl(net, "sae", "remove", "sae-frank")[0] == 0
     again(net)
+    assert "SAE sae-frank is suspended" in ctl(net, "alarms")[1]
+    assert ctl(net, "suspend", "sae-frank")[0] == 1 and ctl(net, "resume", "sae-frank")[0] == 0
+    assert ctl(net, "resume", "sae-frank")[0] == 1 and "suspended" not in ctl(net, "alarms")[1]
     assert "sae-frank" not in origins(net) and "frank" not in origins(net, "rules")
     with net.client("frank", at="kme-a") as frank:
         assert frank.status("sae-bob").status == 401

@@ -8,7 +8,8 @@ import uuid
 
 import pytest
 
-from links import steady_stock
+from admin import local
+from links import audit_lines, steady_stock
 from processes import wait_for
 
 NOT_FOUND = "one or more keys specified are not found on KME"
@@ -58,10 +59,14 @@ def test_status_counts_keys_down(network, alice):
     network.outage(True)
     try:
         level = steady_stock(network)
-        for _ in range(4):
-            assert alice.enc("sae-bob", number=128, size=256).status == 200
+        for _ in range(3):
+            for _ in range(4):
+                assert alice.enc("sae-bob", number=128, size=256).status == 200
+            before, level = level, alice.status("sae-bob").json["stored_key_count"]
+            if level <= before - 512:
+                break  # else what the link gave before the outage has come only now: it is not endless
         # What the end of a segment cannot hold is lost to a request, so it may be more.
-        assert level - 700 <= alice.status("sae-bob").json["stored_key_count"] <= level - 512
+        assert before - 700 <= level <= before - 512
     finally:
         network.outage(False)
 
@@ -291,13 +296,14 @@ def test_enc_keys_that_are_wrong(alice, method, query, body, words):
 
 
 def test_wrong_requests_consume_nothing(make_network):
-    net = make_network(pool={"ready_chunks": 1024, "inbound_chunks": 8192})
+    net = make_network(admin=True, pool={"ready_chunks": 1024, "inbound_chunks": 8192})
     with net.client("alice") as alice:
         net.outage(True)
-        before = steady_stock(net)
+        stock, before = steady_stock(net), local(net).stream("a-to-b")
         for method, query, body, _ in BAD_ENC:
             assert alice.request(method, BOB + query, body).status == 400
-        assert net.stock("alice", "bob") == before
+        after = local(net).stream("a-to-b")
+        assert net.stock("alice", "bob") >= stock and after["issued_chunks"] == before["issued_chunks"]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
@@ -510,17 +516,16 @@ def test_the_description_is_served(alice):
 # --- the audit log ---------------------------------------------------------------------------
 
 def audit_of(network, node, key_id):
-    lines = (network.folder / node / "audit.log").read_text().splitlines()
-    return [json.loads(line) for line in lines if key_id in line]
+    return [line for line in audit_lines(network.folder / node / "audit.log") if line.get("id") == key_id]
 
 
 def test_every_key_delivered_or_refused_is_in_the_audit_log(network, alice, bob, erin):
     key_id, key = one_key(alice)
-    assert len(wait_for("issue in the audit log", lambda: audit_of(network, "kme-a", key_id), 3)) == 1
+    assert len(wait_for("issue in the audit log", lambda: audit_of(network, "kme-a", key_id), 20)) == 1
     unauthorised(erin.get_dec("sae-alice", key_id))
     assert bob.get_dec("sae-alice", key_id).status == 200
     lines = wait_for("refusal and delivery in the audit log",
-                     lambda: len(x := audit_of(network, "kme-b", key_id)) >= 2 and x, 3)
+                     lambda: len(x := audit_of(network, "kme-b", key_id)) >= 2 and x, 20)
     text = json.dumps(lines)
     assert len(lines) == 2 and "sae-erin" in text and "sae-bob" in text
     assert key.hex() not in text

@@ -109,10 +109,25 @@ peer_reached(void *ctx, const char *peer, bool *answered, uint64_t *ago_ms)
 	return false;
 }
 
+static qg_err
+keep_suspension(void *ctx, const qg_suspension_rec *rec, bool on)
+{
+	(void)ctx;
+	if (strcmp(rec->kind, "peer") == 0)
+		return qg_directory_suspend_peer(pair->end[0].directory, rec->name, on);
+	return qg_etsi014_suspend(etsi014, rec->name, rec->other[0] != '\0' ? rec->other : NULL, on);
+}
+
+static void
+suspensions(void *ctx, void (*each)(const qg_suspension_rec *rec, void *each_ctx), void *each_ctx)
+{
+	(void)ctx, (void)each, (void)each_ctx;
+}
+
 static const qg_admin_ops ops = {
 	.reload = reload, .drain = drain, .zeroize = zeroize, .draining = draining, .reached = reached,
 	.change = change, .entries = entries, .change_master = change_master, .master_pending = master_pending,
-	.peer_reached = peer_reached};
+	.peer_reached = peer_reached, .suspend = keep_suspension, .suspensions = suspensions};
 
 /* --- the gateway -------------------------------------------------------------- */
 
@@ -203,7 +218,9 @@ check_answer(const char *line)
 	if (strncmp(line, "HEAD", 4) == 0 || !next_reply(&at, &r))
 		return;
 	HOLDS(at == answers_len && r.status != 500);
-	const bool other = r.status == 200 && strstr(line, "/api/") == NULL; /* pages, metrics, descriptions */
+	const char *const api = strstr(line, "/api/"), *const query = strchr(line, '?');
+	const bool in_path = api != NULL && (query == NULL || api < query);
+	const bool other = r.status == 200 && !in_path; /* pages, metrics, descriptions */
 	const bool no_http = r.status >= 400 && strncmp(r.body, "<html>", 6) == 0; /* libmicrohttpd's own */
 	if (r.len == 0 || other || no_http)
 		return;

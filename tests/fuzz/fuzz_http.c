@@ -45,7 +45,7 @@ look(qg_http_request *req, size_t limit)
 	HOLDS(qg_http_peer(req) == anybody && len <= limit);
 	HOLDS(len == 0 || memchr(body, 0, len) != body + len);
 	const char *part = qg_http_path_part(req, 0);
-	HOLDS(part == NULL || part[0] != '\0');
+	HOLDS(part == NULL || strchr(part, '/') == NULL || strstr(qg_http_path(req), "%2") != NULL);
 	for (size_t i = 0; i < qg_http_query_count(req); i++) {
 		const char *name = NULL, *value = NULL;
 		qg_http_query_at(req, i, &name, &value);

@@ -287,6 +287,7 @@ typedef struct gateway {
 	qg_config cfg;
 	qg_directory *directory;
 	qg_audit *audit;
+	qg_etsi014_suspended suspended; /* at the start */
 	qg_etsi014 *server;
 	unsigned port;
 	char audit_file[96];
@@ -301,8 +302,8 @@ gateway_start(gateway *g)
 	(void)snprintf(g->audit_file, sizeof g->audit_file, "%s/audit.log", pki_dir);
 	assert_int_equal(qg_directory_new(&g->cfg, &g->directory), QG_OK);
 	assert_int_equal(qg_audit_open(g->audit_file, audit_key, &g->audit), QG_OK);
-	const qg_etsi014_parts parts = {
-		.cfg = &g->cfg, .directory = g->directory, .keystore = &store, .audit = g->audit};
+	const qg_etsi014_parts parts = {.cfg = &g->cfg, .directory = g->directory, .keystore = &store,
+					.audit = g->audit, .suspended = &g->suspended};
 	if (qg_etsi014_start(&parts, &g->server, why, sizeof why) != QG_OK)
 		fail_msg("%s", why);
 	g->port = qg_http_server_port(g->server->http);

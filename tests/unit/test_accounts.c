@@ -373,6 +373,44 @@ entries_and_levels_are_kept(void **state)
 	assert_string_equal(listed, "saes/b={\"id\": 1};policy/a={};");
 }
 
+static qg_err
+list_suspension(const qg_suspension_rec *r, void *ctx)
+{
+	(void)ctx;
+	const size_t len = strlen(listed);
+	(void)snprintf(listed + len, sizeof listed - len, "%s/%s/%s;", r->kind, r->name, r->other);
+	return QG_OK;
+}
+
+static void
+suspensions_are_kept(void **state)
+{
+	(void)state;
+	const qg_suspension_rec good[] = {{"sae", "a", ""}, {"pair", "a", "b"}, {"peer", "a", ""}};
+	const qg_suspension_rec bad[] = {{"sae", "a", "b"}, {"pair", "a", ""}, {"kme", "a", ""}};
+	qg_committer_stop(&committer);
+	qg_accounts_free(&accounts);
+	assert_int_equal(db->ops->suspension_put(db, &good[0]), QG_E_STATE);
+	assert_int_equal(db->ops->begin(db), QG_OK);
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(db->ops->suspension_put(db, &good[i]), QG_OK);
+		assert_int_equal(db->ops->suspension_put(db, &good[i]), QG_OK); /* a job may run twice */
+		assert_int_equal(db->ops->suspension_put(db, &bad[i]), QG_E_INVAL);
+	}
+	assert_int_equal(db->ops->commit(db), QG_OK);
+	listed[0] = '\0';
+	assert_int_equal(db->ops->load_suspensions(db, list_suspension, NULL), QG_OK);
+	assert_string_equal(listed, "pair/a/b;peer/a/;sae/a/;");
+	assert_int_equal(db->ops->begin(db), QG_OK);
+	assert_int_equal(db->ops->suspension_delete(db, &good[1]), QG_OK);
+	assert_int_equal(db->ops->suspension_delete(db, &good[1]), QG_OK);
+	assert_int_equal(db->ops->suspension_delete(db, &good[0]), QG_OK);
+	assert_int_equal(db->ops->commit(db), QG_OK);
+	listed[0] = '\0';
+	assert_int_equal(db->ops->load_suspensions(db, list_suspension, NULL), QG_OK);
+	assert_string_equal(listed, "peer/a/;");
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int
@@ -386,6 +424,7 @@ main(void)
 		CASE(nothing_is_lost_or_counted_twice),
 		CASE(a_failed_commit_is_made_good),
 		CASE(entries_and_levels_are_kept),
+		CASE(suspensions_are_kept),
 	};
 	if (qg_secret_init() != QG_OK)
 		return 1;

@@ -697,6 +697,52 @@ test_refusals_are_limited(void **state)
 }
 
 static void
+is_answered(const gateway *g, const char *who, const char *path, int status)
+{
+	AUTO_REPLY *r = get(g, who, path);
+	assert_int_equal(r->status, status);
+}
+
+/* Who was suspended is so with the first request that a server takes; and who is resumed
+ * gets keys again. */
+static void
+test_suspended_from_the_start(void **state)
+{
+	gateway *g = *state;
+	const qg_suspension_rec who[] = {
+		{"sae", "sae-carol", ""}, {"pair", "sae-bob", "sae-alice"}, {"peer", "sae-dave", ""}};
+	const char *const near = KEYS("sae-bob/enc_keys");
+	gateway_stop(g);
+	g->suspended = (qg_etsi014_suspended){.rec = who, .n = COUNT(who)};
+	gateway_start(g);
+	is_answered(g, "carol", near, 401);
+	is_answered(g, "alice", near, 401);
+	is_answered(g, "bob", KEYS("sae-alice/enc_keys"), 401);
+	is_answered(g, "alice", KEYS("sae-dave/enc_keys"), 200); /* a peer of that name is another */
+	assert_true(qg_etsi014_is_suspended(g->server, "sae-alice", "sae-bob"));
+	assert_int_equal(qg_etsi014_suspend(g->server, "sae-carol", NULL, false), QG_OK);
+	assert_int_equal(qg_etsi014_suspend(g->server, "sae-alice", "sae-bob", false), QG_OK);
+	is_answered(g, "carol", near, 200);
+	is_answered(g, "alice", near, 200);
+}
+
+/* One that this server cannot hold: it must not begin without it. */
+static void
+test_no_start_without_a_suspension(void **state)
+{
+	gateway *g = *state;
+	char why[256] = "", name[QG_014_SAE_ID_MAX + 2] = "";
+	qg_etsi014 *server = NULL;
+	memset(name, 'x', sizeof name - 1);
+	const qg_suspension_rec who = {"pair", "sae-alice", name};
+	const qg_etsi014_suspended suspended = {.rec = &who, .n = 1};
+	const qg_etsi014_parts parts = {.cfg = &g->cfg, .directory = g->directory, .keystore = &store,
+					.audit = g->audit, .suspended = &suspended};
+	assert_int_equal(qg_etsi014_start(&parts, &server, why, sizeof why), QG_E_RANGE);
+	assert_null(server);
+}
+
+static void
 test_start_fails(void **state)
 {
 	gateway *g = *state;
@@ -741,6 +787,7 @@ main(void)
 		T(test_multicast),      T(test_multicast_to_other_nodes), T(test_multicast_refused),
 		T(test_concurrency),    T(test_stop_while_waiting),
 		T(test_rates),          T(test_audit),         T(test_refusals_are_limited),
+		T(test_suspended_from_the_start), T(test_no_start_without_a_suspension),
 		T(test_start_fails),
 	};
 #undef T

@@ -23,7 +23,7 @@ open_pair(void **state)
 	(void)state;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) != 0)
 		return -1;
-	qg_tls_in_init(&in, fds[0]);
+	qg_tls_in_init(&in, fds[0], NULL);
 	return 0;
 }
 
@@ -127,6 +127,41 @@ the_end_comes_behind_what_was_said(void **state)
 	assert_int_equal(qg_tls_in_pull(&in, got, sizeof got), 0);
 }
 
+static void
+expect_heard(const char *text)
+{
+	char got[64] = "";
+	const ssize_t n = recv(fds[1], got, sizeof got - 1, MSG_DONTWAIT);
+	assert_int_equal(n < 0 ? 0 : n, strlen(text));
+	assert_string_equal(got, text);
+}
+
+/* What the session holds back goes out when it finds nothing to read, since the peer
+ * may wait for it; not before, and where it cannot the session hears the same. */
+static void
+who_has_to_wait_says_what_it_holds(void **state)
+{
+	(void)state;
+	static qg_tls_out out;
+	const struct iovec piece = {.iov_base = (char[]){"ticket"}, .iov_len = 6};
+	qg_tls_out_init(&out, fds[0]);
+	qg_tls_in_init(&in, fds[0], &out);
+	qg_tls_out_hold(&out);
+	assert_int_equal(qg_tls_out_push(&out, &piece, 1), 6);
+	say("request", 7);
+	expect_pulled(3, "req");
+	expect_pulled(8, "uest");
+	expect_heard("");
+	expect_nothing_yet();
+	expect_heard("ticket");
+	expect_nothing_yet();
+	expect_heard("");
+	qg_tls_out_hold(&out);
+	assert_int_equal(qg_tls_out_push(&out, &piece, 1), 6);
+	assert_int_equal(shutdown(fds[0], SHUT_WR), 0);
+	expect_nothing_yet();
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, open_pair, close_pair)
 
 int
@@ -137,6 +172,7 @@ main(void)
 		CASE(what_is_ahead_is_given_before_what_comes),
 		CASE(long_records_pass),
 		CASE(the_end_comes_behind_what_was_said),
+		CASE(who_has_to_wait_says_what_it_holds),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
