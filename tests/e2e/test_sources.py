@@ -295,6 +295,7 @@ def test_an_index_that_is_never_given_ends_the_epoch_and_keys_flow_again(make_so
         return give(request)
     source._get_key = refuse
     net = over(source, make_network, stock=0)
-    net.gateways["kme-a"].wait_log("event=stream_lost", "never given", timeout_s=60)
+    wait_for("the end of a stream, at the gateway that gives up first",
+             lambda: any(g.lines("event=stream_lost", "never given") for g in net.gateways.values()), 60)
     exchange(net, timeout_s=60)
 
