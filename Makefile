@@ -167,7 +167,7 @@ dashboard-picture:
 MINUTES ?= 10
 chaos soak:
 	@tests/deps/install build test
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(FAULTS)
 	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 QKDGATE_BUILD=$(BUILD) QKDGATE_SOAK_MINUTES=$(MINUTES) \
 		QKDGATE_CHAOS_S=$$(($(MINUTES) * 60)) $(PYTHON) -m pytest -s -p no:cacheprovider \
 		tests/e2e/$(if $(filter chaos,$@),test_chaos,soak).py
@@ -208,11 +208,13 @@ check:
 
 # What they add to the code makes gcc warn of more than we wrote.
 SANITIZE := -Wno-error -fno-omit-frame-pointer -fno-sanitize-recover=all
+# E2E= runs end-to-end files instead of the unit programs, with gateways built so.
 asan: EXTRA := -fsanitize=address,undefined $(SANITIZE)
 tsan: EXTRA := -fsanitize=thread $(SANITIZE)
+tsan: export TSAN_OPTIONS := suppressions=$(CURDIR)/tests/tsan.supp history_size=4
 asan tsan:
 	@tests/deps/install build
-	@$(MAKE) --no-print-directory BUILD=build/$@ OPT='-O1 -g' EXTRA='$(EXTRA)' all unit
+	@$(MAKE) --no-print-directory BUILD=build/$@ OPT='-O1 -g' EXTRA='$(EXTRA)' $(if $(E2E),e2e,all unit)
 
 # Lines and branches per layer; E2E= chooses files, E2E=none leaves them all out.
 .PHONY: coverage
@@ -222,10 +224,15 @@ coverage:
 		EXTRA='--coverage -fprofile-update=atomic -DQG_COVERAGE -Wno-error' programs
 	@tests/coverage/run build/$@ '$(E2E)' $(UNIT:$(BUILD)/%=build/$@/%)
 
+# E2E= runs end-to-end files instead, every gateway under valgrind.
+MEMCHECK := valgrind -q --error-exitcode=9 --leak-check=full --suppressions=$(CURDIR)/tests/valgrind.supp
 valgrind:
 	@tests/deps/install build analysis
-	@$(MAKE) --no-print-directory unit RUNNER='valgrind -q --error-exitcode=9 --leak-check=full \
-		--child-silent-after-fork=yes --suppressions=tests/valgrind.supp'
+ifeq ($(E2E),)
+	@$(MAKE) --no-print-directory unit RUNNER='$(MEMCHECK) --child-silent-after-fork=yes'
+else
+	@QKDGATE_UNDER='$(MEMCHECK)' $(MAKE) --no-print-directory e2e
+endif
 
 # Left out is what gcc 12 gets wrong: lists that own, pointers into tables. ASan sees both.
 fanalyzer:

@@ -86,7 +86,7 @@ class Apps:
     """Two gateways; `bench` lends its folder."""
 
     def __init__(self, bench, plan):
-        self.plan = plan
+        self.bench, self.plan = bench, plan
         folder = bench.folder / "apps"
         shutil.rmtree(folder, ignore_errors=True)
         self.network = Network(pair(rate_bps=0, source={"max_bps": 0}), folder, pki=bench.folder / "pki",
@@ -142,7 +142,7 @@ class Apps:
         self.network.start()
         try:
             wait_for("a stock", lambda: self.network.stock("alice", "bob") >= 8192, 60)
-            for _ in range(self.plan["rounds"]):
+            for _ in self.bench.rounds(self.plan["rounds"]):
                 for name in PROFILES:
                     rows[name].append(self.measure(name))
         finally:

@@ -62,7 +62,7 @@ def run(bench, plan):
             pool.start()
             pool.fill()
         held = bench.rss_bytes(large.network.gateways["kme-a"].pid) - large.empty_bytes
-        for _ in range(plan["rounds"]):
+        for _ in bench.rounds(plan["rounds"]):
             for pool in (small, large):
                 pool.fill()
                 pool.measure(plan["requests"])

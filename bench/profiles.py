@@ -75,7 +75,7 @@ class Intake:
 def run(bench, plan):
     """Rows by name, the profiles in turns."""
     rows = {name: [] for name in WAYS}
-    for _ in range(plan["rounds"]):
+    for _ in bench.rounds(plan["rounds"]):
         for name in WAYS:
             rows[name].append(Intake(bench, name, plan).measure())
     return rows

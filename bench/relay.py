@@ -139,7 +139,7 @@ def run(bench, plan):
         for each in lines:
             each.start()
             each.measure_refills()
-        for _ in range(plan["rounds"]):
+        for _ in bench.rounds(plan["rounds"]):
             for each in lines:
                 each.measure_latency()
     finally:

@@ -13,14 +13,19 @@ latency have them on different cores. While requests are measured the links give
 taking it in costs is a figure of its own. As root everything runs in a network namespace of its
 own, where no firewall takes part.
 
+The whole run takes at most LONGEST_S: a part that has used its time up does no further round, and one
+that does not come to its end is left out, which is told and makes the exit status 1.
+
 Exit 1: something failed. Exit 3: the ceiling was too slow for the ratios to mean anything.
 """
 
 import argparse
 import json
+import math
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -66,6 +71,12 @@ FULL = {
 }
 
 
+# Seconds of each part of the whole run; what one leaves the next ones have.
+SHARES_S = {"gateways": 480, "relay": 360, "profiles": 150, "apps": 90, "transfers": 60, "pools": 300}
+GRACE_S = 45  # for the round that a part is in when its time is up
+LONGEST_S = sum(SHARES_S.values()) + GRACE_S
+
+
 def pin(pid, cores):
     """Every thread of a process."""
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -90,7 +101,10 @@ class Bench:
 
     def __init__(self, plan):
         self.plan = plan
+        self.quick = plan["pools"] is None
         self.results = {}  # name: [row of each round]
+        self.begin_s, self.until_s = time.monotonic(), math.inf
+        self.failed = []   # parts
         self.relay = []    # row of each line of gateways
         self.pools = None  # what a large stock costs
         self.profiles = {}  # profile: [row of each round]
@@ -120,6 +134,33 @@ class Bench:
             self.ceilings[name] = port, Process(folder, name, [
                 BUILD / "bench" / "ceiling", how, port, pki / "kme-a.pem", pki / "kme-a.key",
                 pki / "ca.pem", pki / "crl.pem"])
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def rounds(self, most):
+        """As range, but not beyond the time of the part: one round at least."""
+        for i in range(most):
+            if i == 0 or time.monotonic() < self.until_s:
+                yield i
+
+    def in_time(self, name, work):
+        """What the part gives, or None when it fails. A quick run takes the time that it takes."""
+        if self.quick:
+            return work()
+        names = list(SHARES_S)
+        self.until_s = self.begin_s + sum(SHARES_S[part] for part in names[:names.index(name) + 1])
+        left_s = self.until_s - time.monotonic()
+        try:
+            if left_s < 1:
+                raise TimeoutError("no time left")
+            signal.setitimer(signal.ITIMER_REAL, left_s + GRACE_S)
+            return work()
+        except (ProcessFailed, TimeoutError, OSError, subprocess.SubprocessError) as error:
+            complain(f"bench: {name}: {error}")
+            self.failed.append(name)
+            return None
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     # --- bringing up ---------------------------------------------------------------------------
 
@@ -275,7 +316,7 @@ class Bench:
         self.start()
         self.measure_intake()
         self.memory()
-        for i in range(self.plan["rounds"]):
+        for i in self.rounds(self.plan["rounds"]):
             self.fill()
             self.round_same()
             self.round_apart()
@@ -305,12 +346,13 @@ class Bench:
             "ceiling_us": self.median("ceiling", cpu),
             "enc_keys_128_us_per_key": self.median("enc_keys_128", cpu) / 128,
             "intake_chunks_per_s": self.median("intake", "chunks_per_cpu_s"),
-            "relay_us_per_key_hop": relay.hop_us(self.relay),
         }
+        if self.relay:
+            figures["relay_us_per_key_hop"] = relay.hop_us(self.relay)
         if self.pools is not None:
             figures["pool_1e7_vs_1e3_cpu"] = self.pools["enc_keys_cpu"]
         return {"ratios": rounded(ratios), "figures": rounded(figures), "more": rounded(self.more()),
-                "rounds": self.plan["rounds"], "cores": len(CORES), "results": self.results,
+                "rounds": len(self.results["ceiling"]), "failed": self.failed, "cores": len(CORES), "results": self.results,
                 "relay": self.relay, "pools": self.pools,
                 "profiles": self.profiles, "apps": self.apps, "transfers": self.transfers}
 
@@ -340,7 +382,8 @@ class Bench:
         more.update(profiles.figures(self.profiles))
         more.update(apps.figures(self.apps))
         more.update(transfers.figures(self.transfers))
-        more.update(relay.figures(self.relay))
+        if self.relay:
+            more.update(relay.figures(self.relay))
         return more
 
     def print_table(self, summary):
@@ -349,7 +392,8 @@ class Bench:
         for name, rows in self.results.items():
             if "per_s" in rows[0]:
                 print(f"{name:22}" + "".join(f"{self.median(name, c):14.1f}" for c in columns))
-        relay.print_table(self.relay)
+        if self.relay:
+            relay.print_table(self.relay)
         if self.profiles:
             profiles.print_table(self.profiles)
         if self.apps:
@@ -389,6 +433,43 @@ def only(bench, name):
     return 0
 
 
+def on_alarm(_signal, _frame):
+    raise TimeoutError("no time left")
+
+
+def gateways(bench):
+    try:
+        bench.run()
+    finally:
+        bench.stop()
+    return bench.results
+
+
+def measure(bench, out):
+    """Whether there is anything to report. The file has what is there after each part."""
+    if bench.in_time("gateways", lambda: gateways(bench)) is None:
+        return False
+    for name, part in PARTS.items():
+        if bench.plan[name] is None:
+            continue
+        print(f"now {name}", file=sys.stderr)
+        rows = bench.in_time(name, lambda part=part, name=name: part.run(bench, bench.plan[name]))
+        if rows is not None:
+            setattr(bench, name, rows)
+        out.write_text(json.dumps(bench.summary(), indent=1) + "\n")
+    return True
+
+
+def report(bench, out):
+    summary = bench.summary()
+    out.write_text(json.dumps(summary, indent=1) + "\n")
+    bench.print_table(summary)
+    if summary["figures"]["ceiling_us"] > SLOWEST_CEILING_US:
+        complain(f"bench: the ceiling needs more than {SLOWEST_CEILING_US} us: these ratios are worth nothing")
+        return 3
+    return 1 if bench.failed else 0
+
+
 def main():
     in_a_namespace()
     parser = argparse.ArgumentParser(description="The gateway's speed against the ceiling of its libraries.")
@@ -404,23 +485,9 @@ def main():
     bench = Bench(plan)
     if options.only:
         return only(bench, options.only)
-    try:
-        bench.run()
-    finally:
-        bench.stop()
+    signal.signal(signal.SIGALRM, on_alarm)
     out = FOLDER / ("quick.json" if options.quick else "full.json")
-    for name, part in PARTS.items():
-        if plan[name] is None:
-            continue
-        print(f"now {name}", file=sys.stderr)
-        setattr(bench, name, part.run(bench, plan[name]))
-        summary = bench.summary()
-        out.write_text(json.dumps(summary, indent=1) + "\n")  # so far: the rest may be cut off
-    bench.print_table(summary)
-    if summary["figures"]["ceiling_us"] > SLOWEST_CEILING_US:
-        complain(f"bench: the ceiling needs more than {SLOWEST_CEILING_US} us: these ratios are worth nothing")
-        return 3
-    return 0
+    return report(bench, out) if measure(bench, out) else 1
 
 
 if __name__ == "__main__":

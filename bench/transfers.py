@@ -106,7 +106,7 @@ def run(bench, plan):
     network.prepare()
     network.start()
     try:
-        for _ in range(plan["rounds"]):
+        for _ in bench.rounds(plan["rounds"]):
             for way in ("in", "out"):
                 for batch in BATCHES:
                     requests = max(8, plan["requests"] // max(1, batch // 8))

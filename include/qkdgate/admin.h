@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "qkdgate/audit.h"
+#include "qkdgate/byte_server.h"
 #include "qkdgate/config.h"
 #include "qkdgate/core.h"
 #include "qkdgate/directory.h"
@@ -68,6 +69,7 @@ typedef struct qg_admin_ops {
 typedef struct qg_admin_listener {
 	const char *name;
 	const qg_http_server *http;
+	const qg_byte_server *bytes; /* in the place of http */
 } qg_admin_listener;
 
 #define QG_ADMIN_LISTENERS_MAX 8

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "qkdgate/error.h"
+#include "qkdgate/http_server.h"
 #include "qkdgate/secret.h"
 #include "qkdgate/tls.h"
 
@@ -54,6 +55,9 @@ qg_err qg_byte_server_start(const qg_byte_options *o, qg_byte_server **out, char
 
 /* The port listened on. */
 unsigned qg_byte_server_port(const qg_byte_server *s);
+
+/* Its figures, as those of a server for HTTP. Any thread. */
+void qg_byte_server_stats(const qg_byte_server *s, qg_http_stats *out);
 
 /* Certificate, key, authorities and revocation lists for what begins from now on.
  * Connections that are open are looked at again within a second, before their

@@ -29,6 +29,9 @@ qg_err qg_etsi004_server_start(const qg_etsi004_server_parts *parts, qg_etsi004_
 /* The port listened on. */
 unsigned qg_etsi004_server_port(const qg_etsi004_server *s);
 
+/* The listener, for its figures. */
+const struct qg_byte_server *qg_etsi004_server_bytes(const qg_etsi004_server *s);
+
 /* qg_byte_server_reload_tls; NULL: nothing. */
 qg_err qg_etsi004_server_reload_tls(qg_etsi004_server *s, const qg_tls_files *f, char *why,
 				    size_t why_room) QG_CHECKED;

@@ -3,6 +3,7 @@
 #define QKDGATE_LIMITS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "qkdgate/error.h"
@@ -46,5 +47,30 @@ qg_err qg_window_add(qg_window *w, const char *name, uint64_t n, uint64_t now_ms
 
 /* What the name has within the window. */
 uint64_t qg_window_sum(qg_window *w, const char *name, uint64_t now_ms);
+
+/* --- over a restart --- */
+
+/* The key with which names are hashed, instead of a random one: before the first name. */
+#define QG_WINDOW_KEY 16
+void qg_window_use_key(qg_window *w, const uint8_t key[QG_WINDOW_KEY]);
+
+#define QG_WINDOW_NAME 16
+#define QG_WINDOW_SLOTS 33
+typedef struct qg_window_amounts {
+	uint8_t name[QG_WINDOW_NAME]; /* the hash of it */
+	uint64_t slot_ms;
+	uint64_t began_ms_ago;        /* the newest slot */
+	uint64_t n[QG_WINDOW_SLOTS];  /* the newest first */
+} qg_window_amounts;
+
+/* Copies the amounts of names that changed since the call before, up to `most`; how many. */
+size_t qg_window_changed(qg_window *w, uint64_t now_ms, qg_window_amounts *out, size_t most);
+
+/* These names count as changed once more: what was copied could not be kept. */
+void qg_window_again(qg_window *w, const qg_window_amounts *a, size_t n);
+
+/* Adds amounts of before, as of now. They count no shorter than they would have, and at
+ * most two slots longer; what is too old is left out. */
+void qg_window_put(qg_window *w, const qg_window_amounts *a, uint64_t now_ms);
 
 #endif

@@ -162,6 +162,16 @@ typedef struct qg_suspension_rec {
 	const char *other;       /* of a pair; else "" */
 } qg_suspension_rec;
 
+/* Chunks issued to a pair lately. */
+typedef struct qg_window_rec {
+	const uint8_t *pair;     /* a keyed hash of the two */
+	size_t pair_len;
+	int64_t began_ms;        /* wall clock: the newest slot of time */
+	uint64_t slot_ms;
+	const uint8_t *chunks;   /* by slot, the newest first: 8 bytes each, big-endian */
+	size_t chunks_len;
+} qg_window_rec;
+
 /* What an SAE asked for with another, on one day. */
 typedef struct qg_account_rec {
 	int64_t day;             /* since 1970-01-01, UTC */
@@ -261,6 +271,9 @@ typedef struct qg_store_ops {
 	qg_err (*suspension_put)(qg_store *s, const qg_suspension_rec *rec); /* also when it is there */
 	qg_err (*suspension_delete)(qg_store *s, const qg_suspension_rec *rec); /* also when there is none */
 	qg_err (*load_suspensions)(qg_store *s, qg_err (*each)(const qg_suspension_rec *rec, void *ctx), void *ctx);
+	qg_err (*window_put)(qg_store *s, const qg_window_rec *rec); /* in the place of the pair's */
+	qg_err (*windows_delete)(qg_store *s, int64_t before_ms);    /* that began before */
+	qg_err (*load_windows)(qg_store *s, qg_err (*each)(const qg_window_rec *rec, void *ctx), void *ctx);
 	/* Adds to what the day has. */
 	qg_err (*account_add)(qg_store *s, const qg_account_rec *rec);
 	/* Of the days from .. to, in their order. */

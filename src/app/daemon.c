@@ -251,10 +251,14 @@ make_admin(daemon_parts *d)
 				.audit = d->audit,
 				.ops = &qg_daemon_acts,
 				.ctx = d,
-				.listener = {{"sae", qg_etsi014_http(d->etsi014)}, {"kms", qg_kms_http(d->kms)}},
+				.listener = {{.name = "sae", .http = qg_etsi014_http(d->etsi014)},
+					     {.name = "kms", .http = qg_kms_http(d->kms)}},
 				.n_listeners = 2};
 	if (d->etsi020 != NULL)
-		parts.listener[parts.n_listeners++] = (qg_admin_listener){"kxi", qg_etsi020_http(d->etsi020)};
+		parts.listener[parts.n_listeners++] = (qg_admin_listener){.name = "kxi", .http = qg_etsi020_http(d->etsi020)};
+	if (d->etsi004 != NULL)
+		parts.listener[parts.n_listeners++] =
+			(qg_admin_listener){.name = "app", .bytes = qg_etsi004_server_bytes(d->etsi004)};
 	return qg_admin_start(&parts, &d->admin, d->why, sizeof d->why);
 }
 

@@ -43,29 +43,33 @@ base64_value(char ch)
 #define ONES UINT64_C(0x0101010101010101)
 #define BYTES_GT(x, v) (((x) + (0x7f - (v)) * ONES) >> 7 & ONES)
 
-/* Six bytes to eight characters, one in each byte of a word; the arithmetic of
- * base64_char on all of them, where no byte ever carries into the next. */
+/* The 48 high bits of w to eight characters, one in each byte of a word; the
+ * arithmetic of base64_char on all of them, where no byte ever carries into the
+ * next. */
 static inline void
-base64_eight(const uint8_t in[6], char out[8])
+base64_eight(uint64_t w, char out[8])
 {
-	const uint64_t six = UINT64_C(0x003f003f003f003f), twelve = UINT64_C(0x00000fff00000fff);
-	uint64_t x = (uint64_t)in[0] << 16 | (uint64_t)in[1] << 8 | in[2];
-	x |= (uint64_t)in[3] << 48 | (uint64_t)in[4] << 40 | (uint64_t)in[5] << 32;
-	x = (x >> 12 & twelve) | (x & twelve) << 16;
-	x = (x >> 6 & six) | (x & six) << 8; /* the first six bits are now the lowest byte */
+	const uint64_t three = UINT64_C(0xffffff), twelve = UINT64_C(0x00000fff00000fff);
+	const uint64_t six = UINT64_C(0x003f003f003f003f);
+	uint64_t x = (w >> 8 & three << 32) | (w >> 16 & three);
+	x = (x << 4 & twelve << 16) | (x & twelve);
+	x = (x << 2 & six << 8) | (x & six);
 	uint64_t c = x + 'A' * ONES + BYTES_GT(x, 25) * ('a' - 'Z' - 1);
 	c -= BYTES_GT(x, 51) * ('z' - '0' + 1);
 	c -= BYTES_GT(x, 61) * ('9' - '+' + 1);
 	c += BYTES_GT(x, 62) * ('/' - '+' - 1);
-	c = htole64(c);
+	c = htobe64(c);
 	memcpy(out, &c, sizeof c);
 }
 
 void
 qg_base64_encode(const uint8_t *in, size_t n, char *out)
 {
-	for (; n >= 6; n -= 6, in += 6, out += 8)
-		base64_eight(in, out);
+	for (; n >= 8; n -= 6, in += 6, out += 8) {
+		uint64_t w;
+		memcpy(&w, in, sizeof w);
+		base64_eight(be64toh(w), out);
+	}
 	for (; n >= 3; n -= 3, in += 3, out += 4) {
 		uint32_t v = (uint32_t)in[0] << 16 | (uint32_t)in[1] << 8 | in[2];
 		out[0] = base64_char(v >> 18);
@@ -84,6 +88,31 @@ qg_base64_encode(const uint8_t *in, size_t n, char *out)
 	out[3] = '=';
 }
 
+/* 0x01 in every byte of x that is v or more; bytes of x are below 128. */
+#define BYTES_GE(x, v) (((x) + (0x80 - (v)) * ONES) >> 7 & ONES)
+
+/* The 48 bits of eight characters; *bad collects what is of no alphabet. As
+ * base64_eight: each range of characters has its own distance to the values. */
+static inline uint64_t
+base64_eight_back(const char in[8], uint64_t *bad)
+{
+	uint64_t w;
+	memcpy(&w, in, sizeof w);
+	w = be64toh(w);
+	uint64_t x = w & 0x7f * ONES;
+	const uint64_t slash_up = BYTES_GE(x, '/'), digit_up = BYTES_GE(x, '0');
+	const uint64_t upper = BYTES_GE(x, 'A') - BYTES_GE(x, 'Z' + 1);
+	const uint64_t lower = BYTES_GE(x, 'a') - BYTES_GE(x, 'z' + 1);
+	const uint64_t digit = digit_up - BYTES_GE(x, '9' + 1), slash = slash_up - digit_up;
+	const uint64_t plus = BYTES_GE(x, '+') - BYTES_GE(x, '+' + 1);
+	*bad |= (w & ~x) | (ONES ^ (upper + lower + digit + plus + slash));
+	x -= upper * 'A' + lower * ('a' - 26);
+	x += digit * (52 - '0') + plus * (62 - '+') + slash * (63 - '/');
+	x = (x >> 2 & UINT64_C(0x0fc00fc00fc00fc0)) | (x & UINT64_C(0x003f003f003f003f));
+	x = (x >> 4 & UINT64_C(0x00fff00000fff000)) | (x & UINT64_C(0x00000fff00000fff));
+	return (x >> 8 & UINT64_C(0xffffff000000)) | (x & UINT64_C(0xffffff));
+}
+
 /* The 24 bits of a group of four; *bad collects the marks of bad characters. */
 static inline uint32_t
 base64_group(const char *in, uint32_t *bad)
@@ -100,13 +129,17 @@ static bool
 base64_valid(const char *in, size_t n, size_t pad)
 {
 	uint32_t bad = 0;
-	for (size_t i = 0; i < n - 4; i += 4)
+	uint64_t bad_eight = 0;
+	size_t i = 0;
+	for (; i + 8 <= n - 4; i += 8)
+		(void)base64_eight_back(in + i, &bad_eight);
+	for (; i < n - 4; i += 4)
 		(void)base64_group(in + i, &bad);
 	char last[4] = {in[n - 4], in[n - 3], pad > 1 ? 'A' : in[n - 2], pad > 0 ? 'A' : in[n - 1]};
 	uint32_t v = base64_group(last, &bad);
 	uint32_t beyond = pad == 0 ? 0 : pad == 1 ? 0xff : 0xffff;
 	qg_wipe(last, sizeof last);
-	return (bad & 64) == 0 && (v & beyond) == 0;
+	return (bad & 64) == 0 && bad_eight == 0 && (v & beyond) == 0;
 }
 
 qg_err
@@ -125,7 +158,13 @@ qg_base64_decode(const char *in, size_t n, uint8_t *out, size_t room, size_t *ou
 	if (len > room)
 		return QG_E_RANGE;
 	uint32_t bad = 0;
-	for (size_t i = 0; i < len; i += 3, in += 4) {
+	uint64_t bad_eight = 0;
+	size_t i = 0;
+	for (; i + 6 <= len; i += 6, in += 8) {
+		const uint64_t w = htobe64(base64_eight_back(in, &bad_eight) << 16);
+		memcpy(out + i, &w, 6);
+	}
+	for (; i < len; i += 3, in += 4) {
 		uint32_t v = base64_group(in, &bad); /* '=' is 64: of no bit that is kept */
 		for (size_t k = 0; k < 3 && i + k < len; k++)
 			out[i + k] = (uint8_t)(v >> (16 - 8 * k));
@@ -134,10 +173,18 @@ qg_base64_decode(const char *in, size_t n, uint8_t *out, size_t room, size_t *ou
 	return QG_OK;
 }
 
-static inline char
-hex_char(uint32_t v)
+/* The digits of four bytes, first byte first; as base64_eight. */
+static inline void
+hex_eight(const uint8_t in[4], char out[8])
 {
-	return (char)(v + '0' + (GT(v, 9) & ('a' - '9' - 1)));
+	uint32_t v;
+	memcpy(&v, in, sizeof v);
+	uint64_t x = le32toh(v);
+	x = (x | x << 16) & UINT64_C(0x0000ffff0000ffff);
+	x = (x | x << 8) & UINT64_C(0x00ff00ff00ff00ff);
+	x = (x >> 4 | x << 8) & 0x0f * ONES; /* the high digit is the lower byte */
+	x = htole64(x + '0' * ONES + BYTES_GT(x, 9) * ('a' - '9' - 1));
+	memcpy(out, &x, sizeof x);
 }
 
 /* 0 to 15; 16 and more for what is no digit. */
@@ -153,10 +200,17 @@ hex_value(char ch)
 void
 qg_hex_encode(const uint8_t *in, size_t n, char *out)
 {
-	for (size_t i = 0; i < n; i++) {
-		out[2 * i] = hex_char((uint32_t)in[i] >> 4);
-		out[2 * i + 1] = hex_char(in[i] & 15u);
-	}
+	for (; n >= 4; n -= 4, in += 4, out += 8)
+		hex_eight(in, out);
+	if (n == 0)
+		return;
+	uint8_t last[4] = {0};
+	char text[8];
+	memcpy(last, in, n);
+	hex_eight(last, text);
+	memcpy(out, text, 2 * n);
+	qg_wipe(last, sizeof last);
+	qg_wipe(text, sizeof text);
 }
 
 qg_err

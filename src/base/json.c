@@ -8,12 +8,23 @@
 
 #include "qkdgate/secret.h"
 
+/* Of this thread: jansson got no memory, which it often tells as a wrong token or not at all. */
+static _Thread_local bool no_memory;
+
+static void *
+take_block(size_t n)
+{
+	void *p = malloc(n);
+	no_memory |= p == NULL;
+	return p;
+}
+
 /* Before main, because a block of the one allocator must never meet the other,
  * and jansson's setting is not safe to change while threads use it. */
 __attribute__((constructor)) static void
 use_wiping_allocators(void)
 {
-	json_set_alloc_funcs(malloc, qg_free_wiped);
+	json_set_alloc_funcs(take_block, qg_free_wiped);
 }
 
 static qg_err
@@ -93,8 +104,6 @@ explain(const char *text, size_t len, const json_error_t *error, qg_json_error *
 	if (at > len)
 		at = len;
 	switch (json_error_code(error)) {
-	case json_error_out_of_memory:
-		return QG_E_NOMEM;
 	case json_error_duplicate_key:
 		why->what = "is a duplicate";
 		copy_name_before(text, at, why->member);
@@ -118,7 +127,10 @@ parse(const char *text, size_t len, json_type wanted, const char *otherwise, str
 	if (err != QG_OK)
 		return err;
 	json_error_t error;
+	no_memory = false;
 	json_t *json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+	if (json == NULL && no_memory)
+		return QG_E_NOMEM;
 	if (json == NULL)
 		return explain(text, len, &error, why);
 	if (json_typeof(json) != wanted) {

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "qkdgate/encode.h"
 #include "qkdgate/secret.h"
 
 /* The runs of bytes between the hyphens (RFC 9562, 4). */
@@ -55,24 +56,20 @@ qg_uuid_parse(const char *text, size_t len, qg_uuid *out)
 	return QG_OK;
 }
 
-static void
-write_run(const uint8_t *in, size_t n, char *text)
-{
-	static const char of_value[] = "0123456789abcdef";
-	for (size_t i = 0; i < n; i++) {
-		text[2 * i] = of_value[in[i] >> 4];
-		text[2 * i + 1] = of_value[in[i] & 15];
-	}
-}
-
 void
 qg_uuid_format(const qg_uuid *u, char out[QG_UUID_TEXT])
 {
-	for (size_t i = 0; i < N_RUNS; i++) {
-		if (i > 0)
-			out[runs[i].text - 1] = '-';
-		write_run(u->b + runs[i].byte, runs[i].n, out + runs[i].text);
-	}
+	char hex[2 * sizeof u->b];
+	qg_hex_encode(u->b, sizeof u->b, hex);
+	memcpy(out, hex, 8);
+	out[8] = '-';
+	memcpy(out + 9, hex + 8, 4);
+	out[13] = '-';
+	memcpy(out + 14, hex + 12, 4);
+	out[18] = '-';
+	memcpy(out + 19, hex + 16, 4);
+	out[23] = '-';
+	memcpy(out + 24, hex + 20, 12);
 	out[QG_UUID_TEXT - 1] = '\0';
 }
 

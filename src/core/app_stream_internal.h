@@ -6,6 +6,7 @@
 #include "qkdgate/app_streams.h"
 #include "qkdgate/kms_app_msg.h"
 #include "qkdgate/policy.h"
+#include "qkdgate/request_id.h"
 
 /* What the files of the applications' key streams share. One lock guards all
  * of them; nothing waits under it, jobs are queued under it (so the store sees
@@ -65,6 +66,7 @@ struct qg_as_stream {
 	bool heard;        /* ... and the other KME's own came meanwhile */
 	bool fresh;        /* its KSID was drawn here */
 	uint64_t announce_at_ms;
+	qg_request_id announce_for;
 	bool tell, telling; /* app_stream_closed is due, under way */
 	uint64_t tell_at_ms;
 	/* key */
@@ -111,6 +113,7 @@ struct qg_as_call {
 	qg_app_got got;
 	qg_app_got_fn *got_done;
 	void *ctx;
+	qg_request_id id;
 	struct qg_app_streams *all;
 };
 

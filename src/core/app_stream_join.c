@@ -87,6 +87,7 @@ qg_as_announce(qg_as_stream *st)
 	st->announcing = true;
 	st->heard = false;
 	st->announce_at_ms = qg_clock_elapsed_ms();
+	st->announce_for = qg_request_id_now();
 }
 
 /* Those that wait only for the other KME are told; the end that was to join is
@@ -219,6 +220,7 @@ qg_as_announce_send(qg_as_stream *st)
 	m.fresh = st->fresh && st->creating;
 	m.owns = st->owner;
 	m.qos = st->qos;
+	const qg_request_id for_whom = st->announce_for;
 	qg_as_name(m.source, sizeof m.source, st->end[0].uri);
 	qg_as_name(m.destination, sizeof m.destination, st->end[1].uri);
 	qg_as_name(m.sae, sizeof m.sae, st->end[0].sae);
@@ -229,7 +231,9 @@ qg_as_announce_send(qg_as_stream *st)
 		pthread_mutex_lock(&all->lock);
 		st->pins++;
 		pthread_mutex_unlock(&all->lock);
+		const qg_request_id *before = qg_request_id_enter(&for_whom);
 		err = ch->ops->send(ch, st->kme, QG_KMS_NEW_APP_STREAM, text, len, 0, announced, st);
+		(void)qg_request_id_enter(before);
 		if (err == QG_OK)
 			return;
 		pthread_mutex_lock(&all->lock);

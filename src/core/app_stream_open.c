@@ -201,8 +201,9 @@ log_refused(const qg_as_call *call, const char *why)
 	qg_audit_write(call->all->core->part.audit, &e);
 }
 
-static void
-open_call(qg_as_call *call, const qg_uuid *ksid)
+/* True: there is such a stream by now, so once more. */
+static bool
+open_once(qg_as_call *call, const qg_uuid *ksid)
 {
 	struct qg_app_streams *all = call->all;
 	const qg_app_open *q = call->open;
@@ -222,7 +223,7 @@ open_call(qg_as_call *call, const qg_uuid *ksid)
 					    : "no such application, or not the caller's, or not allowed");
 		qg_as_refuse(call, known ? QG_ETSI004_IN_USE : QG_ETSI004_NO_CONNECTION, &done);
 		qg_as_done_run(&done);
-		return;
+		return false;
 	}
 	st = qg_uuid_is_null(ksid) ? find_waiting(all, &n, &end) : qg_as_find(all, ksid);
 	if (st != NULL) {
@@ -241,13 +242,19 @@ open_call(qg_as_call *call, const qg_uuid *ksid)
 	}
 	if (st != NULL) {
 		qg_as_leave(st, &done);
-		return;
+		return false;
 	}
 	pthread_mutex_unlock(&all->lock);
 	const bool again = open_new(all, &n, call, ksid, &done);
 	qg_as_done_run(&done);
-	if (again)
-		open_call(call, ksid);
+	return again;
+}
+
+static void
+open_call(qg_as_call *call, const qg_uuid *ksid)
+{
+	while (open_once(call, ksid))
+		;
 }
 
 void

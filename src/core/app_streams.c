@@ -211,8 +211,10 @@ qg_as_call *
 qg_as_call_new(struct qg_app_streams *all)
 {
 	qg_as_call *call = calloc(1, sizeof *call);
-	if (call != NULL)
-		call->all = all;
+	if (call == NULL)
+		return NULL;
+	call->all = all;
+	call->id = qg_request_id_now();
 	return call;
 }
 
@@ -263,10 +265,12 @@ qg_as_done_run(qg_as_done *done)
 	while (done->first != NULL) {
 		qg_as_call *call = done->first;
 		done->first = call->next;
+		const qg_request_id *before = qg_request_id_enter(&call->id);
 		if (call->get)
 			call->got_done(call->ctx, &call->got);
 		else
 			call->opened_done(call->ctx, &call->opened);
+		(void)qg_request_id_enter(before);
 		qg_secret_free(&call->got.key);
 		free(call);
 	}

@@ -102,6 +102,8 @@ core_run(qg_core *core)
 				    .telling = qg_http_gather};
 	qg_err err = qg_transfers_open(core->part.store, core->part.sealer, &core->transfers);
 	if (err == QG_OK)
+		err = qg_pair_window_load(core);
+	if (err == QG_OK)
 		err = qg_committer_start(core->part.store, &hooks, &core->committer);
 	if (err == QG_OK)
 		err = qg_accounts_new(core->committer, &core->accounts);
@@ -314,6 +316,7 @@ qg_core_stop(qg_core **corep)
 		qg_flush_checkpoint(core);
 		if (core->accounts != NULL)
 			qg_accounts_flush(core->accounts);
+		qg_pair_window_flush(core);
 		drain_jobs(core);
 		qg_committer_stop(&core->committer);
 		core->anchored.commits = (uint64_t)core->commits_stored;

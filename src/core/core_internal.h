@@ -280,7 +280,6 @@ void qg_segment_wipe_reserved(qg_segment *s);
 void qg_segment_drop_data(qg_segment *s);
 uint8_t *qg_segment_chunk(const qg_segment *s, uint32_t i);
 bool qg_bits_any(const uint8_t *bits, uint32_t first, uint32_t n);
-bool qg_bits_all(const uint8_t *bits, uint32_t first, uint32_t n);
 void qg_bits_set(uint8_t *bits, uint32_t first, uint32_t n);
 void qg_bits_clear(uint8_t *bits, uint32_t first, uint32_t n);
 /* Seals the data as it is; *blob is malloc'ed. */
@@ -410,6 +409,13 @@ void qg_flush_checkpoint(struct qg_core *core);
 /* Begins a new generation of the key ring when one is due (rotate.c). False: not yet,
  * because what was sealed before is not all durable under the one in use. */
 bool qg_rotate_ring(struct qg_core *core) QG_CHECKED;
+
+/* --- pair_window.c --- */
+
+/* Before the committer: what pairs took of limits.pair_chunks before the start. */
+qg_err qg_pair_window_load(struct qg_core *core) QG_CHECKED;
+/* Has the committer write what changed. */
+void qg_pair_window_flush(struct qg_core *core);
 /* new_app as opener; get_status at start; key_stream_closed. */
 void qg_app_step(qg_stream *st, uint64_t now_ms);
 void qg_app_receive(struct qg_core *core, const char *neighbour, const char *body, size_t len, qg_peer_answer *answer,

@@ -2,6 +2,7 @@
 #include "qkdgate/key_id.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,16 +64,6 @@ put_be(uint8_t *out, uint64_t v, size_t n)
 		out[--n] = (uint8_t)v;
 		v >>= 8;
 	}
-}
-
-static uint64_t
-get_be(const uint8_t *in, size_t n)
-{
-	uint64_t v = 0;
-
-	for (size_t i = 0; i < n; i++)
-		v = v << 8 | in[i];
-	return v;
 }
 
 /* libsodium's hashes fail only when misused, which is a bug of ours. */
@@ -226,13 +217,11 @@ qg_key_id_pair_find(qg_key_id_keys *k, const char *master, const char *slave, qg
 static uint64_t
 sip(const uint8_t key[SIP_KEY_BYTES], const uint8_t *in, size_t n, unsigned bits)
 {
-	uint8_t out[crypto_shorthash_siphash24_BYTES];
-	uint64_t v = 0;
+	uint64_t v;
 
-	(void)crypto_shorthash_siphash24(out, in, n, key);
-	for (size_t i = sizeof out; i > 0; i--)
-		v = v << 8 | out[i - 1];
-	return v & MASK(bits);
+	static_assert(sizeof v == crypto_shorthash_siphash24_BYTES, "SipHash-2-4 gives 64 bits");
+	(void)crypto_shorthash_siphash24((uint8_t *)&v, in, n, key);
+	return le64toh(v) & MASK(bits);
 }
 
 typedef struct id_tags {
@@ -243,12 +232,12 @@ typedef struct id_tags {
 static id_tags
 tags_of(const qg_key_id_keys *k, const qg_key_id_pair *pair, uint64_t position)
 {
-	uint8_t in[8];
+	const uint64_t be = htobe64(position);
+	const uint8_t *in = (const uint8_t *)&be;
 
-	put_be(in, position, sizeof in);
 	return (id_tags){
-		.issue = sip(k->secret->data + ISSUE_AT, in, sizeof in, ISSUE_BITS),
-		.pair = sip(pair->key, in, sizeof in, PAIR_BITS),
+		.issue = sip(k->secret->data + ISSUE_AT, in, sizeof be, ISSUE_BITS),
+		.pair = sip(pair->key, in, sizeof be, PAIR_BITS),
 	};
 }
 
@@ -256,10 +245,12 @@ tags_of(const qg_key_id_keys *k, const qg_key_id_pair *pair, uint64_t position)
 static uint64_t
 keystream(const qg_key_id_keys *k, id_tags t)
 {
-	uint8_t in[10];
+	const uint32_t issue = htobe32((uint32_t)t.issue);
+	const uint64_t pair = htobe64(t.pair << 16);
+	uint8_t in[4 + PAIR_BITS / 8];
 
-	put_be(in, t.issue, 4);
-	put_be(in + 4, t.pair, 6);
+	memcpy(in, &issue, sizeof issue);
+	memcpy(in + 4, &pair, PAIR_BITS / 8);
 	return sip(k->secret->data + POSITION_AT, in, sizeof in, POSITION_BITS);
 }
 
@@ -268,17 +259,23 @@ keystream(const qg_key_id_keys *k, id_tags t)
 static void
 pack(uint64_t hidden, id_tags t, qg_uuid *out)
 {
-	put_be(out->b, hidden << 20 | t.issue >> 26 << 16 | UINT64_C(8) << 12 | (t.issue >> 14 & MASK(12)),
-	       8);
-	put_be(out->b + 8, UINT64_C(2) << 62 | (t.issue & MASK(14)) << PAIR_BITS | t.pair, 8);
+	const uint64_t words[2] = {
+		htobe64(hidden << 20 | t.issue >> 26 << 16 | UINT64_C(8) << 12 | (t.issue >> 14 & MASK(12))),
+		htobe64(UINT64_C(2) << 62 | (t.issue & MASK(14)) << PAIR_BITS | t.pair),
+	};
+
+	static_assert(sizeof words == sizeof out->b, "an ID is two words");
+	memcpy(out->b, words, sizeof words);
 }
 
 /* Whether version and variant are ours. */
 static bool
 unpack(const qg_uuid *id, uint64_t *hidden, id_tags *t)
 {
-	uint64_t high = get_be(id->b, 8), low = get_be(id->b + 8, 8);
+	uint64_t words[2];
 
+	memcpy(words, id->b, sizeof words);
+	const uint64_t high = be64toh(words[0]), low = be64toh(words[1]);
 	if ((high >> 12 & MASK(4)) != 8 || low >> 62 != 2)
 		return false;
 	*hidden = high >> 20;

@@ -16,7 +16,7 @@
 #define NONE 0u /* entries are numbered from 1, so that zeroed memory is an empty table */
 
 #define WINDOW_PARTS 32u
-#define WINDOW_SLOTS (WINDOW_PARTS + 1) /* the oldest counts until its newest amount is too old */
+#define WINDOW_SLOTS QG_WINDOW_SLOTS /* one more than parts: the oldest counts until its newest amount is too old */
 
 typedef struct name_id {
 	uint8_t b[crypto_shorthash_siphashx24_BYTES];
@@ -103,9 +103,8 @@ names_evict(names *t)
 
 /* The entry of the name, made when there is none; it is now the newest. */
 static uint32_t
-names_get(names *t, const char *name, bool *made)
+names_get_id(names *t, name_id id, bool *made)
 {
-	name_id id = names_id(t, name);
 	uint32_t i = names_find(t, &id);
 	*made = i == NONE;
 	if (i != NONE) {
@@ -119,6 +118,12 @@ names_get(names *t, const char *name, bool *made)
 	}
 	names_link_newest(t, i);
 	return i;
+}
+
+static uint32_t
+names_get(names *t, const char *name, bool *made)
+{
+	return names_get_id(t, names_id(t, name), made);
 }
 
 /* Rounded up to whole seconds, at least one, at most what the type holds. */
@@ -294,6 +299,8 @@ typedef struct history {
 	uint64_t newest; /* number of the newest slot */
 	uint64_t sum;
 	uint64_t slot[WINDOW_SLOTS];
+	bool changed;
+	uint32_t next_changed; /* stays with the entry, whoever has it */
 } history;
 
 struct qg_window {
@@ -303,6 +310,7 @@ struct qg_window {
 	uint64_t slot_ms;
 	names *names;
 	history *history;
+	uint32_t changed; /* the first */
 };
 
 qg_err
@@ -353,7 +361,9 @@ history_advance(history *h, uint64_t number)
 	if (number <= h->newest)
 		return;
 	if (number - h->newest >= WINDOW_SLOTS) {
-		*h = (history){.newest = number};
+		memset(h->slot, 0, sizeof h->slot);
+		h->sum = 0;
+		h->newest = number;
 		return;
 	}
 	while (h->newest < number) {
@@ -394,16 +404,38 @@ history_add(const qg_window *w, history *h, uint64_t n, uint64_t now_ms, uint32_
 	return QG_OK;
 }
 
+/* Of the name, as of now; made when there is none. */
+static uint32_t
+history_get(qg_window *w, name_id id, uint64_t now_ms)
+{
+	bool made;
+	const uint32_t i = names_get_id(w->names, id, &made);
+	history *h = &w->history[i];
+	if (made)
+		h->newest = 0; /* nothing of who had the entry before */
+	history_advance(h, slot_number(w, now_ms));
+	return i;
+}
+
+static void
+history_changed(qg_window *w, uint32_t i)
+{
+	history *h = &w->history[i];
+	if (h->changed)
+		return;
+	h->changed = true;
+	h->next_changed = w->changed;
+	w->changed = i;
+}
+
 qg_err
 qg_window_add(qg_window *w, const char *name, uint64_t n, uint64_t now_ms, uint32_t *retry_after_s)
 {
-	bool made;
 	pthread_mutex_lock(&w->lock);
-	history *h = &w->history[names_get(w->names, name, &made)];
-	if (made)
-		*h = (history){.newest = slot_number(w, now_ms)};
-	history_advance(h, slot_number(w, now_ms));
-	qg_err err = history_add(w, h, n, now_ms, retry_after_s);
+	const uint32_t i = history_get(w, names_id(w->names, name), now_ms);
+	qg_err err = history_add(w, &w->history[i], n, now_ms, retry_after_s);
+	if (err == QG_OK)
+		history_changed(w, i);
 	pthread_mutex_unlock(&w->lock);
 	return err;
 }
@@ -421,4 +453,75 @@ qg_window_sum(qg_window *w, const char *name, uint64_t now_ms)
 	}
 	pthread_mutex_unlock(&w->lock);
 	return sum;
+}
+
+/* --- over a restart --- */
+
+void
+qg_window_use_key(qg_window *w, const uint8_t key[QG_WINDOW_KEY])
+{
+	_Static_assert(QG_WINDOW_KEY == crypto_shorthash_siphashx24_KEYBYTES, "key of the hash");
+	_Static_assert(QG_WINDOW_NAME == sizeof(name_id), "size of the hash");
+	memcpy(w->names->key, key, QG_WINDOW_KEY);
+}
+
+static void
+copy_amounts(const qg_window *w, uint32_t i, uint64_t now_ms, qg_window_amounts *out)
+{
+	const history *h = &w->history[i];
+	const uint64_t number = slot_number(w, now_ms), gone = number > h->newest ? number - h->newest : 0;
+	*out = (qg_window_amounts){.slot_ms = w->slot_ms, .began_ms_ago = now_ms % w->slot_ms + gone * w->slot_ms};
+	memcpy(out->name, w->names->entry[i].id.b, sizeof out->name);
+	for (size_t k = 0; k < WINDOW_SLOTS; k++)
+		out->n[k] = h->slot[(h->newest - k) % WINDOW_SLOTS];
+}
+
+size_t
+qg_window_changed(qg_window *w, uint64_t now_ms, qg_window_amounts *out, size_t most)
+{
+	size_t n = 0;
+	pthread_mutex_lock(&w->lock);
+	while (w->changed != NONE && n < most) {
+		const uint32_t i = w->changed;
+		copy_amounts(w, i, now_ms, &out[n++]);
+		w->changed = w->history[i].next_changed;
+		w->history[i].changed = false;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return n;
+}
+
+void
+qg_window_again(qg_window *w, const qg_window_amounts *a, size_t n)
+{
+	pthread_mutex_lock(&w->lock);
+	for (size_t i = 0; i < n; i++) {
+		name_id id;
+		memcpy(id.b, a[i].name, sizeof id.b);
+		const uint32_t at = names_find(w->names, &id);
+		if (at != NONE)
+			history_changed(w, at);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+void
+qg_window_put(qg_window *w, const qg_window_amounts *a, uint64_t now_ms)
+{
+	name_id id;
+	memcpy(id.b, a->name, sizeof id.b);
+	pthread_mutex_lock(&w->lock);
+	history *h = &w->history[history_get(w, id, now_ms)];
+	for (uint64_t k = 0; k < WINDOW_SLOTS; k++) {
+		/* At the latest it was added when its slot ended, or now. */
+		const uint64_t began_ms_ago = a->began_ms_ago + k * a->slot_ms;
+		const uint64_t ago_ms = began_ms_ago > a->slot_ms ? began_ms_ago - a->slot_ms : 0;
+		const uint64_t back = ago_ms / w->slot_ms;
+		if (back >= WINDOW_SLOTS)
+			break;
+		const uint64_t n = a->n[k] < UINT64_MAX - h->sum ? a->n[k] : UINT64_MAX - h->sum;
+		h->slot[(h->newest - back) % WINDOW_SLOTS] += n;
+		h->sum += n;
+	}
+	pthread_mutex_unlock(&w->lock);
 }

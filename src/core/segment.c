@@ -175,15 +175,6 @@ qg_bits_any(const uint8_t *bits, uint32_t first, uint32_t n)
 	return false;
 }
 
-bool
-qg_bits_all(const uint8_t *bits, uint32_t first, uint32_t n)
-{
-	for (uint32_t i = first; i < first + n; i++)
-		if (!(bits[i / 8] & (1u << (i % 8))))
-			return false;
-	return true;
-}
-
 void
 qg_bits_set(uint8_t *bits, uint32_t first, uint32_t n)
 {

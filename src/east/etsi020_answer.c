@@ -91,9 +91,7 @@ static size_t
 problem_body(const struct problem_row *p, const char *text, char *buf, size_t room)
 {
 	char type[128];
-	const int n = snprintf(type, sizeof type, QG_020_PROBLEM_PREFIX "%s", p->type);
-	if (n < 0 || (size_t)n >= sizeof type)
-		return 0;
+	(void)snprintf(type, sizeof type, QG_020_PROBLEM_PREFIX "%s", p->type); /* of the table: all fit */
 	return qg_020_problem_write(type, p->title, p->status, p->member, p->member[1] != NULL ? 2 : 1, text, buf,
 				    room);
 }
@@ -111,8 +109,8 @@ audit_refused(qg_audit *audit, const qg_config_peer *peer, const char *initiator
 	/* The queue of a log that cannot be written is kept for keys. */
 	if (!qg_audit_healthy(audit))
 		return;
-	if (peer != NULL && snprintf(caller, sizeof caller, QG_PEER_PREFIX "%s", peer->id) < 0)
-		caller[0] = '\0';
+	if (peer != NULL)
+		(void)snprintf(caller, sizeof caller, QG_PEER_PREFIX "%s", peer->id);
 	const qg_audit_event event = {
 		.act = QG_AUDIT_REFUSED,
 		.caller = caller,
@@ -144,8 +142,10 @@ void
 qg_020_refuse_call(qg_020_call *call, qg_020_refusal refusal, const char *text, unsigned retry_after_s)
 {
 	char seconds[16];
-	if (retry_after_s > 0 && snprintf(seconds, sizeof seconds, "%u", retry_after_s) > 0)
+	if (retry_after_s > 0) {
+		(void)snprintf(seconds, sizeof seconds, "%u", retry_after_s);
 		qg_http_set_header(call->http, "Retry-After", seconds);
+	}
 	answer_problem(call, refusals[refusal][groups[call->method]], text, refusal != QG_020_RATE);
 }
 

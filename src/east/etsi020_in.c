@@ -92,10 +92,10 @@ admit(qg_etsi020 *e, qg_http_request *http, qg_020_method method)
 						: qg_json_parse_object(body, len, &doc, &why);
 	if (err == QG_OK)
 		return doc;
-	const int n = snprintf(text, sizeof text, "the body%s%s %s", why.member[0] != '\0' ? ": member " : "",
-			       qg_log_safe(why.member), why.what);
+	(void)snprintf(text, sizeof text, "the body%s%s %s", why.member[0] != '\0' ? ": member " : "",
+		       qg_log_safe(why.member), why.what);
 	refuse(e, http, method, err == QG_E_PARSE ? QG_020_BAD_FORM : QG_020_BUSY,
-	       err == QG_E_PARSE && n > 0 ? text : "out of memory", 0);
+	       err == QG_E_PARSE ? text : "out of memory", 0);
 	return NULL;
 }
 

@@ -69,8 +69,7 @@ tell(outgoing *o, const qg_interop_sent *sent)
 {
 	qg_log(QG_LOG_DEBUG, QG_020_MODULE, "event=answer peer=%s method=%s outcome=%d acks=%zu reason=\"%s\"",
 	       o->peer->id, kind_names[o->kind], (int)sent->outcome, sent->n_acks, sent->why);
-	if (o->e != NULL)
-		note(o, sent);
+	note(o, sent);
 	o->done(o->ctx, sent);
 	free(o);
 }
@@ -120,10 +119,10 @@ tell_problem(outgoing *o, int status, const char *body, size_t len)
 	if (qg_json_parse_object(body, len, &doc, &error) == QG_OK)
 		qg_020_problem_read(doc, &seen);
 	qg_json_free(&doc);
-	const int n = snprintf(text, sizeof text, "%d %s: %s", status, seen.type, seen.detail);
+	(void)snprintf(text, sizeof text, "%d %s: %s", status, seen.type, seen.detail); /* cut to the room */
 	tell(o, &(qg_interop_sent){
 			.outcome = status == 400 || status == 401 ? QG_INTEROP_OUT_REFUSED : QG_INTEROP_OUT_UNKNOWN,
-			.why = n > 0 ? text : "",
+			.why = text,
 			.absent = o->kind == SEND_ACKS && strcmp(seen.type, "key-not-present") == 0,
 			.no_key = o->kind == SEND_KEYS && strcmp(seen.type, "insufficient-key-material") == 0,
 		});

@@ -190,7 +190,7 @@ say_requests(qg_admin *a, text *t)
 {
 	head(t, "request_seconds", "histogram", "Time from a request's headers to its answer, by route and status.");
 	for (size_t i = 0; i < a->p.n_listeners; i++)
-		for (size_t r = 0; r <= qg_http_server_routes(a->p.listener[i].http); r++)
+		for (size_t r = 0; a->p.listener[i].http != NULL && r <= qg_http_server_routes(a->p.listener[i].http); r++)
 			say_route(t, &a->p.listener[i], r);
 }
 
@@ -199,7 +199,10 @@ say_listeners(qg_admin *a, text *t)
 {
 	qg_http_stats s[QG_ADMIN_LISTENERS_MAX];
 	for (size_t i = 0; i < a->p.n_listeners; i++)
-		qg_http_server_stats(a->p.listener[i].http, &s[i]);
+		if (a->p.listener[i].http != NULL)
+			qg_http_server_stats(a->p.listener[i].http, &s[i]);
+		else
+			qg_byte_server_stats(a->p.listener[i].bytes, &s[i]);
 	head(t, "tls_handshakes_total", "counter", "TLS handshakes that succeeded.");
 	for (size_t i = 0; i < a->p.n_listeners; i++)
 		say(t, "qkdgate_tls_handshakes_total{listener=\"%s\"} %" PRIu64 "\n", a->p.listener[i].name,

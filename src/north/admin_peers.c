@@ -11,6 +11,7 @@
 #define NAMES_MAX 64
 #define LIMIT_PRESET 50
 #define LIMIT_MAX 100
+#define AFTER_MAX (INT64_MAX / 2)
 
 /* --- peers -------------------------------------------------------------------------- */
 
@@ -104,54 +105,55 @@ transfer_json(const qg_transfer_view *v)
 			 "expires_in_s", (json_int_t)(v->left_ms / 1000), "targets", targets);
 }
 
-/* A number from `least` to `most`; on failure the request is answered. */
+typedef struct page {
+	json_int_t after, limit;
+} page;
+
 static bool
-number_argument(qg_http_request *http, const char *name, const char *value, json_int_t least, json_int_t most,
-		json_int_t *out)
+number_of(const char *value, json_int_t least, json_int_t most, json_int_t *out)
 {
 	char *end = NULL;
 	const size_t n = strlen(value);
 	const long long v = n > 0 && n < 20 ? strtoll(value, &end, 10) : -1;
-	if (value[0] >= '0' && value[0] <= '9' && end != NULL && *end == '\0' && v >= least && v <= most) {
-		*out = v;
-		return true;
-	}
-	qg_admin_answer_error(http, QG_E_INVAL, "%s: give a number from %lld to %lld", name, (long long)least,
-			      (long long)most);
-	return false;
+	if (value[0] < '0' || value[0] > '9' || end == NULL || *end != '\0' || v < least || v > most)
+		return false;
+	*out = v;
+	return true;
 }
 
 static bool
-page_argument(qg_http_request *http, const char *name, const char *value, json_int_t *after, json_int_t *limit)
+set_after(void *into, const char *value)
 {
-	if (strcmp(name, "after") == 0)
-		return number_argument(http, name, value, 0, INT64_MAX / 2, after);
-	if (strcmp(name, "limit") == 0)
-		return number_argument(http, name, value, 1, LIMIT_MAX, limit);
-	qg_admin_answer_error(http, QG_E_INVAL, "unknown argument %s: after and limit are known", qg_log_safe(name));
-	return false;
+	return number_of(value, 0, AFTER_MAX, &((page *)into)->after);
 }
+
+static bool
+set_limit(void *into, const char *value)
+{
+	return number_of(value, 1, LIMIT_MAX, &((page *)into)->limit);
+}
+
+static const qg_admin_argument arguments[] = {
+	{"after", set_after, "give the row of a key"},
+	{"limit", set_limit, "give a number from 1 to 100"},
+};
 
 bool
 qg_admin_transfers_page(qg_admin *a, qg_http_request *http, json_t **list, json_t **next)
 {
-	json_int_t after = 0, limit = LIMIT_PRESET;
-	for (size_t i = 0; i < qg_http_query_count(http); i++) {
-		const char *name, *value;
-		qg_http_query_at(http, i, &name, &value);
-		if (!page_argument(http, name, value, &after, &limit))
-			return false;
-	}
-	qg_transfer_view *v = calloc((size_t)limit, sizeof *v);
+	page p = {.limit = LIMIT_PRESET};
+	if (!qg_admin_take_query(http, arguments, sizeof arguments / sizeof arguments[0], &p))
+		return false;
+	qg_transfer_view *v = calloc((size_t)p.limit, sizeof *v);
 	if (v == NULL) {
 		qg_admin_answer_error(http, QG_E_NOMEM, "out of memory");
 		return false;
 	}
-	const size_t n = qg_core_view_transfers(a->p.core, after, v, (size_t)limit);
+	const size_t n = qg_core_view_transfers(a->p.core, p.after, v, (size_t)p.limit);
 	*list = json_array();
 	for (size_t i = 0; i < n; i++)
 		(void)json_array_append_new(*list, transfer_json(&v[i]));
-	*next = n == (size_t)limit ? json_integer(v[n - 1].row) : json_null();
+	*next = n == (size_t)p.limit ? json_integer(v[n - 1].row) : json_null();
 	free(v);
 	return true;
 }

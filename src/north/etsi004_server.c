@@ -12,6 +12,7 @@
 #include "qkdgate/etsi004.h"
 #include "qkdgate/limits.h"
 #include "qkdgate/log.h"
+#include "qkdgate/request_id.h"
 
 /* The profiles' requests become calls of app_streams.h, and what these say goes
  * back in the profile's own form. */
@@ -49,6 +50,7 @@ typedef struct call {
 	const qg_etsi004_profile *profile;
 	bool last;
 	bool pushed;          /* nobody asked for it */
+	qg_request_id id;
 	qg_etsi004_request q; /* views into the connection's bytes */
 	qg_app_open open;
 	qg_app_get get;
@@ -81,6 +83,9 @@ answer_with(call *c, const qg_etsi004_response *a, size_t room)
 	} else {
 		last = true;
 	}
+	const qg_request_id *before = qg_request_id_enter(&c->id);
+	qg_log(QG_LOG_DEBUG, "etsi004", "event=answered op=%d profile=%s status=%u", (int)a->op, c->profile->name, a->status);
+	(void)qg_request_id_enter(before);
 	qg_etsi004_server *s = c->s;
 	qg_byte_conn *conn = c->conn;
 	free(c);
@@ -265,6 +270,18 @@ recall_dialect(qg_etsi004_server *s, qg_byte_conn *conn, link_state *link, const
 		link->profile = p;
 }
 
+/* The call may be over, and freed, before it returns: so the ID is this one's own. */
+static void
+begin_as_request(call *c, void (*begin)(call *))
+{
+	qg_request_id id;
+	qg_request_id_make(&id);
+	c->id = id;
+	const qg_request_id *before = qg_request_id_enter(&id);
+	begin(c);
+	(void)qg_request_id_enter(before);
+}
+
 static qg_err
 on_request(qg_byte_conn *conn, uint8_t *bytes, size_t n, size_t *used, void *ctx)
 {
@@ -289,7 +306,7 @@ on_request(qg_byte_conn *conn, uint8_t *bytes, size_t n, size_t *used, void *ctx
 		return QG_E_NOMEM;
 	*c = (call){.s = s, .conn = conn, .profile = p, .q = q, .last = q.last};
 	atomic_fetch_add(&s->pending, 1);
-	begin[q.op](c);
+	begin_as_request(c, begin[q.op]);
 	/* cppcheck-suppress memleak ; it is that call's */
 	return QG_OK;
 }
@@ -309,7 +326,7 @@ on_unasked(qg_byte_conn *conn, void *ctx)
 	c->q.ksid = c->get.ksid;
 	c->get.sae = qg_byte_peer(conn);
 	atomic_fetch_add(&s->pending, 1);
-	get(c);
+	begin_as_request(c, get);
 	/* cppcheck-suppress memleak ; it is that call's */
 	return QG_OK;
 }
@@ -399,6 +416,12 @@ unsigned
 qg_etsi004_server_port(const qg_etsi004_server *s)
 {
 	return qg_byte_server_port(s->bytes);
+}
+
+const qg_byte_server *
+qg_etsi004_server_bytes(const qg_etsi004_server *s)
+{
+	return s->bytes;
 }
 
 qg_err

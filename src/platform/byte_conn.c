@@ -137,6 +137,7 @@ sniff(qg_byte_conn *c)
 	if (first == TLS_HANDSHAKE)
 		return qg_tls_session_new(c->worker->server->tls, c->fd, NULL, true, &c->tls) == QG_OK ? QG_BYTE_MORE
 												    : QG_BYTE_END;
+	c->shaken = o->plain;
 	c->up = o->plain && look_up(c);
 	return c->up ? QG_BYTE_MORE : QG_BYTE_END;
 }
@@ -147,6 +148,8 @@ shake_hands(qg_byte_conn *c)
 	const qg_tls_step step = qg_tls_session_handshake(c->tls);
 	if (step != QG_TLS_DONE)
 		return wish_of(step);
+	c->shaken = true;
+	atomic_fetch_add_explicit(&c->worker->server->handshakes, 1, memory_order_relaxed);
 	c->up = look_up(c);
 	c->since_ms = qg_clock_elapsed_ms();
 	return c->up ? QG_BYTE_MORE : QG_BYTE_END;

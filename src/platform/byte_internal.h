@@ -38,6 +38,7 @@ struct qg_byte_server {
 	atomic_bool stopping;
 	atomic_uint generation; /* of who is who */
 	atomic_bool forbidden;  /* to send */
+	_Atomic uint64_t handshakes, failed_handshakes;
 };
 
 /* Two owners: its worker, and whoever owes the answer. */
@@ -52,6 +53,7 @@ struct qg_byte_conn {
 	bool queued, over; /* in the list `again`; ended meanwhile */
 	bool shut;         /* the socket is closed */
 	bool sniffed, up;  /* the first byte was seen; TLS, if any, is up */
+	bool shaken;       /* TLS is up, whoever it is; or it needs none */
 	bool busy;         /* an answer is awaited */
 	bool inside;       /* inside `request` */
 	bool last;         /* closed once `out` went out */

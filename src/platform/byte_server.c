@@ -57,20 +57,26 @@ conn_end(qg_byte_worker *w, qg_byte_conn *c)
 	leave(w, c);
 	if (c->counted)
 		qg_census_leave(w->server->census, &c->key);
+	if (!c->shaken)
+		atomic_fetch_add_explicit(&w->server->failed_handshakes, 1, memory_order_relaxed);
 	(void)epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	qg_byte_conn_shut(c);
 	qg_byte_conn_put(c);
 }
 
-static void
+static bool
 watch(qg_byte_worker *w, qg_byte_conn *c, uint32_t events)
 {
 	struct epoll_event e = {.events = events, .data.ptr = c};
 	if (events == c->watched)
-		return;
+		return true;
 	c->watched = events;
-	(void)epoll_ctl(w->epoll_fd, EPOLL_CTL_MOD, c->fd, &e);
+	return epoll_ctl(w->epoll_fd, EPOLL_CTL_MOD, c->fd, &e) == 0;
 }
+
+/* What is waited for in each case: QG_BYTE_WAIT and QG_BYTE_MORE wait for nothing of
+ * the socket. */
+static const uint32_t events_of[] = {[QG_BYTE_READ] = EPOLLIN, [QG_BYTE_WRITE] = EPOLLOUT, [QG_BYTE_END] = 0};
 
 static void
 run(qg_byte_worker *w, qg_byte_conn *c)
@@ -78,31 +84,17 @@ run(qg_byte_worker *w, qg_byte_conn *c)
 	const qg_byte_wish wish = qg_byte_conn_run(c);
 	if (c->up)
 		grow_up(w, c);
-	switch (wish) {
-	case QG_BYTE_READ:
-		watch(w, c, EPOLLIN);
-		break;
-	case QG_BYTE_WRITE:
-		watch(w, c, EPOLLOUT);
-		break;
-	case QG_BYTE_WAIT:
-		watch(w, c, 0);
-		break;
-	case QG_BYTE_MORE:
-		watch(w, c, 0);
-		if (!c->queued) {
-			c->queued = true;
-			c->again = w->again;
-			w->again = c;
-		}
-		break;
-	case QG_BYTE_END:
+	/* Of a connection that cannot be watched nothing would be heard any more. */
+	if (wish == QG_BYTE_END || !watch(w, c, events_of[wish])) {
 		/* Its turn in the list of the others first. */
 		if (c->queued)
 			c->over = true;
 		else
 			conn_end(w, c);
-		break;
+	} else if (wish == QG_BYTE_MORE && !c->queued) {
+		c->queued = true;
+		c->again = w->again;
+		w->again = c;
 	}
 }
 
@@ -350,6 +342,17 @@ worker_start(qg_byte_server *s, qg_byte_worker *w, bool first)
 	pthread_setname_np(w->thread, "qg-apps");
 	w->running = true;
 	return QG_OK;
+}
+
+void
+qg_byte_server_stats(const qg_byte_server *s, qg_http_stats *out)
+{
+	*out = (qg_http_stats){
+		.handshakes = atomic_load_explicit(&s->handshakes, memory_order_relaxed),
+		.failed_handshakes = atomic_load_explicit(&s->failed_handshakes, memory_order_relaxed),
+		.limited = qg_arrivals_refused(s->arrivals),
+		.connections = qg_census_count(s->census),
+	};
 }
 
 qg_err

@@ -20,6 +20,7 @@
 #define EASY_KEPT 16u /* idle handles that are used again */
 #define METHOD_MAX 16
 #define TYPE_MAX 128
+#define SERVERS_KEPT 64u
 #define FIRST_ROOM 512u /* of an answer's buffer */
 #define TELL_AGAIN_MS 60000u
 
@@ -38,6 +39,7 @@ typedef struct call {
 	bool no_memory;
 	bool wrong_server;
 	const qg_tls_match *server;
+	qg_chains *known; /* the client's */
 	size_t answer_limit;
 	unsigned timeout_ms;
 	qg_http_done *done;
@@ -46,6 +48,7 @@ typedef struct call {
 
 struct qg_http_client {
 	qg_tls_files tls;
+	qg_chains *known; /* certificates of servers, and what they say */
 	CURLM *multi;
 	pthread_t thread;
 	pthread_mutex_t lock; /* for inbox and stopping */
@@ -174,7 +177,8 @@ before_request(void *ctx, char *to, char *from, int to_port, int from_port)
 		return CURL_PREREQFUNC_OK;
 	k->wrong_server = curl_easy_getinfo(k->easy, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK || tls == NULL ||
 			  tls->backend != CURLSSLBACKEND_GNUTLS || tls->internals == NULL ||
-			  qg_tls_identify_server(tls->internals, &id) != QG_OK || !qg_tls_matches(k->server, &id);
+			  qg_tls_identify_server(k->known, tls->internals, &id) != QG_OK ||
+			  !qg_tls_matches(k->server, &id);
 	return k->wrong_server ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
@@ -457,6 +461,7 @@ client_free(qg_http_client *c)
 		curl_easy_cleanup(c->idle[--c->n_idle]);
 	if (c->multi != NULL)
 		curl_multi_cleanup(c->multi);
+	qg_chains_free(&c->known);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
@@ -478,7 +483,7 @@ qg_http_client_start(const qg_tls_files *tls, qg_http_client **out)
 	c->tls = *tls;
 	c->inbox_end = &c->inbox;
 	c->multi = curl_multi_init();
-	if (c->multi == NULL ||
+	if (c->multi == NULL || qg_chains_new(SERVERS_KEPT, &c->known) != QG_OK ||
 	    curl_multi_setopt(c->multi, CURLMOPT_MAX_HOST_CONNECTIONS, CONNECTIONS_PER_HOST) != CURLM_OK ||
 	    curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, CONNECTIONS_KEPT) != CURLM_OK || !start_thread(c)) {
 		client_free(c);
@@ -495,6 +500,7 @@ qg_http_client_send(qg_http_client *c, const qg_http_call *from)
 	qg_err err = call_new(from, &k);
 	if (err != QG_OK)
 		return err;
+	k->known = c->known;
 	pthread_mutex_lock(&c->lock);
 	bool stopping = c->stopping;
 	if (!stopping) {

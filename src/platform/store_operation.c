@@ -119,6 +119,46 @@ qg_store_load_accounts(qg_store *s, int64_t from, int64_t to, qg_err (*each)(con
 	return qg_sql_each(s, QG_SQL_ACCOUNT_LOAD, QG_ARGS(qg_arg_i64(from), qg_arg_i64(to)), account_row, &load);
 }
 
+/* --- pairs ------------------------------------------------------------------------------ */
+
+qg_err
+qg_store_window_put(qg_store *s, const qg_window_rec *r)
+{
+	int64_t row;
+	return qg_sql_insert(s, QG_SQL_WINDOW_PUT,
+			     QG_ARGS(qg_arg_blob(r->pair, r->pair_len), qg_arg_i64(r->began_ms), qg_arg_u64(r->slot_ms),
+				     qg_arg_blob(r->chunks, r->chunks_len)),
+			     &row);
+}
+
+qg_err
+qg_store_windows_delete(qg_store *s, int64_t before_ms)
+{
+	return qg_sql_change(s, QG_SQL_WINDOWS_DELETE, QG_ARGS(qg_arg_i64(before_ms)), QG_OK);
+}
+
+typedef struct window_load {
+	qg_err (*each)(const qg_window_rec *rec, void *ctx);
+	void *ctx;
+} window_load;
+
+static qg_err
+window_row(qg_sql_row *r, void *ctx)
+{
+	const window_load *load = ctx;
+	qg_window_rec rec = {.began_ms = qg_row_i64(r, 1), .slot_ms = qg_row_u64(r, 2)};
+	rec.pair = qg_row_blob(r, 0, &rec.pair_len);
+	rec.chunks = qg_row_blob(r, 3, &rec.chunks_len);
+	return r->bad ? QG_E_CORRUPT : load->each(&rec, load->ctx);
+}
+
+qg_err
+qg_store_load_windows(qg_store *s, qg_err (*each)(const qg_window_rec *rec, void *ctx), void *ctx)
+{
+	window_load load = {.each = each, .ctx = ctx};
+	return qg_sql_each(s, QG_SQL_WINDOW_LOAD, NULL, 0, window_row, &load);
+}
+
 /* --- rates ------------------------------------------------------------------------------ */
 
 qg_err

@@ -102,6 +102,10 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 	[QG_SQL_SUSPENSION_PUT] = "INSERT OR REPLACE INTO suspension (kind, name, other) VALUES (?1, ?2, ?3)",
 	[QG_SQL_SUSPENSION_DELETE] = "DELETE FROM suspension WHERE kind = ?1 AND name = ?2 AND other = ?3",
 	[QG_SQL_SUSPENSION_LOAD] = "SELECT kind, name, other FROM suspension",
+	[QG_SQL_WINDOW_PUT] =
+		"INSERT OR REPLACE INTO pair_window (pair, began_ms, slot_ms, chunks) VALUES (?1, ?2, ?3, ?4)",
+	[QG_SQL_WINDOWS_DELETE] = "DELETE FROM pair_window WHERE began_ms < ?1",
+	[QG_SQL_WINDOW_LOAD] = "SELECT pair, began_ms, slot_ms, chunks FROM pair_window",
 	[QG_SQL_ACCOUNT_ADD] =
 		"INSERT INTO account (day, sae, other, requests, issued, issued_bits, fetched, fetched_bits,"
 		" refused, limited) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"

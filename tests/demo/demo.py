@@ -172,7 +172,7 @@ def wait_way(network, kme, timeout_s=30):
                 while before > 0:
                     before -= (n := take(alice, min(64, before)))
                     taken += n
-                network.wait_stock("alice", "carol")
+                network.wait_stock("alice", "carol", 2 * SEGMENT)  # the last tenth is for who took less
                 if len(ways(network)) == len(seen):
                     return seen[-1], taken
             else:

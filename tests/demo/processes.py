@@ -103,7 +103,7 @@ class Process:
         text, end, _ = self.log(whole).rpartition("\n")
         return [x for x in (text + end).splitlines() if all(w in x for w in words)]
 
-    def wait_log(self, *words, timeout_s=10, count=1):
+    def wait_log(self, *words, timeout_s=20, count=1):
         def probe():
             found = self.lines(*words)
             return found if len(found) >= count else None
@@ -135,7 +135,7 @@ class Process:
         self.signal(signal.SIGKILL)
         self.wait_end(10)
 
-    def stop(self, timeout_s=15):
+    def stop(self, timeout_s=40):
         """Asks it to end in order; kills it when it does not. Tells whether it ended by itself."""
         orderly = True
         pid = self.pid

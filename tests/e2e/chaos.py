@@ -7,6 +7,7 @@ import signal
 import time
 
 from control import Control, under_faults
+from delays import Ways
 from load import Load
 from network import binary, build_folder
 
@@ -44,18 +45,29 @@ class Chaos:
         for name, gateway in net.gateways.items():
             self._controls[name] = Control(net.folder / f"{name}.faults", binary("qkdgate"))
             under_faults(gateway, self._controls[name], build_folder())
+        self._ways = Ways(net, seed)
         self.rng = random.Random(seed)
         self.done = {}
         self.begin = time.monotonic()
 
     FAULTS = ("kill", "kill_two", "stop_and_continue", "orderly_restart", "kill_link", "outage", "disk_full",
-              "no_descriptors", "reload", "clock_step", "clock_freeze", "no_memory", "no_neighbours")
+              "no_descriptors", "reload", "clock_step", "clock_freeze", "no_memory", "no_neighbours", "delay",
+              "partition")
+    DELAYS_S = (0, 0.005, 0.05, 0.3)
 
     def step(self):
         name = self.rng.choice(self.FAULTS)
         self.done[name] = self.done.get(name, 0) + 1
         getattr(self, name)()
         time.sleep(self.rng.uniform(0, 1))
+
+    def calm(self):
+        """Nothing is late any more."""
+        for pair in self._ways.pairs():
+            self._ways.delay(pair, 0)
+
+    def end(self):
+        self._ways.end()
 
     def _tell(self, *words):
         print(f"{time.monotonic() - self.begin:7.2f} s", *words, flush=True)
@@ -155,6 +167,22 @@ class Chaos:
         gateway = self._gateway()
         self._tell("cut off", gateway.name)
         self._while(gateway, self.rng.choice(("connect", "accept4", "recv", "sendmsg")), 200)
+
+    def delay(self):
+        """What two gateways say to each other comes late from now on, until the next such fault of theirs."""
+        pair, delay_s = self.rng.choice(self._ways.pairs()), self.rng.choice(self.DELAYS_S)
+        self._tell("between", *pair, f"each way takes {delay_s} s to {2 * delay_s} s")
+        self._ways.delay(pair, delay_s)
+
+    def partition(self):
+        """Nothing passes between one gateway, or two, and the others, and nobody is told."""
+        some, pause = self.rng.sample(sorted(self.net.gateways), self.rng.choice((1, 2))), self.rng.uniform(0.2, 4)
+        self._tell("apart from the others:", *some, f"for {pause:.1f} s")
+        parted = [pair for pair in self._ways.pairs() if (pair[0] in some) != (pair[1] in some)]
+        for on in (True, False):
+            for pair in parted:
+                self._ways.shut(pair, on)
+            time.sleep(pause if on else 0)
 
     def _while(self, gateway, function, calls):
         control = self._controls[gateway.name]

@@ -260,7 +260,7 @@ def test_a_listener_without_authentication_does_not_start(make_network):
 @pytest.mark.parametrize("tweak,word", [
     (lambda a: a.update(socket_mode="0666"), "socket_mode"),
     (lambda a: a.update(socket_group="wheel"), "socket_group"),
-    (lambda a: a.update(socket="kme-a.yaml"), "no socket"),
+    (lambda a: a.update(socket="/etc/passwd"), "no socket"),
     (lambda a: a.update(socket="x" * 120), "at most 107"),
     (lambda a: a.pop("listener"), "has no use"),
     (lambda a: a["admins"].append(dict(a["admins"][0])), "already in line"),

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Key streams of applications whose rights end, or begin, while the gateway runs: reloads, revocations, suspensions."""
 
+import contextlib
+import re
 import shutil
 import signal
+import socket
 import threading
+import uuid
 
 import pytest
 
-from admin import local
+from admin import ctl, local
 from app004 import App, Closed, JsonApp, app, compare, later, new_ksid, open_pair, uri
 from network import make_pki
 from processes import wait_for
@@ -146,7 +150,93 @@ def test_plain_tcp_follows_a_reload(network):
     compare(plain, dave, again, 3)
 
 
-def test_a_suspended_application_gets_no_key(network):
+@pytest.fixture(scope="module")
+def lasting(make_shared):
+    """For tests that leave it as it was."""
+    made = make_shared(admin=True, stock=500)
+    make_pki(made.pki, "frank")
+    return made
+
+
+def test_an_application_of_an_entry_made_at_run_time(lasting):
+    """It comes with its SAE and a rule, at one node and across two, and goes with either."""
+    net, name = lasting, "qkd://frank"
+    frank = lambda: App(net.endpoints["kme-a/app"], net.pki, "frank", "b")  # noqa: E731
+    bob, dave = app(net, "bob"), app(net, "dave")
+    with pytest.raises((Closed, OSError)):
+        frank().open(name, uri(net, "dave"))
+    sae, rule = ["sae", "add", "sae-frank", "uri=urn:sae:sae-frank", f"applications={name}"], ["rule", "add", "frank"]
+    assert ctl(net, *sae)[0] == 0
+    one = frank()
+    assert one.open(name, uri(net, "dave")).status == 4  # known, but nothing is allowed
+    for node in ("kme-a", "kme-b"):
+        assert ctl(net, *rule, "sae-frank", "sae-dave,sae-bob", node=node)[0] == 0
+    reload(net, lambda c: c["directory"].append({"sae": "sae-frank", "kme": "KME-A", "applications": [name]}), "kme-b")
+    ksids = []
+    for other, at in ((dave, "dave"), (bob, "bob")):
+        assert one.open("qkd://another", uri(net, at)).status == 4  # not a URI of its own
+        opened = one.open(name, uri(net, at))
+        assert opened.status == 0 and other.open(uri(net, at), name, opened.ksid).status == 0
+        compare(one, other, opened.ksid, 4)
+        ksids.append(opened.ksid)
+    assert ctl(net, "suspend", "sae-frank")[0] == 0
+    assert [one.get(k, 0).status for k in ksids] == [4, 4]
+    assert ctl(net, "resume", "sae-frank")[0] == 0
+    compare(one, dave, ksids[0], 4)
+    assert ctl(net, "rule", "remove", "frank")[0] == 0
+    assert [one.get(k, 0).status for k in ksids] == [4, 4] and one.open(name, uri(net, "dave")).status == 4
+    assert dave.get(ksids[0], 0).status == 4
+    assert ctl(net, "sae", "remove", "sae-frank")[0] == 0
+    assert is_closed(one, ksids[0])
+    assert ctl(net, "rule", "remove", "frank", node="kme-b")[0] == 0
+    reload(net, node="kme-b")
+
+
+def test_one_id_goes_through_the_lines_of_an_open_connect_at_both_nodes(lasting):
+    net = lasting
+    for node in ("kme-a", "kme-b"):
+        assert ctl(net, "log", "etsi004", "debug", node=node)[0] == 0
+    alice, bob = app(net, "alice"), app(net, "bob")
+    ksid = open_pair(net, alice, bob)
+    compare(alice, bob, ksid, 1)
+    text = str(uuid.UUID(bytes=bytes(ksid)))
+    (begun,) = wait_for("the line", lambda: net.gateways["kme-a"].lines(f"ksid={text} what=opened"), 20)
+    made = re.search(r" request=([0-9a-f]{32})$", begun)[1]
+    net.gateways["kme-a"].wait_log("event=answered op=0", f"request={made}")
+    net.gateways["kme-b"].wait_log(f"ksid={text} what=announced", f"request={made}")
+    # Every request has another one.
+    said = wait_for("three answers", lambda: [x for x in net.gateways["kme-a"].lines("event=answered op=")][1:], 20)
+    ids = [re.search(r" request=([0-9a-f]{32})$", x)[1] for x in said]
+    assert made not in ids and len(set(ids)) == len(ids)
+    for node in ("kme-a", "kme-b"):
+        assert ctl(net, "log", "etsi004", "default", node=node)[0] == 0
+
+
+def figures(network, node="kme-a"):
+    """Of the listener for applications."""
+    text = local(network, node).request("GET", "/metrics").body.decode()
+    return {n: int(v) for n, v in re.findall(r'^qkdgate_(\w+){listener="app"} (\d+)$', text, re.M)}
+
+
+def test_handshakes_of_applications_are_counted(lasting):
+    before = figures(lasting)
+    with pytest.raises((Closed, OSError)):
+        App(lasting.endpoints["kme-a/app"], lasting.pki, "foreign", "b").get(new_ksid(), 0)
+    with socket.create_connection(lasting.endpoints["kme-a/app"], 60) as s:
+        s.sendall(b"\x16no handshake at all")
+        with contextlib.suppress(ConnectionError):
+            while s.recv(4096):  # an alert at most
+                pass
+    alice = app(lasting, "alice")
+    assert alice.get(new_ksid(), 0).status != 0
+    now = wait_for("the figures", lambda: (f := figures(lasting))["tls_handshake_failures_total"] >=
+                   before["tls_handshake_failures_total"] + 2 and f, 20)
+    assert now["tls_handshakes_total"] > before["tls_handshakes_total"]
+    assert now["tls_handshakes_limited_total"] == 0 and now["connections"] >= 1
+
+
+def test_a_suspended_application_gets_no_key(lasting):
+    network = lasting
     alice, bob, dave = app(network, "alice"), app(network, "bob"), app(network, "dave")
     ksid = open_pair(network, alice, bob)
     here = open_pair(network, alice, dave, "alice", "dave")

@@ -5,6 +5,8 @@ import os
 import random
 import time
 
+import pytest
+
 from admin import local
 from chaos import Chaos, ChaosLoad
 from ledger import Ledger
@@ -18,13 +20,27 @@ POOL = {"ready_chunks": 512, "inbound_chunks": 16384}
 PAIRS = (("alice", "carol"), ("carol", "alice"), ("alice", "bob"), ("bob", "alice"))
 
 
-def test_chaos(make_network):
+@pytest.fixture
+def make_chaos():
+    """A maker of what befalls a network; it ends after the network."""
+    made = []
+
+    def make(net, seed):
+        made.append(Chaos(net, seed))
+        return made[-1]
+
+    yield make
+    for chaos in made:
+        chaos.end()
+
+
+def test_chaos(make_chaos, make_network):
     """No ID and no chunk twice, no key delivered twice, the same key at both ends, nothing missing
     without a reason, every pad byte in its account; and afterwards nothing is stuck."""
     print(f"QKDGATE_SEED={SEED} QKDGATE_CHAOS_S={SECONDS}")
     net = make_network(ring(5), pool=POOL, start=False, admin=True)
     ledger = Ledger()
-    chaos = Chaos(net, SEED)
+    chaos = make_chaos(net, SEED)
     net.start()
     for ends in (("alice", "carol"), ("carol", "alice")):
         net.wait_stock(*ends)
@@ -36,6 +52,7 @@ def test_chaos(make_network):
         while time.monotonic() < end:
             chaos.step()
     finally:
+        chaos.calm()
         end_all(loads)
     print(f"faults: {chaos.done}; {len(ledger.issued)} keys issued, {len(ledger.delivered)} delivered, "
           f"{len(ledger.lost)} in requests without a sure answer")

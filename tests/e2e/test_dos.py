@@ -20,6 +20,7 @@ from admin import https
 from app004 import App, new_ksid
 from client import Client
 from links import issue
+from topology import operators
 
 FULL = os.environ.get("QKDGATE_DOS") == "full"
 REQUESTS = 1000 if FULL else 150
@@ -31,22 +32,35 @@ SLOW = ("slow_headers", "slow_body", "slow_handshake")
 FLOODS = ("connections", "handshakes", "strangers")
 BOMBS = ("tiny_records", "huge_records", "headers", "bodies")
 GROUPS = {kind: (kind,) for kind in SLOW + FLOODS + BOMBS} if FULL else {"slow": SLOW, "floods": FLOODS, "bombs": BOMBS}
-LISTENERS = {"sae": "alice", "kms": "kme-b", "app": "alice", "admin": "admin"}
+LISTENERS = {"sae": "alice", "kms": "kme-b", "app": "alice", "admin": "admin", **({"kxi": "kme-g2"} if FULL else {})}
 PATHS = {"sae": "/api/v1/keys/sae-bob/enc_keys", "kms": "/api/v1/kms/new_key_batch", "app": "/",
-         "admin": "/api/v1/reload"}
+         "admin": "/api/v1/reload", "kxi": "/kmapi/v1/ext_keys"}
 
 
 @pytest.fixture(scope="module")
-def network(e2e_folder, pki):
+def attacked_networks(e2e_folder, pki):
+    """Gives a function from a listener to the network that it is attacked in: the border of a network
+    among two, else a pair."""
     from conftest import _maker
     maker = _maker("attacked", e2e_folder, pki)
-    yield maker(admin=True)
+    made = {}
+
+    def of(listener):
+        border = listener == "kxi"
+        if border not in made:
+            made[border] = maker(operators(), stock=0) if border else maker(admin=True)
+        return made[border]
+    yield of
     maker.end()
+
+
+def endpoint(listener):
+    return f"{'kme-g1' if listener == 'kxi' else 'kme-a'}/{listener}"
 
 
 def start_attack(network, listener, kind, size):
     certificate = LISTENERS[listener]
-    options = {"kind": kind, "endpoint": network.endpoints[f"kme-a/{listener}"], "ca": str(network.pki / "ca.pem"),
+    options = {"kind": kind, "endpoint": network.endpoints[endpoint(listener)], "ca": str(network.pki / "ca.pem"),
                "certificate": str(network.pki / f"{certificate}.pem"), "key": str(network.pki / f"{certificate}.key"),
                "size": size, "path": PATHS[listener]}
     program = Path(attack.__file__)
@@ -91,8 +105,9 @@ def honest(network, listener):
         client, path, want = network.client("alice"), "/api/v1/keys/sae-bob/status", 200
     else:
         name = network.pki / LISTENERS[listener]
-        client = Client(network.url("kme-a", listener), network.pki / "ca.pem", f"{name}.pem", f"{name}.key")
-        path, want = "/nothing", 404
+        client = Client(network.url(*endpoint(listener).split("/")), network.pki / "ca.pem", f"{name}.pem",
+                        f"{name}.key")
+        path, want = ("/kmapi/versions", 200) if listener == "kxi" else ("/nothing", 404)
 
     def ask():
         assert client.request("GET", path).status == want
@@ -154,7 +169,8 @@ if FULL:
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("listener", LISTENERS)
-def test_who_asks_meanwhile_is_answered_as_before(network, listener, group):
+def test_who_asks_meanwhile_is_answered_as_before(attacked_networks, listener, group):
+    network = attacked_networks(listener)
     with honest(network, listener) as ask:
         ask()
         quiet = percentile_99(ask)
@@ -163,6 +179,9 @@ def test_who_asks_meanwhile_is_answered_as_before(network, listener, group):
         print(f"\n{listener:6} {group:14} quiet p99 {quiet * 1000:7.2f} ms, attacked {busy * 1000:7.2f} ms  {done}")
         assert all(what["made"] > 0 for what in done.values()), done
         assert busy <= max(FACTOR * quiet, FLOOR_S), (quiet, busy, done)
+    if listener == "kxi":
+        network.wait_foreign("alice", "zoe")
+        return
     with network.client("alice") as alice, network.client("bob") as bob:
         (key,) = issue(alice)
         assert bob.dec("sae-alice", key[0]).keys() == [key]

@@ -24,7 +24,7 @@ def sweep(request, e2e_folder, pki):
     def make(case):
         folder = e2e_folder / request.node.name
         shutil.rmtree(folder, ignore_errors=True)
-        sweeps.append(Sweep(case, folder, pki, random.Random(SEED)))
+        sweeps.append(Sweep(case, folder, pki))
         return sweeps[-1]
     yield make
     for s in sweeps:
@@ -39,7 +39,7 @@ SAMPLE = (("serve", "malloc"), ("serve", "pwrite"), ("serve", "fdatasync"), ("se
 def test_one_fault_of_every_kind(sweep):
     """Whatever fails, the gateway answers an error or ends in order, and then all works again."""
     s = sweep("source")
-    seen, reached = s.count(), 0
+    seen, reached = s.count(rounds=1), 0
     for phase, function in SAMPLE:
         fault = next(Fault(phase, site, FUNCTIONS[function][0]) for site in seen[phase]
                      if site.own and site.function == function)
@@ -93,11 +93,19 @@ def test_a_segment_that_cannot_be_restored_ends_the_start_in_order(make_network)
     net.restart("kme-a")
 
 
-def test_a_certificate_that_gets_no_memory_is_read_with_the_next_request(sweep):
+@pytest.fixture(scope="module")
+def scenario(e2e_folder, pki):
+    """A network at work; each test leaves it so."""
+    folder = e2e_folder / "scenario"
+    shutil.rmtree(folder, ignore_errors=True)
+    one = Sweep("source", folder, pki)
+    yield one.begin()
+    one.end()
+
+
+def test_a_certificate_that_gets_no_memory_is_read_with_the_next_request(scenario):
     """A kept connection is looked at again after a reload: without memory it is refused, not for good."""
-    s = sweep("source")
-    s.count()
-    target, net, control = s.scenario.target, s.scenario.net, s.scenario.control
+    target, net, control = scenario.target, scenario.net, scenario.control
     with net.client("alice") as alice:
         assert alice.status("sae-bob").status == 200
         target.signal(signal.SIGHUP)
@@ -107,3 +115,30 @@ def test_a_certificate_that_gets_no_memory_is_read_with_the_next_request(sweep):
         assert control.fired
         control.disarm()
         assert alice.status("sae-bob").status == 200
+
+
+def test_a_connection_that_cannot_be_watched_is_ended(scenario):
+    """Of a connection of key streams whose events cannot be chosen nothing would be heard any more: it is
+    ended, so that the application calls again and does not wait for its time to be over."""
+    sites = scenario.control.find("epoll_ctl", "run")
+    assert sites
+    for site in sites:
+        scenario.control.arm("epoll_ctl", site=site, times=FOREVER)
+        scenario.stream("alice", "bob")  # anything but silence
+        assert scenario.control.fired
+        scenario.control.disarm()
+        scenario.works()
+
+
+def test_a_body_that_gets_no_memory_is_not_called_bad(scenario):
+    """Wherever memory ends while JSON is read: the application may ask the same again."""
+    site, = scenario.control.find("malloc", "take_block")
+    answers, fired = [], 0
+    with scenario.net.client("alice") as alice:
+        for skip in range(12):
+            scenario.control.arm("malloc", site=site, skip=skip)
+            answers.append(alice.status("sae-bob").status if skip % 2 else alice.enc("sae-bob", number=1).status)
+            fired += scenario.control.fired
+    scenario.control.disarm()
+    assert fired and set(answers) <= {200, 500, 503}, answers
+    scenario.works()

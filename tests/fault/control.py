@@ -14,8 +14,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MAGIC = 0x31746C7561666771
 SITES = 8192
-# Of faults.h: magic; armed, object; site; skip; times; error; half, fired; fired_at; step_ns; frozen, clock_reads.
-HEAD = struct.Struct("=QIIQqqqIIQqII16q")
+# Of faults.h: magic; armed, object; site; skip; times; error; half, fired; fired_at; step_ns; frozen, clock_reads;
+# frozen_ns, thaw_ns.
+HEAD = struct.Struct("=QIIQqqqIIQqII16qq")
 SITE = struct.Struct("=QQ")
 OBJECTS, NAME = 256, 32
 OWN, LIBRARIES = 1, 2
@@ -24,7 +25,8 @@ FOREVER = 1 << 40
 
 @dataclass(frozen=True)
 class Error:
-    """How a call fails: with a number, and for a write after half of it (2), or short without an error (1)."""
+    """How a call fails: with a number, and for a write after half of it (2), or short without an error (1).
+    Clocks step by so many seconds, or stand still for so many milliseconds (1)."""
 
     name: str
     number: int
@@ -45,26 +47,38 @@ TLS_IO = (Error("GNUTLS_E_PUSH_ERROR", -53), Error("GNUTLS_E_DECRYPTION_FAILED",
 # Function: how it may fail. The order is that of the kinds in faults.c.
 FUNCTIONS = {
     "malloc": MEMORY, "calloc": MEMORY, "realloc": MEMORY, "reallocarray": MEMORY, "strdup": MEMORY,
+    "strndup": MEMORY, "vasprintf": MEMORY,
     "open_memstream": MEMORY, "sodium_malloc": MEMORY,
     "open": _system("EMFILE", "EIO", "EACCES"), "read": _system("EIO"), "pread": _system("EIO"),
     "write": (*DISK, Error("half, then ENOSPC", errno.ENOSPC, 2), Error("short", 0, 1)),
     "pwrite": (*DISK, Error("half, then EIO", errno.EIO, 2), Error("short", 0, 1)),
     "fsync": DISK, "fdatasync": DISK, "ftruncate": DISK, "rename": DISK, "flock": _system("EIO"),
-    "fcntl": _system("EIO", "EAGAIN"),
+    "fcntl": _system("EIO", "EAGAIN"), "unlink": _system("EIO", "EACCES"), "statvfs": _system("EIO"),
+    "opendir": _system("EMFILE", "EACCES"),
     "socket": _system("EMFILE", "ENFILE"), "accept4": _system("EMFILE", "ENOBUFS"), "bind": _system("EADDRINUSE"),
     "listen": _system("EADDRINUSE"), "connect": _system("ENETUNREACH"), "setsockopt": _system("ENOBUFS"),
     "send": _system("ECONNRESET"), "sendmsg": _system("ECONNRESET"), "recv": _system("ECONNRESET"),
-    "epoll_create1": _system("EMFILE"), "epoll_ctl": _system("ENOSPC"), "eventfd": _system("EMFILE"),
+    "epoll_create1": _system("EMFILE"), "epoll_ctl": _system("ENOSPC"),
+    "epoll_wait": _system("EINTR"), "poll": _system("EINTR", "ENOMEM"), "eventfd": _system("EMFILE"),
+    "getsockname": _system("ENOBUFS"), "getaddrinfo": (Error("EAI_AGAIN", -3), Error("EAI_MEMORY", -10)),
     "pthread_create": _system("EAGAIN"),
+    "clock_gettime": (Error("20 s forward", 20), Error("20 s back", -20), Error("stands still", 1000, 1)),
     "sqlite3_open_v2": (Error("SQLITE_CANTOPEN", 14),), "sqlite3_exec": SQLITE, "sqlite3_prepare_v2": SQLITE,
     "sqlite3_prepare_v3": SQLITE, "sqlite3_bind_blob64": SQLITE[1:2], "sqlite3_bind_int64": SQLITE[1:2],
+    "sqlite3_bind_text": SQLITE[1:2], "sqlite3_bind_null": SQLITE[1:2],
     "sqlite3_step": SQLITE,
     "gnutls_init": TLS, "gnutls_handshake": (*TLS, *TLS_IO), "gnutls_record_send": (*TLS, *TLS_IO),
     "gnutls_record_recv": (*TLS, *TLS_IO), "gnutls_credentials_set": TLS, "gnutls_priority_set": TLS,
     "gnutls_certificate_verify_peers": TLS, "gnutls_certificate_allocate_credentials": TLS[1:],
     "gnutls_session_ticket_key_generate": TLS, "gnutls_session_ticket_enable_server": TLS,
-    "gnutls_x509_crt_init": TLS[1:], "gnutls_x509_crt_import": TLS,
+    "gnutls_priority_init": TLS[1:], "gnutls_certificate_set_x509_key": TLS,
+    "gnutls_certificate_set_x509_trust_mem": TLS, "gnutls_certificate_set_x509_crl_mem": TLS,
+    "gnutls_x509_privkey_init": TLS[1:], "gnutls_x509_privkey_import2": TLS, "gnutls_x509_crl_list_import2": TLS,
+    "gnutls_x509_crt_list_import2": TLS, "gnutls_x509_crt_init": TLS[1:], "gnutls_x509_crt_import": TLS,
+    "gnutls_x509_crt_get_subject_alt_name": TLS, "gnutls_x509_crt_get_dn_by_oid": TLS,
+    "gnutls_x509_crt_get_fingerprint": TLS,
     "curl_easy_init": MEMORY, "curl_multi_init": MEMORY, "curl_easy_setopt": (Error("CURLE_OUT_OF_MEMORY", 27),),
+    "curl_multi_setopt": (Error("CURLM_OUT_OF_MEMORY", 3),),
     "curl_multi_add_handle": (Error("CURLM_OUT_OF_MEMORY", 3),),
     "curl_multi_perform": (Error("CURLM_OUT_OF_MEMORY", 3), Error("CURLM_INTERNAL_ERROR", 4)),
     "curl_multi_poll": (Error("CURLM_OUT_OF_MEMORY", 3),), "curl_slist_append": MEMORY,
@@ -72,6 +86,9 @@ FUNCTIONS = {
     "MHD_create_response_from_buffer": MEMORY,
     "MHD_create_response_from_buffer_with_free_callback_cls": MEMORY,
     "MHD_add_response_header": MEMORY, "MHD_queue_response": MEMORY,
+    "json_object": MEMORY, "json_array": MEMORY, "json_string": MEMORY, "json_stringn": MEMORY,
+    "json_integer": MEMORY, "json_real": MEMORY, "json_object_set_new": MEMORY, "json_array_append_new": MEMORY,
+    "json_dumps": MEMORY, "json_deep_copy": MEMORY,
 }
 KINDS = list(FUNCTIONS)
 _NAMES = re.findall(r"^\tK_(\w+),", (HERE / "faults.c").read_text(), re.M)
@@ -106,15 +123,23 @@ class Site:
 
     @property
     def caller(self):
-        """The function of the program that calls; of a library its name and where."""
+        """The function of the program that calls, or the library."""
+        return self._place[0]
+
+    @property
+    def _place(self):
+        """Who calls, and how far from its beginning."""
         offset = self.where & (1 << 48) - 1
         if not self.own:
-            return f"{self.object}+{offset:#x}"
+            return self.object, offset
         offsets, names = symbols(self.program)
-        return names[bisect.bisect_right(offsets, offset - 1) - 1]
+        at = bisect.bisect_right(offsets, offset - 1) - 1
+        return names[at], offset - offsets[at]
 
     def __str__(self):
-        return f"{self.function} in {self.caller}"
+        """The same as long as the code of the caller is."""
+        caller, offset = self._place
+        return f"{self.function} in {caller}+{offset:#x}"
 
 
 class Control:
@@ -175,7 +200,7 @@ class Control:
 
     def freeze_clocks(self, on):
         if on:
-            struct.pack_into("=16q", self._map, 80, *([0] * 16))
+            struct.pack_into("=17q", self._map, 80, *([0] * 17))
             self._put(clock_reads=0)
         self._put(frozen=int(on))
 

@@ -5,13 +5,16 @@
 #include "faults.h"
 
 #include <curl/curl.h>
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
+#include <jansson.h>
 #include <link.h>
 #include <microhttpd.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sqlite3.h>
@@ -26,6 +29,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,6 +45,8 @@ enum kind {
 	K_realloc,
 	K_reallocarray,
 	K_strdup,
+	K_strndup,
+	K_vasprintf,
 	K_open_memstream,
 	K_sodium_malloc,
 	K_open,
@@ -54,6 +60,9 @@ enum kind {
 	K_rename,
 	K_flock,
 	K_fcntl,
+	K_unlink,
+	K_statvfs,
+	K_opendir,
 	K_socket,
 	K_accept4,
 	K_bind,
@@ -65,14 +74,21 @@ enum kind {
 	K_recv,
 	K_epoll_create1,
 	K_epoll_ctl,
+	K_epoll_wait,
+	K_poll,
 	K_eventfd,
+	K_getsockname,
+	K_getaddrinfo,
 	K_pthread_create,
+	K_clock_gettime, /* it never fails: the clock is stepped or stands still from this call on */
 	K_sqlite3_open_v2,
 	K_sqlite3_exec,
 	K_sqlite3_prepare_v2,
 	K_sqlite3_prepare_v3,
 	K_sqlite3_bind_blob64,
 	K_sqlite3_bind_int64,
+	K_sqlite3_bind_text,
+	K_sqlite3_bind_null,
 	K_sqlite3_step,
 	K_gnutls_init,
 	K_gnutls_handshake,
@@ -84,11 +100,23 @@ enum kind {
 	K_gnutls_certificate_allocate_credentials,
 	K_gnutls_session_ticket_key_generate,
 	K_gnutls_session_ticket_enable_server,
+	K_gnutls_priority_init,
+	K_gnutls_certificate_set_x509_key,
+	K_gnutls_certificate_set_x509_trust_mem,
+	K_gnutls_certificate_set_x509_crl_mem,
+	K_gnutls_x509_privkey_init,
+	K_gnutls_x509_privkey_import2,
+	K_gnutls_x509_crl_list_import2,
+	K_gnutls_x509_crt_list_import2,
 	K_gnutls_x509_crt_init,
 	K_gnutls_x509_crt_import,
+	K_gnutls_x509_crt_get_subject_alt_name,
+	K_gnutls_x509_crt_get_dn_by_oid,
+	K_gnutls_x509_crt_get_fingerprint,
 	K_curl_easy_init,
 	K_curl_multi_init,
 	K_curl_easy_setopt,
+	K_curl_multi_setopt,
 	K_curl_multi_add_handle,
 	K_curl_multi_perform,
 	K_curl_multi_poll,
@@ -98,6 +126,16 @@ enum kind {
 	K_MHD_create_response_from_buffer_with_free_callback_cls,
 	K_MHD_add_response_header,
 	K_MHD_queue_response,
+	K_json_object,
+	K_json_array,
+	K_json_string,
+	K_json_stringn,
+	K_json_integer,
+	K_json_real,
+	K_json_object_set_new,
+	K_json_array_append_new,
+	K_json_dumps,
+	K_json_deep_copy,
 };
 
 enum { OBJECT_OWN = 1, OBJECT_OTHER = 255 };
@@ -296,6 +334,36 @@ strdup(const char *s)
 	return memcpy(copy, s, n);
 }
 
+char *
+strndup(const char *s, size_t most)
+{
+	const size_t n = strnlen(s, most);
+	char *copy = fails(K_strndup, WHERE()) ? NULL : __libc_malloc(n + 1);
+	if (copy == NULL) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	copy[n] = '\0';
+	return memcpy(copy, s, n);
+}
+
+/* What asprintf is in a program built with _FORTIFY_SOURCE. */
+int __asprintf_chk(char **out, int flag, const char *format, ...);
+int
+__asprintf_chk(char **out, int flag, const char *format, ...)
+{
+	(void)flag;
+	if (fails(K_vasprintf, WHERE())) {
+		errno = ENOMEM;
+		return -1;
+	}
+	va_list more;
+	va_start(more, format);
+	const int n = vasprintf(out, format, more);
+	va_end(more);
+	return n;
+}
+
 SYSTEM(FILE *, open_memstream, NULL, (char **p, size_t *n), (p, n))
 
 void *sodium_malloc(size_t n);
@@ -471,6 +539,9 @@ SYSTEM(int, fsync, -1, (int fd), (fd))
 SYSTEM(int, fdatasync, -1, (int fd), (fd))
 SYSTEM(int, rename, -1, (const char *from, const char *to), (from, to))
 SYSTEM(int, flock, -1, (int fd, int what), (fd, what))
+SYSTEM(int, unlink, -1, (const char *path), (path))
+SYSTEM(int, statvfs, -1, (const char *path, struct statvfs *out), (path, out))
+SYSTEM(DIR *, opendir, NULL, (const char *path), (path))
 
 static int
 fcntl_or_fail(int fd, int what, long argument, uintptr_t from)
@@ -508,7 +579,12 @@ SYSTEM(ssize_t, sendmsg, -1, (int fd, const struct msghdr *m, int flags), (fd, m
 SYSTEM(ssize_t, recv, -1, (int fd, void *to, size_t n, int flags), (fd, to, n, flags))
 SYSTEM(int, epoll_create1, -1, (int flags), (flags))
 SYSTEM(int, epoll_ctl, -1, (int fd, int what, int on, struct epoll_event *e), (fd, what, on, e))
+SYSTEM(int, epoll_wait, -1, (int fd, struct epoll_event *e, int n, int ms), (fd, e, n, ms))
+SYSTEM(int, poll, -1, (struct pollfd * p, nfds_t n, int ms), (p, n, ms))
 SYSTEM(int, eventfd, -1, (unsigned n, int flags), (n, flags))
+SYSTEM(int, getsockname, -1, (int fd, struct sockaddr *a, socklen_t *n), (fd, a, n))
+LIBRARY(int, getaddrinfo, (const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out),
+	(host, port, hints, out))
 LIBRARY(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *argument),
 	(t, a, run, argument))
 
@@ -522,15 +598,42 @@ now_of(clockid_t which)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* What the test has armed for this call: a step, or that no clock moves for a while. */
+static void
+disturb_clocks(void)
+{
+	if (atomic_load(&control->half) == 0) {
+		atomic_store(&control->step_ns, atomic_load(&control->error) * 1000000000);
+		return;
+	}
+	for (unsigned i = 0; i < sizeof control->frozen_ns / sizeof control->frozen_ns[0]; i++)
+		atomic_store(&control->frozen_ns[i], 0);
+	atomic_store(&control->thaw_ns, now_of(CLOCK_MONOTONIC) + atomic_load(&control->error) * 1000000);
+	atomic_store(&control->frozen, 1);
+}
+
+static bool
+is_frozen(void)
+{
+	if (atomic_load(&control->frozen) == 0)
+		return false;
+	const int64_t thaw_ns = atomic_load(&control->thaw_ns);
+	if (thaw_ns != 0 && now_of(CLOCK_MONOTONIC) > thaw_ns)
+		atomic_store(&control->frozen, 0);
+	return true;
+}
+
 int
 clock_gettime(clockid_t which, struct timespec *out)
 {
 	if (control == NULL || which < 0 || which > CLOCK_BOOTTIME)
 		return NEXT(clock_gettime)(which, out);
+	if (fails(K_clock_gettime, WHERE()))
+		disturb_clocks();
 	int64_t now_ns = now_of(which);
 	if (which == CLOCK_REALTIME)
 		now_ns += atomic_load(&control->step_ns);
-	if (atomic_load(&control->frozen) != 0) {
+	if (is_frozen()) {
 		int64_t at = 0;
 		atomic_fetch_add(&control->clock_reads, 1);
 		if (!atomic_compare_exchange_strong(&control->frozen_ns[which], &at, now_ns))
@@ -554,6 +657,9 @@ LIBRARY(int, sqlite3_prepare_v3,
 LIBRARY(int, sqlite3_bind_blob64,
 	(sqlite3_stmt * s, int i, const void *p, sqlite3_uint64 n, void (*release)(void *)), (s, i, p, n, release))
 LIBRARY(int, sqlite3_bind_int64, (sqlite3_stmt * s, int i, sqlite3_int64 v), (s, i, v))
+LIBRARY(int, sqlite3_bind_text, (sqlite3_stmt * s, int i, const char *p, int n, void (*release)(void *)),
+	(s, i, p, n, release))
+LIBRARY(int, sqlite3_bind_null, (sqlite3_stmt * s, int i), (s, i))
 LIBRARY(int, sqlite3_step, (sqlite3_stmt * s), (s))
 
 /* --- GnuTLS ------------------------------------------------------------------------------- */
@@ -569,6 +675,31 @@ LIBRARY(int, gnutls_certificate_verify_peers,
 LIBRARY(int, gnutls_certificate_allocate_credentials, (gnutls_certificate_credentials_t * c), (c))
 LIBRARY(int, gnutls_session_ticket_key_generate, (gnutls_datum_t * key), (key))
 LIBRARY(int, gnutls_session_ticket_enable_server, (gnutls_session_t s, const gnutls_datum_t *key), (s, key))
+LIBRARY(int, gnutls_priority_init, (gnutls_priority_t * p, const char *text, const char **at), (p, text, at))
+LIBRARY(int, gnutls_certificate_set_x509_key,
+	(gnutls_certificate_credentials_t c, gnutls_x509_crt_t *list, int n, gnutls_x509_privkey_t key),
+	(c, list, n, key))
+LIBRARY(int, gnutls_certificate_set_x509_trust_mem,
+	(gnutls_certificate_credentials_t c, const gnutls_datum_t *d, gnutls_x509_crt_fmt_t f), (c, d, f))
+LIBRARY(int, gnutls_certificate_set_x509_crl_mem,
+	(gnutls_certificate_credentials_t c, const gnutls_datum_t *d, gnutls_x509_crt_fmt_t f), (c, d, f))
+LIBRARY(int, gnutls_x509_privkey_init, (gnutls_x509_privkey_t * k), (k))
+LIBRARY(int, gnutls_x509_privkey_import2,
+	(gnutls_x509_privkey_t k, const gnutls_datum_t *d, gnutls_x509_crt_fmt_t f, const char *word, unsigned flags),
+	(k, d, f, word, flags))
+LIBRARY(int, gnutls_x509_crl_list_import2,
+	(gnutls_x509_crl_t * *list, unsigned *n, const gnutls_datum_t *d, gnutls_x509_crt_fmt_t f, unsigned flags),
+	(list, n, d, f, flags))
+LIBRARY(int, gnutls_x509_crt_list_import2,
+	(gnutls_x509_crt_t * *list, unsigned *n, const gnutls_datum_t *d, gnutls_x509_crt_fmt_t f, unsigned flags),
+	(list, n, d, f, flags))
+LIBRARY(int, gnutls_x509_crt_get_subject_alt_name,
+	(gnutls_x509_crt_t c, unsigned which, void *to, size_t *n, unsigned *critical), (c, which, to, n, critical))
+LIBRARY(int, gnutls_x509_crt_get_dn_by_oid,
+	(gnutls_x509_crt_t c, const char *oid, unsigned which, unsigned flags, void *to, size_t *n),
+	(c, oid, which, flags, to, n))
+LIBRARY(int, gnutls_x509_crt_get_fingerprint,
+	(gnutls_x509_crt_t c, gnutls_digest_algorithm_t a, void *to, size_t *n), (c, a, to, n))
 LIBRARY(int, gnutls_x509_crt_init, (gnutls_x509_crt_t * c), (c))
 LIBRARY(int, gnutls_x509_crt_import, (gnutls_x509_crt_t c, const gnutls_datum_t *d, gnutls_x509_crt_fmt_t f), (c, d, f))
 
@@ -592,6 +723,18 @@ curl_easy_setopt(CURL *e, CURLoption option, ...)
 	if (fails(K_curl_easy_setopt, WHERE()))
 		return (CURLcode)ERROR();
 	return NEXT(curl_easy_setopt)(e, option, argument);
+}
+
+CURLMcode
+curl_multi_setopt(CURLM *m, CURLMoption option, ...)
+{
+	va_list more;
+	va_start(more, option);
+	void *argument = va_arg(more, void *);
+	va_end(more);
+	if (fails(K_curl_multi_setopt, WHERE()))
+		return (CURLMcode)ERROR();
+	return NEXT(curl_multi_setopt)(m, option, argument);
 }
 
 CURLMsg *
@@ -631,3 +774,21 @@ SYSTEM(enum MHD_Result, MHD_add_response_header, MHD_NO, (struct MHD_Response * 
        (r, name, value))
 SYSTEM(enum MHD_Result, MHD_queue_response, MHD_NO,
        (struct MHD_Connection * c, unsigned status, struct MHD_Response *r), (c, status, r))
+
+/* --- jansson ------------------------------------------------------------------------------ */
+
+#define JSON(name, parameters, arguments) SYSTEM(json_t *, name, NULL, parameters, arguments)
+/* What takes a value over releases it when it fails. */
+#define JSON_TAKES(name, parameters, value, arguments)        \
+	SYSTEM(int, name, (json_decref(value), -1), parameters, arguments)
+
+JSON(json_object, (void), ())
+JSON(json_array, (void), ())
+JSON(json_string, (const char *s), (s))
+JSON(json_stringn, (const char *s, size_t n), (s, n))
+JSON(json_integer, (json_int_t v), (v))
+JSON(json_real, (double v), (v))
+JSON_TAKES(json_object_set_new, (json_t * o, const char *name, json_t *v), v, (o, name, v))
+JSON_TAKES(json_array_append_new, (json_t * a, json_t *v), v, (a, v))
+SYSTEM(char *, json_dumps, NULL, (const json_t *j, size_t flags), (j, flags))
+JSON(json_deep_copy, (const json_t *j), (j))

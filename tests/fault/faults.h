@@ -33,6 +33,7 @@ typedef struct qg_fault_control {
 	_Atomic uint32_t frozen;
 	_Atomic uint32_t clock_reads;
 	_Atomic int64_t frozen_ns[16];
+	_Atomic int64_t thaw_ns; /* of CLOCK_MONOTONIC, when they move again; 0: when the test says so */
 	qg_fault_site sites[QG_FAULT_SITES];
 	char object_name[QG_FAULT_OBJECTS][32]; /* from 1: the program, then its libraries */
 } qg_fault_control;

@@ -12,14 +12,14 @@ import time
 
 from admin import Local
 from app004 import App, Closed
-from control import Control, under_faults
+from control import FOREVER, Control, under_faults
 from ledger import Ledger
 from network import Network, binary, build_folder, complete_pki
 from processes import ProcessFailed, wait_for
 from relaying import accounts, check_account
 from topology import Node, Sae, line, operators
 
-POOL = {"ready_chunks": 512, "inbound_chunks": 1 << 20, "issue_s": 60, "fetch_s": 30}
+POOL = {"ready_chunks": 512, "inbound_chunks": 1 << 20, "issue_s": 60, "fetch_s": 120}
 BROKEN = (OSError, http.client.HTTPException)
 ANSWER_S = 60  # an answer that takes longer never comes
 
@@ -77,6 +77,8 @@ class Scenario:
             under_faults(self.target, self.control, build_folder())
         self.library_died = self.disturbing = False
         self.waiting = []     # (master, slave, IDs) issued and not yet fetched
+        self.fetched = []     # the same of those that were delivered since the last start
+        self._clients = {}
 
     def _small(self, name, config):
         config["pool"] = dict(POOL)
@@ -84,6 +86,17 @@ class Scenario:
             self.tweak(name, config)
 
     # --- one request ---------------------------------------------------------------------------
+
+    def _client(self, sae):
+        """Kept, with its connection."""
+        if sae not in self._clients:
+            self._clients[sae] = self.net.client(sae, timeout_s=ANSWER_S)
+        return self._clients[sae]
+
+    def hang_up(self):
+        """The next request of each application makes a new connection."""
+        for client in self._clients.values():
+            client.close()
 
     def _ask(self, what, call):
         """The answer, or None when the connection broke."""
@@ -115,8 +128,8 @@ class Scenario:
     def issue(self, master, slave, number=2, others=()):
         """Whether there was a key; it is entered and waits to be fetched."""
         members = {"additional_slave_SAE_IDs": [f"sae-{o}" for o in others]} if others else {}
-        with self.net.client(master, timeout_s=ANSWER_S) as client:
-            answer = self._ask("enc_keys", lambda: client.enc(f"sae-{slave}", number=number, **members))
+        client = self._client(master)
+        answer = self._ask("enc_keys", lambda: client.enc(f"sae-{slave}", number=number, **members))
         if answer is None or answer.status != 200:
             return False
         keys = answer.keys()
@@ -128,8 +141,8 @@ class Scenario:
 
     def fetch(self, master, slave, ids):
         """The answer's status, 0 for none; what came is entered."""
-        with self.net.client(slave, timeout_s=ANSWER_S) as client:
-            answer = self._ask(f"dec_keys by {slave} from {master}", lambda: client.dec(f"sae-{master}", *ids))
+        client = self._client(slave)
+        answer = self._ask(f"dec_keys by {slave} from {master}", lambda: client.dec(f"sae-{master}", *ids))
         if answer is None or answer.status in (500, 503):
             self.unsure.update((slave, i) for i in ids)
             return answer.status if answer else 0
@@ -137,7 +150,16 @@ class Scenario:
             raise Defect(f"{slave} gets 400 for {ids}, of which no answer was lost: {answer.body!r}")
         if answer.status == 200:
             self.ledger.deliver(ids, answer.keys(), to=slave)
+            self.fetched.append((master, slave, ids))
         return answer.status
+
+    def fetch_again(self):
+        """What was delivered is not delivered once more: the ledger would have it twice."""
+        fetched, self.fetched = self.fetched, []
+        for master, slave, ids in fetched:
+            self.unsure.update((slave, i) for i in ids)
+            self._patiently("an answer to dec_keys", lambda w=(master, slave, ids): self.fetch(*w) in (200, 400))
+        self.fetched.clear()
 
     def fetch_waiting(self, patient):
         """Fetches what was issued; with patience until there is an answer for all of it."""
@@ -154,11 +176,11 @@ class Scenario:
 
     # --- everything that is asked ------------------------------------------------------------------
 
-    def rounds(self):
+    def rounds(self, number=2):
         """Every kind of request once: (what, call that says whether it worked)."""
         case = self.case
         for master, slave in (*case.pairs, *case.slowly):
-            yield f"a key from {master} to {slave}", lambda m=master, s=slave: self.issue(m, s)
+            yield f"a key from {master} to {slave}", lambda m=master, s=slave: self.issue(m, s, number)
         if case.several:
             master, slave, *others = case.several
             yield "a key for several", lambda: self.issue(master, slave, 1, others)
@@ -227,28 +249,33 @@ class Scenario:
         self.net.start()
         self.works()
 
-    def disturbed(self):
-        """Asks for everything while something may fail, before and after a reload."""
+    def start_others(self):
+        """All but the one under faults."""
+        others = [p for p in self.net.processes() if p is not self.target]
+        for process in others:
+            process.start()
+        for process in others:
+            process.wait_ready()
+
+    def disturbed(self, enough=FOREVER, number=2):
+        """Asks for everything while something may fail, until that many calls did; for so many keys
+        at once."""
+        self.hang_up()
         self.disturbing = True
         try:
-            self._disturb()
-        finally:
-            self.disturbing = False
-
-    def _disturb(self):
-        for again in (False, True):
-            for _, call in self.rounds():
+            for _, call in self.rounds(number):
                 call()
                 self.fetch_waiting(patient=False)
-                if self.ended():
+                if self.ended() or self.control.fired >= enough:
                     return
-            if not again:
-                self.reload()
+        finally:
+            self.disturbing = False
 
     def works(self):
         """Everything works, maybe in a moment, and what was issued before can be fetched."""
         if self.ended():
             raise Defect(f"{self.case.target} does not run: {self.target.log()[-3000:]}")
+        self.hang_up()
         self.fetch_waiting(patient=True)
         for what, call in self.rounds():
             self._patiently(what, call)
@@ -292,9 +319,17 @@ class Scenario:
             return False
         return True
 
+    def crash(self):
+        """It ends at once, whatever it is doing."""
+        self.hang_up()
+        if self.target.pid is not None:
+            self.target.kill()
+
     def stop(self):
+        self.hang_up()
         if self.target.pid is None:
-            self.check_end()
+            if self.target.exit_status is not None:
+                self.check_end()
             return
         if not self.target.stop(60):
             raise Defect(f"{self.case.target} does not stop:\n{self.target.log()[-4000:]}")

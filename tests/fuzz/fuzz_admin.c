@@ -165,7 +165,7 @@ setup(void)
 					.keystore = qg_core_keystore(e->core)};
 	HOLDS(qg_etsi014_start(&parts, &etsi014, why, sizeof why) == QG_OK);
 	const qg_admin_parts all = {.cfg = cfg, .core = e->core, .directory = e->directory, .etsi014 = etsi014,
-				    .ops = &ops, .listener = {{"sae", qg_etsi014_http(etsi014)}}, .n_listeners = 1};
+				    .ops = &ops, .listener = {{.name = "sae", .http = qg_etsi014_http(etsi014)}}, .n_listeners = 1};
 	HOLDS(qg_admin_start(&all, &admin, why, sizeof why) == QG_OK);
 	HOLDS(atexit(clean) == 0);
 }

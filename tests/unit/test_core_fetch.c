@@ -524,6 +524,34 @@ static void test_rule_15_a_pair_has_a_quota_within_t_fetch(void **state)
 	assert_int_equal(pair_issue_wait(&p->end[0], "sae-alice", "sae-bob", 50, 32, got), QG_OK);
 }
 
+static qg_err nothing(qg_job *job, qg_store *store)
+{
+	(void)job, (void)store;
+	return QG_OK;
+}
+
+/* An orderly stop keeps it to the chunk, a crash but for the last second. */
+static void test_rule_15_the_quota_outlives_the_gateway(void **state)
+{
+	(void)state;
+	p = pair_start(&(pair_options){ .pair_chunks = 100, .fetch_s = 3600 });
+	assert_true(pair_wait_ready(p, 0, 300));
+	issue(70);
+	end_stop(&p->end[0]);
+	end_start(&p->end[0]);
+	assert_true(pair_wait_ready(p, 0, 300));
+	assert_int_equal(pair_issue(&p->end[0], "sae-alice", "sae-bob", 31, 32, got), QG_E_LIMIT);
+	issue(30);
+	qg_pair_window_flush(p->end[0].core);
+	qg_job behind = { .run = nothing };
+	assert_int_equal(qg_committer_run(p->end[0].core->committer, &behind), QG_OK);
+	end_crash(&p->end[0]);
+	end_start(&p->end[0]);
+	assert_true(pair_wait_ready(p, 0, 300));
+	assert_int_equal(pair_issue(&p->end[0], "sae-alice", "sae-bob", 1, 32, got), QG_E_LIMIT);
+	assert_int_equal(pair_issue(&p->end[0], "sae-dave", "sae-bob", 50, 32, got), QG_OK);
+}
+
 static void test_rule_15_part_of_the_pool_is_for_the_others(void **state)
 {
 	(void)state;
@@ -564,6 +592,7 @@ int main(void)
 		TEST(test_rule_14_pairs_on_this_node),
 		TEST(test_rule_14_additional_slaves_on_this_node),
 		TEST(test_rule_15_a_pair_has_a_quota_within_t_fetch),
+		TEST(test_rule_15_the_quota_outlives_the_gateway),
 		TEST(test_rule_15_part_of_the_pool_is_for_the_others),
 	};
 	if (pair_init() != 0)

@@ -245,6 +245,32 @@ static void test_rule_16_reordered_and_repeated(void **state)
 	free(m);
 }
 
+/* The owner still names an old segment, so that the far end cannot forget what
+ * was used up since: only the last of it is remembered, and none comes twice. */
+static void test_rule_16_what_is_forgotten_stays_used(void **state)
+{
+	(void)state;
+	static message held, first;
+	start_full(&(pair_options){ .node_chunks = 1000, .node_percent = 50 });
+	take(0, 100, &held);
+	take(0, SEG_BYTES, &first);
+	assert_int_equal(receive(0, &first), QG_OK);
+	for (int i = 0; i < 100; i++)
+		pass(0, SEG_BYTES);
+	qg_stream *st = pair_in(p, 0);
+	pthread_mutex_lock(&st->lock);
+	size_t remembered = st->pads->n_spent;
+	pthread_mutex_unlock(&st->lock);
+	assert_true(remembered > 0 && remembered <= 64);
+	qg_err err = receive(0, &first);
+	assert_true(err == QG_E_CONSUMED || err == QG_E_NOTFOUND);
+	assert_int_equal(receive(0, &held), QG_OK);
+	assert_int_not_equal(receive(0, &held), QG_OK);
+	settle(0, &first);
+	settle(0, &held);
+	pass(0, 100);
+}
+
 /* A message that shares one byte with a used one is refused whole. */
 static void test_rule_16_overlap_refuses(void **state)
 {
@@ -661,6 +687,7 @@ int main(void)
 		TEST(test_rule_06_the_root_is_not_in_a_node_segment),
 		TEST(test_rule_16_both_ends_agree_and_no_byte_comes_twice),
 		TEST(test_rule_16_reordered_and_repeated),
+		TEST(test_rule_16_what_is_forgotten_stays_used),
 		TEST(test_rule_16_overlap_refuses),
 		TEST(test_rule_16_peek_consumes_nothing),
 		TEST(test_rule_16_ranges_that_cannot_be),

@@ -187,7 +187,7 @@ static void batch_told(void *ctx, int status, const char *body, size_t len)
 	sem_post(&t->told);
 }
 
-static qg_kms_batch_result offer_text(core_end *to, const char *body, size_t len)
+static told_batch offer_told(core_end *to, const char *body, size_t len)
 {
 	told_batch t = { .status = 0 };
 	sem_init(&t.told, 0, 0);
@@ -196,6 +196,12 @@ static qg_kms_batch_result offer_text(core_end *to, const char *body, size_t len
 	while (sem_wait(&t.told) != 0)
 		;
 	sem_destroy(&t.told);
+	return t;
+}
+
+static qg_kms_batch_result offer_text(core_end *to, const char *body, size_t len)
+{
+	told_batch t = offer_told(to, body, len);
 	return t.status == 200 ? t.answer.result : QG_KMS_BATCH_UNKNOWN;
 }
 
@@ -437,6 +443,80 @@ static void test_rule_06_dec_keys_serves_no_node_segment(void **state)
 	assert_int_equal(fetch_from_use(QG_USE_APPLICATION), QG_OK);
 }
 
+static void first_batch(qg_kms_batch *m)
+{
+	p = pair_new(NULL);
+	atomic_store(&pair_source_of(p, 0, 0)->down, true);
+	end_start(&p->end[0]);
+	end_start(&p->end[1]);
+	assert_true(pair_wait(p, far_end_read, NULL));
+	epoch_view v = pair_epoch(pair_in(p, 0));
+	*m = (qg_kms_batch){ .stream = "a-to-b", .ksid = v.ksid, .count = PAIR_SEGMENT, .use = QG_USE_APPLICATION,
+			     .root = true, .issue_s = 60, .fetch_s = 60, .mark = 9 };
+	memcpy(m->epoch, v.id, sizeof m->epoch);
+}
+
+static void refused(const qg_kms_batch *m)
+{
+	char text[QG_KMS_MSG_MAX];
+	size_t len = 0;
+	assert_int_equal(qg_kms_batch_encode(m, text, sizeof text, &len), QG_OK);
+	assert_int_equal(offer_told(&p->end[1], text, len).status, 400);
+}
+
+/* Even signed by who holds the key: what no owner says is refused, and costs
+ * the segment nothing. */
+static void test_rule_04_what_fits_no_segment_is_refused(void **state)
+{
+	(void)state;
+	qg_kms_batch m, good;
+	first_batch(&m);
+#define MISFIT(member, value)                                   \
+	do {                                                    \
+		qg_kms_batch other = m;                         \
+		other.member = (value);                         \
+		sign_batch(&m, QG_USE_APPLICATION, &good);      \
+		memcpy(other.mac, good.mac, sizeof other.mac);  \
+		refused(&other);                                \
+	} while (0)
+	MISFIT(count, PAIR_SEGMENT - 1);
+	MISFIT(count, PAIR_SEGMENT + 1);
+	MISFIT(first_index, 1);
+	MISFIT(segment, 1);
+	MISFIT(ksid.b[0], (uint8_t)(m.ksid.b[0] ^ 1));
+	MISFIT(issue_s, 0);
+	MISFIT(issue_s, UINT32_MAX);
+	MISFIT(fetch_s, 0);
+	MISFIT(fetch_s, UINT32_MAX);
+#undef MISFIT
+	assert_int_equal(offer_text(&p->end[1], "{", 1), QG_KMS_BATCH_UNKNOWN);
+	qg_kms_batch other = m;
+	memcpy(other.stream, "b-to-c", sizeof "b-to-c");
+	assert_int_equal(offer_batch(&p->end[1], &other), QG_KMS_BATCH_UNKNOWN);
+	sign_batch(&m, QG_USE_APPLICATION, &good);
+	assert_int_equal(offer_batch(&p->end[1], &good), QG_KMS_BATCH_CONFIRMED);
+}
+
+/* An owner whose mark fell back had its state put back: nothing of the epoch is
+ * confirmed any more. */
+static void test_rule_09_a_mark_that_falls_back_ends_the_epoch(void **state)
+{
+	(void)state;
+	qg_kms_batch m, good;
+	first_batch(&m);
+	sign_batch(&m, QG_USE_APPLICATION, &good);
+	assert_int_equal(offer_batch(&p->end[1], &good), QG_KMS_BATCH_CONFIRMED);
+	m.segment = 1;
+	m.first_index = PAIR_SEGMENT;
+	m.root = false;
+	m.mark = 8;
+	sign_batch(&m, QG_USE_APPLICATION, &good);
+	assert_int_equal(offer_batch(&p->end[1], &good), QG_KMS_BATCH_MISMATCH);
+	m.mark = 9;
+	sign_batch(&m, QG_USE_APPLICATION, &good);
+	assert_int_equal(offer_batch(&p->end[1], &good), QG_KMS_BATCH_UNKNOWN);
+}
+
 static void test_rule_06_the_use_is_authenticated(void **state)
 {
 	(void)state;
@@ -552,6 +632,8 @@ int main(void)
 		TEST(test_rule_05_a_shared_stream_signs_once_over_a_crash),
 		TEST(test_rule_06_dec_keys_serves_no_node_segment),
 		TEST(test_rule_06_the_use_is_authenticated),
+		TEST(test_rule_04_what_fits_no_segment_is_refused),
+		TEST(test_rule_09_a_mark_that_falls_back_ends_the_epoch),
 		TEST(test_rule_07_the_largest_key_is_half_a_segment_or_4095_bytes),
 		TEST(test_rule_07_overlaps_and_reserved_chunks_are_refused_whole),
 		TEST(test_rule_07_several_keys_are_all_or_none),

@@ -156,6 +156,76 @@ flood_of_names_stays_cheap(void **state)
 	qg_limits_free(&l);
 }
 
+/* Another window of the same names, begun on another clock, goes on with the amounts. */
+static void
+window_goes_on(void **state)
+{
+	(void)state;
+	static const uint8_t key[QG_WINDOW_KEY] = {7};
+	static const uint32_t lengths_s[] = {32, 320}; /* the second: longer slots from now on */
+	qg_window_amounts a[4];
+	uint32_t wait_s = 0;
+	for (size_t i = 0; i < 2; i++) {
+		qg_window *w, *next;
+		assert_int_equal(qg_window_new(32, 100, &w), QG_OK);
+		assert_int_equal(qg_window_new(lengths_s[i], 100, &next), QG_OK);
+		qg_window_use_key(w, key);
+		qg_window_use_key(next, key);
+		assert_int_equal(qg_window_add(w, "a>b", 60, 100500, &wait_s), QG_OK);
+		assert_int_equal(qg_window_add(w, "a>b", 40, 110500, &wait_s), QG_OK);
+		assert_int_equal(qg_window_add(w, "c>d", 5, 110500, &wait_s), QG_OK);
+		assert_int_equal(qg_window_changed(w, 111500, a, 1), 1);
+		assert_int_equal(qg_window_changed(w, 111500, a + 1, 3), 1);
+		assert_int_equal(qg_window_changed(w, 111500, a + 2, 2), 0);
+		qg_window_again(w, a, 2);
+		assert_int_equal(qg_window_changed(w, 111500, a, 4), 2);
+		for (size_t k = 0; k < 2; k++)
+			qg_window_put(next, &a[k], 300); /* the machine began anew */
+		assert_int_equal(qg_window_sum(next, "a>b", 300), 100);
+		assert_int_equal(qg_window_sum(next, "c>d", 300), 5);
+		assert_int_equal(qg_window_sum(next, "b>a", 300), 0);
+		assert_int_equal(qg_window_add(next, "a>b", 1, 300, &wait_s), QG_E_LIMIT);
+		/* 10 s, or the whole of the time, before the others; at most two slots late */
+		const uint64_t slot_ms = lengths_s[i] * 1000 / 32, window_ms = lengths_s[i] * 1000;
+		assert_int_equal(qg_window_sum(next, "a>b", 300 + window_ms - 11500), 100);
+		assert_int_equal(qg_window_sum(next, "a>b", 300 + window_ms + 2 * slot_ms), 0);
+		qg_window_free(&w);
+		qg_window_free(&next);
+	}
+}
+
+/* What is older than the window is left out; so is all under another key. */
+static void
+window_forgets_what_is_old(void **state)
+{
+	(void)state;
+	static const uint8_t key[QG_WINDOW_KEY] = {7};
+	qg_window *w, *other;
+	qg_window_amounts a = {.slot_ms = 1000, .n = {1, 2, 3}};
+	uint32_t wait_s = 0;
+	assert_int_equal(qg_window_new(32, 100, &w), QG_OK);
+	assert_int_equal(qg_window_new(32, 100, &other), QG_OK);
+	qg_window_use_key(w, key);
+	assert_int_equal(qg_window_add(w, "x", 9, 5000, &wait_s), QG_OK);
+	assert_int_equal(qg_window_changed(w, 5000, &a, 1), 1);
+	a.n[1] = 70; /* a second before */
+	a.began_ms_ago = 33 * 1000 + 999;
+	qg_window_put(other, &a, 1000);
+	assert_int_equal(qg_window_sum(other, "x", 1000), 0);
+	qg_window_put(w, &a, 60000);
+	assert_int_equal(qg_window_sum(w, "x", 60000), 9); /* the newer slot at its last moment */
+	a.began_ms_ago = UINT64_MAX / 2;
+	a.n[0] = UINT64_MAX;
+	qg_window_put(w, &a, 60000);
+	assert_int_equal(qg_window_sum(w, "x", 60000), 9);
+	a.began_ms_ago = 0;
+	qg_window_put(w, &a, 60000); /* more than fits: no wrap to little */
+	assert_true(qg_window_sum(w, "x", 60000) == UINT64_MAX);
+	assert_int_equal(qg_window_add(w, "x", 1, 60000, &wait_s), QG_E_LIMIT);
+	qg_window_free(&w);
+	qg_window_free(&other);
+}
+
 static void
 window_holds_the_limit(void **state)
 {
@@ -417,6 +487,8 @@ main(void)
 		cmocka_unit_test(after_a_crash_buckets_begin_empty),
 		cmocka_unit_test(oldest_idle_name_is_replaced),
 		cmocka_unit_test(flood_of_names_stays_cheap),
+		cmocka_unit_test(window_goes_on),
+		cmocka_unit_test(window_forgets_what_is_old),
 		cmocka_unit_test(window_holds_the_limit),
 		cmocka_unit_test(window_takes_hostile_amounts),
 		cmocka_unit_test(window_without_limit_only_counts),

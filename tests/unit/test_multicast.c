@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The same key for SAEs at several nodes (SOUNDNESS 18). */
+#include "../../src/core/records_internal.h"
 #include "multicast_net.h"
 #include "seed.h"
 
@@ -219,6 +220,40 @@ static void test_rule_18_a_crash_of_the_master_voids_all(void **state)
 	expect_void_everywhere(ids, 2);
 }
 
+static bool holds_four(core_net *net, void *ctx)
+{
+	(void)ctx;
+	return qg_transfers_count(net->node[B].core->transfers) >= 4;
+}
+
+/* As where the database turns out to be an old one: whoever waits is answered, once, and
+ * what homes hold already is void. */
+static void test_all_that_is_under_way_ends_at_once(void **state)
+{
+	(void)state;
+	qg_uuid ids[QG_KMS_MAKE_MAX];
+	start_star();
+	set_number(A, &n->node[A].cfg.kms_timeout_ms, 20000);
+	atomic_store(&net_fault_of(n, A, C, QG_KMS_MAKE_KEYS_EXTERNAL)->down, true);
+	qg_issue_request req = request(2);
+	keys_issue_begin(n->node[A].core, &req, k);
+	keys_issue_begin(n->node[A].core, &req, got);
+	assert_true(net_wait(n, holds_four, NULL));
+	assert_int_equal(sent_ids(B, 0, ids), 2);
+	qg_multicast_fail_all(n->node[A].core, "of this test");
+	qg_multicast_fail_all(n->node[A].core, "of this test"); /* nothing is under way */
+	assert_int_equal(keys_wait(k), QG_E_EMPTY);
+	assert_int_equal(keys_wait(got), QG_E_EMPTY);
+	assert_int_equal(atomic_load(&k->calls), 1);
+	assert_int_equal(atomic_load(&got->calls), 1);
+	atomic_store(&net_fault_of(n, A, C, QG_KMS_MAKE_KEYS_EXTERNAL)->down, false);
+	assert_true(net_wait(n, all_void, NULL));
+	expect_void_everywhere(ids, 2);
+	assert_int_equal(issue(&req), QG_OK);
+	for (size_t i = 0; i < COUNT(everywhere); i++)
+		expect_once(everywhere[i], 2);
+}
+
 static void test_an_orderly_stop_answers_and_voids(void **state)
 {
 	(void)state;
@@ -408,6 +443,7 @@ int main(void)
 		TEST(test_rule_18_lost_answers_and_doubles_deliver_once),
 		TEST(test_rule_18_a_home_that_is_down_voids_all),
 		TEST(test_rule_18_a_crash_of_the_master_voids_all),
+		TEST(test_all_that_is_under_way_ends_at_once),
 		TEST(test_an_orderly_stop_answers_and_voids),
 		TEST(test_a_home_that_cannot_store_voids_all),
 		TEST(test_a_master_that_cannot_store_sends_nothing),

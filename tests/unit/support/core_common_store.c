@@ -152,6 +152,21 @@ static qg_err f_account_add(qg_store *s, const qg_account_rec *rec)
 	return inner(s)->ops->account_add(inner(s), rec);
 }
 
+static qg_err f_window_put(qg_store *s, const qg_window_rec *rec)
+{
+	return inner(s)->ops->window_put(inner(s), rec);
+}
+
+static qg_err f_windows_delete(qg_store *s, int64_t before_ms)
+{
+	return inner(s)->ops->windows_delete(inner(s), before_ms);
+}
+
+static qg_err f_load_windows(qg_store *s, qg_err (*each)(const qg_window_rec *, void *), void *ctx)
+{
+	return inner(s)->ops->load_windows(inner(s), each, ctx);
+}
+
 static const qg_store_ops fault_ops = {
 	.begin = f_begin, .commit = f_commit, .rollback = f_rollback, .epoch_put = f_epoch_put,
 	.epoch_update = f_epoch_update, .epoch_mark = f_epoch_mark, .epoch_delete = f_epoch_delete,
@@ -165,5 +180,6 @@ static const qg_store_ops fault_ops = {
 	.app_block_put = f_app_block_put, .app_block_held = f_app_block_held, .app_block_delete = f_app_block_delete,
 	.load_app_streams = f_load_app_streams, .load_app_blocks = f_load_app_blocks,
 	.transfer_owe = f_transfer_owe, .telling_put = f_telling_put, .telling_delete = f_telling_delete,
-	.load_tellings = f_load_tellings, .account_add = f_account_add,
+	.load_tellings = f_load_tellings, .account_add = f_account_add, .window_put = f_window_put,
+	.windows_delete = f_windows_delete, .load_windows = f_load_windows,
 };
