@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def ip(*arguments, batch=None):
     """The command ip; with `batch` its input."""
     command = ["ip", *(["-batch", "-"] if batch is not None else []), *arguments]
-    done = subprocess.run(command, input=batch, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, input=batch, capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
     return done.stdout
@@ -48,7 +48,7 @@ def why_not():
         ip("netns", "add", name)
         try:
             ip("link", "add", "one", "netns", name, "type", "veth", "peer", "name", "two", "netns", name)
-            subprocess.run([*_enter(name, "/dev/null"), "true"], check=True, capture_output=True, timeout=20)
+            subprocess.run([*_enter(name, "/dev/null"), "true"], check=True, capture_output=True, timeout=60)
         finally:
             ip("netns", "del", name)
     except (OSError, subprocess.SubprocessError) as error:
@@ -64,7 +64,7 @@ def has_netem():
     ip("netns", "add", name)
     try:
         done = subprocess.run(["tc", "-n", name, "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"],
-                              capture_output=True, timeout=20)
+                              capture_output=True, timeout=60)
         return done.returncode == 0
     finally:
         ip("netns", "del", name)
@@ -101,7 +101,11 @@ def remove_leftovers():
     for name in (n.split()[0] for n in ip("netns", "list").splitlines()):
         pid = name.removeprefix("qg").partition("-")[0]
         if name.startswith("qg") and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            ip("netns", "del", name)
+            try:
+                ip("netns", "del", name)
+            except OSError:
+                if name in ip("netns", "list").split():  # else its run has ended just now
+                    raise
 
 
 @dataclass
@@ -170,7 +174,7 @@ class Space:
             if netem:
                 subprocess.run(["tc", "-n", self.name(node), "qdisc", "add", "dev", interface, "root", "netem",
                                 "delay", f"{self._delay_ms}ms", "loss", f"{self._loss_percent}%"],
-                               check=True, timeout=20)
+                               check=True, timeout=60)
 
     def _lay_wire(self, k, cable):
         taps = [f"{self._run.replace('-', '')[-10:]}{k}{end}" for end in "ab"]

@@ -5,6 +5,8 @@ import re
 import time
 from dataclasses import dataclass
 
+from processes import wait_for
+
 MAC_KEYS = 64  # bytes of node key that each message takes beside its pad
 
 
@@ -27,7 +29,7 @@ class Passer:
             self.ledger.deliver(ids, got.keys())
         return answer
 
-    def some(self, number, timeout_s=60):
+    def some(self, number, timeout_s=180):
         """Passes so many keys, waiting while the pool is empty."""
         done, end = 0, time.monotonic() + timeout_s
         while done < number:
@@ -40,7 +42,7 @@ class Passer:
             assert time.monotonic() < end, self.told(f"{done} of {number} keys in {timeout_s} s")
             time.sleep(0.05)
 
-    def drain(self, timeout_s=30):
+    def drain(self, timeout_s=120):
         """Passes keys until not one is left; the answer that says so, and how many there were."""
         number, done, end = 64, 0, time.monotonic() + timeout_s
         while True:
@@ -61,7 +63,7 @@ class Passer:
 
 def runs_down(passer, most, quiet_s=2):
     """Until no key has come for a while: the last answer, and how many there were."""
-    passed, end = 0, time.monotonic() + 40
+    passed, end = 0, time.monotonic() + 120
     while True:
         answer, more = passer.drain()
         passed += more
@@ -72,6 +74,11 @@ def runs_down(passer, most, quiet_s=2):
     assert answer.status == 503 and "Retry-After" in answer.headers
     assert passed <= most
     return answer, passed
+
+
+def answered(client, slave, **members):
+    """The answer of enc_keys once there is key for it."""
+    return wait_for(f"a key for {slave}", lambda: (a := client.enc(slave, **members)).status != 503 and a, 60, 0.1)
 
 
 def hops_of(key):

@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 
 OPEN, GET, CLOSE = 2, 4, 8
@@ -70,6 +71,7 @@ class Source:
         self._known = set()
         self._lock = threading.Lock()
         self._connections = 0
+        self._serving = Counter()  # connections by end
         self._sockets = set()
         self._ended = False
         self.addresses = {}
@@ -106,6 +108,11 @@ class Source:
                     if service in (None, r.service) and end in (None, r.end)
                     and (ksid is None or r.ksid == ksid)]
 
+    def open_streams(self):
+        """{KSID: ends that have it open}"""
+        with self._lock:
+            return {ksid: set(ends) for ksid, ends in self._open.items() if ends}
+
     # --- sockets ----------------------------------------------------------------------------
 
     def _context(self, name):
@@ -131,7 +138,15 @@ class Source:
                 raw, _ = listener.accept()
             except OSError:
                 return
+            with self._lock:
+                self._serving[name] += 1
             threading.Thread(target=self._serve, args=(name, raw, context), daemon=True).start()
+
+    def connected(self, end):
+        """How many connections there are to an end; what a client that was killed had sent is in `requests`
+        when there is none."""
+        with self._lock:
+            return self._serving[end]
 
     def _serve(self, name, raw, context):
         raw.settimeout(60)
@@ -152,6 +167,7 @@ class Source:
         finally:
             with self._lock:
                 self._sockets.discard(sock)
+                self._serving[name] -= 1
             sock.close()
 
     def _receive(self, sock, first):

@@ -50,7 +50,8 @@ def hup(net, node="kme-a"):
 # --- reload ----------------------------------------------------------------------------------------------
 
 class Load(threading.Thread):
-    """alice and bob exchange keys over connections that stay open; any status but 200 is a fault."""
+    """alice and bob exchange keys over connections that stay open; any status but 200 is a fault. It waits
+    while the stock is not well over the part of the pool that is kept for others."""
 
     def __init__(self, net):
         super().__init__()
@@ -60,6 +61,10 @@ class Load(threading.Thread):
         with self._net.client("alice") as alice, self._net.client("bob") as bob:
             while not self._end.is_set():
                 try:
+                    stock = alice.status("sae-bob").json
+                    if stock["stored_key_count"] < stock["max_key_count"] // 8:
+                        time.sleep(0.01)
+                        continue
                     (key,) = alice.enc("sae-bob").keys()
                     assert bob.dec("sae-alice", key[0]).keys() == [key]
                     self.done += 1

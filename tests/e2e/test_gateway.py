@@ -10,11 +10,11 @@ import subprocess
 import pytest
 
 from links import exchange, issue, not_found
-from network import binary
+from network import Ports, binary
 from processes import Process, wait_for
 
 
-def run_once(net, node="kme-a", timeout_s=10):
+def run_once(net, node="kme-a", timeout_s=60):
     """Starts a gateway that is expected to end by itself; (exit status, what it said)."""
     done = subprocess.run([binary("qkdgate"), "run", net.config_file(node)], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=timeout_s)
@@ -30,7 +30,7 @@ def refuses(net, *words):
 
 def check(net, node="kme-a"):
     done = subprocess.run([binary("qkdgate"), "check-config", net.config_file(node)],
-                          capture_output=True, text=True, timeout=10)
+                          capture_output=True, text=True, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -148,12 +148,11 @@ def test_a_lost_key_ring_is_not_made_anew_beside_its_database(make_network):
 def test_a_second_daemon_on_the_same_database_is_refused(make_network):
     net = make_network()
     second = net.folder / "second.yaml"
-    text = net.config_file("kme-a").read_text()
-    for name in ("kme-a/sae", "kme-a/kms"):
-        port = net.endpoints[name][1]
-        text = text.replace(f":{port}", f":{port + 1}" if port % 2 else f":{port - 1}")
+    text, ports = net.config_file("kme-a").read_text(), Ports()
+    for name in ("kme-a/sae", "kme-a/kms", "kme-a/app"):
+        text = text.replace(f":{net.endpoints[name][1]}", f":{ports.take()}")
     second.write_text(text.replace("kme-a/audit.log", "kme-a/second.log"))
-    done = subprocess.run([binary("qkdgate"), "run", second], capture_output=True, text=True, timeout=15)
+    done = subprocess.run([binary("qkdgate"), "run", second], capture_output=True, text=True, timeout=60)
     assert done.returncode > 0 and "in use" in done.stderr, done.stderr
     exchange(net)  # the first one is not disturbed
 
@@ -181,7 +180,7 @@ def test_an_orderly_stop_keeps_what_can_be_delivered(make_network, number):
     for gateway in net.gateways.values():
         gateway.signal(number)
     for gateway in net.gateways.values():
-        wait_for("the end", lambda: gateway.pid is None, 10)
+        wait_for("the end", lambda: gateway.pid is None, 30)
         assert gateway.exit_status == 0
         assert gateway.lines("event=counts")
     for node in net.gateways:
@@ -208,7 +207,7 @@ def test_reset_epochs_ends_all_epochs_and_new_ones_open(make_network):
         (to_bob,), (to_alice,) = issue(alice), issue(bob, "sae-alice")
     net.gateways["kme-a"].stop()
     done = subprocess.run([binary("qkdgate"), "reset-epochs", net.config_file("kme-a")],
-                          capture_output=True, text=True, timeout=15)
+                          capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     net.restart("kme-a")
     net.wait_stock("alice", "bob", timeout_s=60)
@@ -222,7 +221,7 @@ def test_reset_epochs_ends_all_epochs_and_new_ones_open(make_network):
 def test_reset_epochs_refuses_while_the_daemon_runs(make_network):
     net = make_network()
     done = subprocess.run([binary("qkdgate"), "reset-epochs", net.config_file("kme-a")],
-                          capture_output=True, text=True, timeout=15)
+                          capture_output=True, text=True, timeout=60)
     assert done.returncode > 0
     exchange(net)
 

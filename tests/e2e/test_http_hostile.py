@@ -7,10 +7,13 @@ import ssl
 import subprocess
 import threading
 import time
+from statistics import median
 
 import pytest
 
 from client import tls_context
+from load import BROKEN
+from processes import wait_for
 
 HOST = b"Host: kme\r\n"
 STATUS = b"GET /api/v1/keys/sae-bob/status HTTP/1.1\r\n" + HOST
@@ -29,14 +32,14 @@ def witness(network):
     assert network.gateways["kme-a"].pid and network.gateways["kme-b"].pid
 
 
-def connect(network, sae="alice", timeout_s=10):
+def connect(network, sae="alice", timeout_s=60):
     context = tls_context(network.pki / "ca.pem", network.pki / f"{sae}.pem", network.pki / f"{sae}.key")
     raw = socket.create_connection(network.endpoints["kme-a/sae"], timeout=timeout_s)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return context.wrap_socket(raw, server_hostname="127.0.0.1")
 
 
-def talk(network, *parts, timeout_s=10):
+def talk(network, *parts, timeout_s=60):
     """Everything the server answers to the bytes until it closes or falls silent."""
     answer = b""
     with connect(network, timeout_s=timeout_s) as tls:
@@ -119,7 +122,6 @@ def test_a_chunked_body_is_read_or_refused_whole(network, witness):
         for part in (b'{"num', b'ber": ', b"2}"):
             tls.sendall(b"%x\r\n%s\r\n" % (len(part), part))
         tls.sendall(b"0\r\n\r\n")
-        tls.settimeout(2)
         answer = b""
         while b'"]}' not in answer and b'"}]}' not in answer and b'"message"' not in answer:
             answer += tls.recv(65536)
@@ -136,7 +138,6 @@ def test_a_chunked_body_over_the_limit_is_refused(network, witness):
 def test_pipelined_requests_are_answered_in_order(network, witness):
     unknown = b"GET /nowhere HTTP/1.1\r\n" + HOST + b"\r\n"
     with connect(network) as tls:
-        tls.settimeout(5)
         tls.sendall((STATUS + b"\r\n" + unknown) * 3)
         answer = b""
         while len(statuses(answer)) < 6:
@@ -148,8 +149,12 @@ def test_pipelined_requests_are_answered_in_order(network, witness):
 
 def test_a_body_does_not_smuggle_a_second_request(network, witness):
     inner = b"GET /api/v1/keys/sae-bob/enc_keys HTTP/1.1\r\n" + HOST + b"\r\n"
-    answer = talk(network, ENC + b"Content-Length: %d\r\n\r\n" % len(inner) + inner, timeout_s=2)
-    assert statuses(answer) == [400]
+    with connect(network) as tls:
+        tls.sendall(ENC + b"Content-Length: %d\r\n\r\n" % len(inner) + inner)
+        assert statuses(one_answer(tls)) == [400]
+        # The next answer belongs to the next request: to the inner one there was none.
+        tls.sendall(b"GET /nowhere HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert statuses(one_answer(tls)) == [404]
 
 
 def one_answer(tls):
@@ -190,7 +195,8 @@ def test_a_client_cannot_renegotiate(make_network):
         said += line
     client.stdin.write(b"R\n")
     client.stdin.flush()
-    more, _ = client.communicate(timeout=60)
+    client.wait(60)
+    more, _ = client.communicate()
     assert b"RENEGOTIATING" in more and more.strip().endswith(b"closed"), more  # by the gateway
     with net.client("alice") as alice:
         assert alice.enc("sae-bob").status == 200
@@ -215,14 +221,15 @@ def test_a_client_that_never_reads_its_answers(network, witness):
                 tls.sendall((STATUS + b"\r\n") * 10)
         except (OSError, ssl.SSLError):
             pass
-        witness_works(witness)
+        assert median(witness_works(witness) for _ in range(5)) < 2
 
 
 def witness_works(witness):
+    """Passes one key; how long that took."""
     begin = time.monotonic()
     (key,) = witness[0].enc("sae-bob").keys()
     assert witness[1].get_dec("sae-alice", key[0]).keys() == [key]
-    assert time.monotonic() - begin < 2
+    return time.monotonic() - begin
 
 
 def test_slow_clients_do_not_slow_the_others(network, witness):
@@ -243,9 +250,11 @@ def test_slow_clients_do_not_slow_the_others(network, witness):
     thread = threading.Thread(target=drip)
     thread.start()
     try:
+        took = []
         for _ in range(20):
-            witness_works(witness)
+            took.append(witness_works(witness))
             time.sleep(0.1)
+        assert median(took) < 2, took
     finally:
         stop.set()
         thread.join()
@@ -255,15 +264,15 @@ def test_slow_clients_do_not_slow_the_others(network, witness):
 
 def test_a_silent_client_is_dropped_after_the_idle_time(make_network):
     net = make_network(tweak=lambda name, config: config["sae_listener"].update(idle_timeout_s=2))
-    with connect(net, timeout_s=10) as tls:
-        tls.sendall(ENC + b"Content-Length: 100\r\n\r\n{")
+    with connect(net) as tls:
         begin = time.monotonic()
+        tls.sendall(ENC + b"Content-Length: 100\r\n\r\n{")
         try:
             while tls.recv(1000):
                 pass
         except (ConnectionError, ssl.SSLError):
             pass
-        assert 1 <= time.monotonic() - begin < 8
+        assert 1 <= time.monotonic() - begin < 30  # of 60 that are the default
 
 
 def test_more_connections_than_the_limit_do_not_end_the_daemon(make_network):
@@ -274,9 +283,15 @@ def test_more_connections_than_the_limit_do_not_end_the_daemon(make_network):
             flood.append(socket.create_connection(net.endpoints["kme-a/sae"], timeout=2))
         except OSError:
             break
+    assert len(flood) > 32
     time.sleep(0.5)
     for sock in flood:
         sock.close()
-    time.sleep(0.5)
-    with net.client("alice") as alice:
-        assert alice.enc("sae-bob").status == 200
+
+    def served():
+        with net.client("alice") as alice:
+            try:
+                return alice.enc("sae-bob").status == 200
+            except BROKEN:  # the daemon has not yet seen all of them go
+                return False
+    wait_for("a key", served, 20, 0.1)

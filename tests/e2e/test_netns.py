@@ -12,7 +12,7 @@ import netns
 from ledger import Ledger
 from load import Load, assert_faultless, end_all
 from processes import wait_for
-from relaying import Passer, hops_of, runs_down, ways
+from relaying import Passer, answered, hops_of, runs_down, ways
 from test_relay import ENDS, POOL, SEED
 from topology import diamond, line, ring
 
@@ -49,12 +49,12 @@ def test_a_line_of_five_nodes(make_spaced):
     there, back = both(net, ledger)
     there.some(2 * STOCK)
     back.some(2 * STOCK)
-    assert [hops_of(k) for k in there.master.enc("sae-carol").json["keys"]] == [3]
+    assert [hops_of(k) for k in answered(there.master, "sae-carol").json["keys"]] == [3]
 
     net.space.cut("kme-c", "kme-d")  # nothing gets past it, neither key nor messages
     runs_down(there, MOST)
     with net.client("alice") as alice:
-        assert alice.enc("sae-bob").status == 200
+        assert answered(alice, "sae-bob").status == 200
     net.space.heal("kme-c", "kme-d")
     there.some(2 * STOCK)
     back.some(2 * STOCK)
@@ -80,7 +80,7 @@ def test_a_ring_of_five_nodes(make_spaced):
     runs_down(there, MOST)
     net.space.heal("kme-a", "kme-e")
     there.some(2 * STOCK)
-    assert hops_of(there.master.enc("sae-carol").json["keys"][0]) == 2
+    assert hops_of(answered(there.master, "sae-carol").json["keys"][0]) == 2
     net.space.heal("kme-a", "kme-b")
     back.some(2 * STOCK)
     ledger.check()

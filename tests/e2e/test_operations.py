@@ -11,6 +11,7 @@ import tarfile
 
 import pytest
 
+from links import issue
 from network import PROJECT, binary
 from processes import wait_for
 
@@ -150,9 +151,7 @@ class Site:
 
     def keys(self, master="alice", slave="bob", number=4):
         with self.net.client(master) as client:
-            answer = client.enc(f"sae-{slave}", number=number)
-        assert answer.status == 200, answer.body
-        return answer.keys()
+            return issue(client, f"sae-{slave}", number, 60)
 
     def fetch(self, keys, master="alice", slave="bob"):
         with self.net.client(slave) as client:

@@ -135,7 +135,7 @@ def push(net, body, who="sim-a", method="POST", path=PATH, raw=None):
                       f"Connection: close\r\n\r\n{body}").encode()
     answer = b""
     try:
-        with socket.create_connection((host, port), 10) as plain, \
+        with socket.create_connection((host, port), 60) as plain, \
                 context.wrap_socket(plain, server_hostname=host) as tls:
             tls.sendall(message)
             if raw:
@@ -242,14 +242,14 @@ def any_profile(tmp_path_factory):
         "--link-listen", f"127.0.0.1:{link}"])
     sim.start()
     sim.wait_ready()
-    with socket.create_connection(("127.0.0.1", port), 20) as other:
+    with socket.create_connection(("127.0.0.1", port), 60) as other:
         yield port, other
     assert sim.stop()
 
 
 def exchange_bytes(port, message, piece=None):
     """What is answered to the message, sent at once or in pieces, until the server closes."""
-    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for i in range(0, len(message), piece or len(message)):
             connection.sendall(message[i:i + (piece or len(message))])

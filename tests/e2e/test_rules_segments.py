@@ -157,9 +157,8 @@ def test_rule_05_retries_over_a_crash_of_the_owner_are_byte_identical(make_netwo
 
     def again():
         return [e for e in middleman.exchanges[mark:] if e.name == BATCH and key_of(e) in before]
-    for e in wait_for("the request again", again, 30):
-        assert e.request == before[key_of(e)]
-        assert is_confirmed(e)  # and the far end still answers it
+    wait_for("the request again, which the far end still answers", lambda: any(map(is_confirmed, again())), 30)
+    assert all(e.request == before[key_of(e)] for e in again())
     net.wait_stock("alice", "bob", timeout_s=40)
     with net.client("alice") as alice, net.client("bob") as bob:
         keys = issue(alice, number=20)
@@ -176,7 +175,7 @@ def test_rule_05_a_forged_answer_confirms_nothing(make_network, make_middleman):
     ledger = Ledger()
     mark = len(middleman.exchanges)
     with net.client("alice") as alice, net.client("bob") as bob:
-        end = time.monotonic() + 15
+        end = time.monotonic() + 120
         empty = 0
         while time.monotonic() < end and empty < 20:
             answer = alice.enc("sae-bob", number=4)
@@ -226,7 +225,7 @@ def test_rule_06_the_use_of_a_segment_cannot_be_changed_on_the_way(make_network,
         if not fields or not fields["segment"] or fields["segment"] % 3:
             return body
         key = (fields["epoch"], fields["segment"])
-        if len(changed) >= 2 and key not in changed:
+        if key not in changed and (len(changed) >= 2 or key in map(key_of, middleman.of(BATCH))):
             return body
         changed.add(key)
         return json.dumps({**fields, "use": OTHER_USE[fields["use"]]}).encode()

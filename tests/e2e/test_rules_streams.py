@@ -2,6 +2,7 @@
 """SOUNDNESS rules 1 to 3, 8, 9, 11 and 12: epochs, crashes, rollback, time, what rests on disk."""
 
 import shutil
+import struct
 import time
 
 from ledger import Ledger
@@ -16,7 +17,7 @@ from topology import line
 def test_rule_01_an_epoch_drains_at_its_age_and_what_was_issued_stays_fetchable(make_source, make_network):
     source = make_source()
     net = over(source, make_network, pool={"ready_chunks": 512, "inbound_chunks": 8192, "epoch_age_s": 8,
-                                           "issue_s": 30, "fetch_s": 30})
+                                           "issue_s": 120, "fetch_s": 120})
     with net.client("alice") as alice, net.client("bob") as bob:
         old = issue(alice, number=10)
         first = source.locate(old[0][1])[0]
@@ -86,7 +87,7 @@ def test_rule_03_an_orderly_stop_closes_keeps_what_was_taken_and_opens_anew(make
         keys = issue(alice, number=10)
     old = source.locate(keys[0][1])[0]
     restarted(net, "kme-a", kill=False)
-    assert source.seen(CLOSE, "sim-a", old)
+    wait_for("the stream's end", lambda: source.seen(CLOSE, "sim-a", old), 20)
     restarted(net, "kme-b", kill=False)
     with net.client("bob") as bob:
         assert bob.dec("sae-alice", *(i for i, _ in keys)).keys() == keys
@@ -113,6 +114,7 @@ def test_rule_03_after_a_crash_the_stream_goes_on_after_the_last_index_stored(ma
         with net.client("alice") as alice:
             before = source.locate(issue(alice)[0][1])[0]
         net.gateways[node].kill()
+        wait_for("the end of its connections", lambda: not source.connected(end), 20)
         dead = {r.connection for r in source.requests}
         top = max(r.index for r in source.seen(GET, end, before))
         stored = compared_first(net, node, before)
@@ -140,6 +142,7 @@ def test_rule_03_a_stored_index_with_another_value_ends_the_epoch(make_source, m
         keys = issue(alice, number=5)
     old = source.locate(keys[0][1])[0]
     net.gateways["kme-a"].kill()
+    wait_for("the end of its connections", lambda: not source.connected("sim-a"), 20)
     top = max(r.index for r in source.seen(GET, "sim-a", old))
 
     def altered(request, answer):
@@ -229,6 +232,12 @@ def put_back(net, node, copy):
         shutil.copy2(path, net.folder / node / path.name)
 
 
+def anchored_commits(net, node):
+    """The commit counter in the anchor: each of two slots has a magic number, a sequence number, the counter."""
+    slots = (net.folder / f"{node}-anchor" / "anchor").read_bytes()
+    return max(struct.unpack_from(">QQ", slots, at + 4) for at in (0, len(slots) // 2))[1]
+
+
 def rollback_reported(gateway):
     return gateway.lines("event=epochs_ended", "older than")
 
@@ -251,7 +260,7 @@ def test_rule_09_a_restored_database_of_the_owner_ends_its_epochs(make_source, m
     gateway.kill()
     put_back(net, "kme-a", net.folder / "copy")
     net.restart("kme-a")
-    wait_for("the rollback in the log", lambda: rollback_reported(gateway), 10)
+    wait_for("the rollback in the log", lambda: rollback_reported(gateway), 30)
     net.wait_stock("alice", "bob", timeout_s=60)
     with net.client("alice") as alice, net.client("bob") as bob:
         new = issue(alice, number=60)
@@ -268,14 +277,16 @@ def test_rule_09_a_restored_database_of_the_far_end_delivers_nothing_again(make_
         keys = issue(alice, number=40)
     gateway.kill()
     copy_database(net, "kme-b", net.folder / "copy")
+    ((copied,),) = database(net, "kme-b", "SELECT value FROM number WHERE name = 'commits'")
     net.restart("kme-b")
     with net.client("bob") as bob:
         assert bob.dec("sae-alice", *(i for i, _ in keys[:20])).keys() == keys[:20]
-    time.sleep(2.5)  # the commit counter reaches the anchor at least once a second
+    # The counter reaches the anchor at least once a second.
+    wait_for("the counter in the anchor", lambda: anchored_commits(net, "kme-b") > copied, 20)
     gateway.kill()
     put_back(net, "kme-b", net.folder / "copy")
     net.restart("kme-b")
-    wait_for("the rollback in the log", lambda: rollback_reported(gateway), 10)
+    wait_for("the rollback in the log", lambda: rollback_reported(gateway), 30)
     with net.client("bob") as bob:
         for key_id, _ in keys:
             assert not_found(bob.get_dec("sae-alice", key_id))
@@ -351,7 +362,7 @@ def test_rule_09_a_missing_anchor_issues_nothing_of_the_old_epochs(make_source, 
     gateway.kill()
     (net.folder / "kme-a-anchor" / "anchor").unlink()
     gateway.start()
-    wait_for("ready, or the end", lambda: gateway.lines("event=ready") or gateway.pid is None, 10)
+    wait_for("ready, or the end", lambda: gateway.lines("event=ready") or gateway.pid is None, 30)
     if gateway.pid is not None:
         with net.client("alice") as alice, net.client("bob") as bob:
             keys = issue(alice, number=5, timeout_s=40)
@@ -370,7 +381,7 @@ def test_rule_11_the_owner_stops_issuing_after_its_window(make_network):
         (key,) = issue(alice)
         wait_for("the end of the issue window", lambda: alice.enc("sae-bob").status == 503, 30, 0.2)
         wait_for("a status that says so",
-                 lambda: alice.status("sae-bob").json["stored_key_count"] == 0, 3)
+                 lambda: alice.status("sae-bob").json["stored_key_count"] == 0, 20)
         assert bob.get_dec("sae-alice", key[0]).keys() == [key]  # still within the fetch window
         net.outage(False)
         issue(alice, timeout_s=30)
@@ -379,9 +390,14 @@ def test_rule_11_the_owner_stops_issuing_after_its_window(make_network):
 def test_rule_11_the_far_end_keeps_a_key_for_both_windows_and_no_longer(make_network):
     net = make_network(pool={"ready_chunks": 1024, "inbound_chunks": 16384, "issue_s": 4, "fetch_s": 6})
     with net.client("alice") as alice, net.client("bob") as bob:
-        keys = issue(alice, number=20)
-        time.sleep(4)
-        assert bob.dec("sae-alice", *(i for i, _ in keys[:10])).keys() == keys[:10]
+        for _ in range(5):  # until it was asked in time
+            begin = time.monotonic()
+            keys = issue(alice, number=20)
+            time.sleep(4)
+            answer = bob.dec("sae-alice", *(i for i, _ in keys[:10]))
+            if time.monotonic() - begin < 6:
+                break
+        assert answer.keys() == keys[:10]
         time.sleep(9)
         assert not_found(bob.get_dec("sae-alice", keys[10][0]))
         later = issue(alice, number=5)
@@ -417,8 +433,10 @@ def test_rule_12_every_blob_is_sealed_under_a_fresh_nonce(make_network):
     gateway = net.gateways["kme-b"]
     net.outage(True)
     seen = {}
-    changed = 0
-    for _ in range(4):
+    changed = rounds = 0
+    while changed < 3:  # segments are sealed again after each delivery
+        rounds += 1
+        assert rounds < 20
         with net.client("alice") as alice, net.client("bob") as bob:
             keys = issue(alice, number=20)
             assert bob.dec("sae-alice", *(i for i, _ in keys)).keys() == keys
@@ -431,7 +449,6 @@ def test_rule_12_every_blob_is_sealed_under_a_fresh_nonce(make_network):
             changed += row in seen
             seen[row] = blob
         net.restart("kme-b")
-    assert changed >= 3  # segments were sealed again after each delivery
 
 
 def test_rule_12_the_durable_bitmap_decides_what_is_consumed(make_network):

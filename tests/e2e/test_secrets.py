@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import search
+from links import issue
 from processes import wait_for
 from scenario import Scenario
 
@@ -79,7 +80,7 @@ def test_key_in_stock_rests_in_locked_memory_and_in_no_dump(scenario):
     s = scenario("source")
     gateway = s.net.gateways["kme-b"]
     with s.net.client("alice") as alice:
-        (key_id, key), = alice.enc("sae-bob", number=1).keys()
+        ((key_id, key),) = issue(alice)
     found = spots(gateway.pid, key)
     assert found, "the search does not find what is there"
     assert all({"lo", "dd"} <= set(flags) for flags in found), found

@@ -10,10 +10,11 @@ import socket
 import ssl
 import threading
 import time
+from statistics import median
 
 from between import RecordCounter
 from ledger import Ledger
-from links import database, steady_stock
+from links import database, issue, steady_stock
 from processes import wait_for
 
 NOT_FOUND = "one or more keys specified are not found on KME"
@@ -28,14 +29,17 @@ def test_dec_keys_answers_while_the_other_gateway_stands_still(make_network):
     net = make_network()
     with net.client("alice") as alice, net.client("bob") as bob:
         bob.status("sae-alice")
-        keys = alice.enc("sae-bob", number=20).keys()
+        keys = issue(alice, number=20)
         net.gateways["kme-a"].signal(signal.SIGSTOP)
         try:
             begin = time.monotonic()
             assert bob.dec("sae-alice", *(i for i, _ in keys[:10])).keys() == keys[:10]
+            took = [time.monotonic() - begin]
             for key_id, key in keys[10:]:
+                begin = time.monotonic()
                 assert bob.get_dec("sae-alice", key_id).keys() == [(key_id, key)]
-            assert time.monotonic() - begin < 3
+                took.append(time.monotonic() - begin)
+            assert median(took) < 1, took
         finally:
             net.gateways["kme-a"].signal(signal.SIGCONT)
 
@@ -59,7 +63,8 @@ def test_ten_thousand_pairs_cause_no_message_between_the_gateways(make_network):
     """Keys are in stock, the link stands still: 10,000 pairs pass, and both connections between
     the gateways are counted record by record. Then the daemons' own counters must account for
     every message ever sent: confirmations, hand-overs and the questions of the start."""
-    net = make_network(start=False, pool={"ready_chunks": PAIRS + 2000, "inbound_chunks": 4 * PAIRS})
+    net = make_network(start=False, pool={"ready_chunks": PAIRS + 2000, "inbound_chunks": 4 * PAIRS,
+                                          "reserve_percent": 0})
     counters = {}
     for node, neighbour in (("kme-a", "kme-b"), ("kme-b", "kme-a")):
         counters[node] = RecordCounter(net.endpoints[f"{neighbour}/kms"])
@@ -107,7 +112,7 @@ def check_counts(net, node):
 
 
 def test_erin_does_not_get_bobs_key_and_bob_does(network, alice, bob, erin):
-    (key,) = alice.enc("sae-bob").keys()
+    (key,) = issue(alice)
     for answer in (erin.get_dec("sae-alice", key[0]), erin.dec("sae-alice", key[0])):
         assert (answer.status, answer.body) == (401, b"")
     assert alice.enc("sae-erin").status == 200  # erin is an allowed SAE
@@ -124,14 +129,17 @@ def test_the_pool_drains_to_503_and_refills(make_network):
         assert answer.message == "insufficient key material"
         assert 1 <= int(answer.headers["Retry-After"]) <= 3600
         assert 0 < len(ledger.delivered) <= 4096
-        status = alice.status("sae-bob")
-        assert status.status == 200 and status.json["stored_key_count"] < 128
+        def drained():
+            """Also of what was confirmed only now."""
+            drain(alice, bob, ledger)
+            return alice.status("sae-bob").json["stored_key_count"] < 128
+        wait_for("an empty pool", drained, 20)
         for sim in net.sims.values():
             sim.start()
         for sim in net.sims.values():
             sim.wait_ready()
         net.wait_stock("alice", "bob", 200, timeout_s=60)
-        keys = alice.enc("sae-bob", number=100).keys()
+        keys = issue(alice, number=100)
         ledger.issue(keys)
         ledger.deliver([i for i, _ in keys], bob.dec("sae-alice", *(i for i, _ in keys)).keys())
     ledger.check()
@@ -158,7 +166,7 @@ def test_a_key_delivered_before_a_kill_is_not_delivered_after_it(make_network):
     gateway = net.gateways["kme-b"]
     with net.client("alice") as alice:
         for _ in range(3):
-            keys = alice.enc("sae-bob", number=2).keys()
+            keys = issue(alice, number=2)
             with net.client("bob") as bob:
                 assert bob.get_dec("sae-alice", keys[0][0]).keys() == keys[:1]
                 gateway.kill()
@@ -177,10 +185,10 @@ def test_a_mismatched_segment_is_named_and_nothing_wrong_is_delivered(make_netwo
             named = len(mismatches(net))
             net.sims[sim].signal(signal.SIGUSR1)
             wait_for(f"mismatch at {sim} named in a log",
-                     lambda: passers.step() and len(mismatches(net)) > named, 40)
+                     lambda: passers.step() and len(mismatches(net)) > named, 120)
         delivered = len(ledger.delivered)
         wait_for("keys of later segments",
-                 lambda: passers.step() and len(ledger.delivered) > delivered + 4096, 40)
+                 lambda: passers.step() and len(ledger.delivered) > delivered + 4096, 120)
     assert re.search(r"segment=\d+", mismatches(net)[0]), mismatches(net)
     ledger.check()
 
@@ -234,7 +242,7 @@ def test_frequent_mismatches_deliver_nothing_wrong(make_network):
     net.start()
     ledger = Ledger()
     with Passers(net, ledger) as passers:
-        wait_for("5000 keys", lambda: passers.step() and len(ledger.delivered) >= 5000, 60, 0)
+        wait_for("5000 keys", lambda: passers.step() and len(ledger.delivered) >= 5000, 120, 0)
     ledger.check()
     assert mismatches(net)
 
@@ -245,13 +253,13 @@ def test_no_delivered_key_is_found_in_any_file(make_network):
     keys = []
     with net.client("alice") as alice, net.client("bob") as bob, net.client("dave") as dave:
         for size in (128, 256, 512):
-            got = alice.enc("sae-bob", number=40, size=size).keys()
+            got = issue(alice, number=40, size=size)
             assert bob.dec("sae-alice", *(i for i, _ in got)).status == 200
             keys += [key for _, key in got]
-        same = alice.enc("sae-dave", number=10).keys()
+        same = issue(alice, "sae-dave", 10)
         assert dave.dec("sae-alice", *(i for i, _ in same)).status == 200
         keys += [key for _, key in same]
-        keys += [key for _, key in alice.enc("sae-bob", number=10).keys()]  # not fetched
+        keys += [key for _, key in issue(alice, number=10)]  # not fetched
     time.sleep(2.5)
     assert scan(net.folder, keys) == []
     net.stop()
@@ -265,7 +273,10 @@ def scan(folder, keys):
     """The files in which any key stands in any of the forms."""
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue  # a temporary one that was renamed meanwhile
         lower = data.lower()
         if any(key in data or key.hex().encode() in lower or encoded(key) in data
                or base64.b64encode(key).rstrip(b"=") in data for key in keys):
@@ -296,7 +307,7 @@ def test_fifty_stalled_handshakes_cost_little(make_network):
     hello = client_hello()
     stalled = []
     for _ in range(50):
-        sock = socket.create_connection(net.endpoints["kme-a/sae"], timeout=5)
+        sock = socket.create_connection(net.endpoints["kme-a/sae"], timeout=60)
         sock.sendall(hello)
         stalled.append(sock)
     time.sleep(1)
@@ -304,7 +315,7 @@ def test_fifty_stalled_handshakes_cost_little(make_network):
     time.sleep(5)
     share = (gateway.cpu_seconds() - before) / (time.monotonic() - begin)
     with net.client("alice") as alice:
-        assert alice.enc("sae-bob").status == 200
+        issue(alice)
     for sock in stalled:
         sock.close()
     assert share < 0.15, f"{share:.1%} of a core"

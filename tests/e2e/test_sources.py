@@ -64,10 +64,11 @@ def test_keys_flow_from_each_dialect(make_source, make_network, dialect, tls, cl
     net = over(source, make_network, tls=tls, stock=50)
     exchange(net)
     net.stop()
+    wait_for("the ends of the connections", lambda: not source.connected("sim-a") + source.connected("sim-b"), 20)
     check_gets(source, dialect)
     check_closes(source, dialect)
     assert not source.complaints
-    assert {r.ksid for r in source.seen(GET)} == {KSID_A, KSID_B}
+    assert {r.ksid for r in source.seen(GET)} >= {KSID_A, KSID_B}
 
 
 def check_gets(source, dialect):
@@ -89,7 +90,8 @@ def check_gets(source, dialect):
 def check_closes(source, dialect):
     """An orderly stop closes every stream at both ends."""
     closes = {(r.end, r.ksid) for r in source.seen(CLOSE)}
-    assert closes == {(end, ksid) for end in ("sim-a", "sim-b") for ksid in (KSID_A, KSID_B)}
+    assert closes >= {(end, ksid) for end in ("sim-a", "sim-b") for ksid in (KSID_A, KSID_B)}
+    assert not source.open_streams()  # also none that the one which stopped last has opened since
     assert all(len(r.payload) == 16 for r in source.seen(CLOSE))
 
 
@@ -272,11 +274,12 @@ def test_a_source_without_use_is_not_opened_again_and_again(make_source, make_ne
     source = make_source("b")
     source.hook = WRONG["another index"]
     over(source, make_network, stock=0)
-    first_requests(source, OPEN, "sim-a")
+    first = min(r.time for r in first_requests(source, OPEN))
     time.sleep(8)
     for end in ("sim-a", "sim-b"):
-        opens = source.seen(OPEN, end)
-        assert 2 <= len(opens) <= 16, len(opens)  # two streams; without the waits more than 60
+        wait_for("its two streams", lambda: len(source.seen(OPEN, end)) >= 2, 20)
+        opens = [r for r in source.seen(OPEN, end) if r.time < first + 8]
+        assert len(opens) <= 16, len(opens)  # without the waits more than 60
 
 
 def test_an_index_that_is_never_given_ends_the_epoch_and_keys_flow_again(make_source, make_network):
@@ -292,6 +295,7 @@ def test_an_index_that_is_never_given_ends_the_epoch_and_keys_flow_again(make_so
         return give(request)
     source._get_key = refuse
     net = over(source, make_network, stock=0)
-    net.gateways["kme-a"].wait_log("event=stream_lost", "never given", timeout_s=60)
+    wait_for("the end of a stream, at the gateway that gives up first",
+             lambda: any(g.lines("event=stream_lost", "never given") for g in net.gateways.values()), 60)
     exchange(net, timeout_s=60)
 

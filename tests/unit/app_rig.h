@@ -208,14 +208,23 @@ static inline uint32_t close_at(unsigned node, unsigned which, const qg_uuid *ks
 	return c.status;
 }
 
+/* Asks again where the stream's timeout passed before there was key. */
+static inline uint32_t get_soon(app_getting *g, unsigned node, unsigned which, const qg_uuid *ksid, int64_t index)
+{
+	uint32_t status = QG_ETSI004_NO_KEY;
+	for (unsigned tries = 0; tries < 60 && status == QG_ETSI004_NO_KEY; tries++)
+		status = get_at(g, node, which, ksid, index);
+	return status;
+}
+
 /* Chunks first .. first + count - 1 are there and the same at both ends. */
 static inline void compare(unsigned x, unsigned which_x, unsigned y, unsigned which_y, const qg_uuid *ksid,
 			   uint32_t first, uint32_t count)
 {
 	static app_getting gx, gy;
 	for (uint32_t i = first; i < first + count; i++) {
-		assert_int_equal(get_at(&gx, x, which_x, ksid, i), QG_ETSI004_SUCCESS);
-		assert_int_equal(get_at(&gy, y, which_y, ksid, i), QG_ETSI004_SUCCESS);
+		assert_int_equal(get_soon(&gx, x, which_x, ksid, i), QG_ETSI004_SUCCESS);
+		assert_int_equal(get_soon(&gy, y, which_y, ksid, i), QG_ETSI004_SUCCESS);
 		assert_int_equal(gx.key_len, gy.key_len);
 		assert_memory_equal(gx.key, gy.key, gx.key_len);
 		assert_int_equal(gx.got.index, i);

@@ -262,12 +262,17 @@ static void test_rule_02_the_root_binds_names_ksid_epoch_and_direction(void **st
 	(void)state;
 	p = pair_start(NULL);
 	pair_keys *k = keys_new();
-	assert_int_equal(pair_issue_wait(&p->end[0], "sae-alice", "sae-bob", 1, 32, k), QG_OK);
-	epoch_view v = pair_epoch(pair_out(p, 0));
 	qg_key_id_position pos;
-	qg_key_id_binding b = { .owner = "KME-A", .far_end = "KME-B", .ksid = v.ksid };
-	memcpy(b.epoch, v.id, sizeof b.epoch);
-	assert_int_equal(open_with(p, &b, k->id, &pos), QG_OK);
+	qg_key_id_binding b = { .owner = "KME-A", .far_end = "KME-B" };
+	qg_err err = QG_E_NOTFOUND;
+	for (int i = 0; i < 20 && err != QG_OK; i++) { /* another may have opened since the key was issued */
+		assert_int_equal(pair_issue_wait(&p->end[0], "sae-alice", "sae-bob", 1, 32, k), QG_OK);
+		epoch_view v = pair_epoch(pair_out(p, 0));
+		b.ksid = v.ksid;
+		memcpy(b.epoch, v.id, sizeof b.epoch);
+		err = open_with(p, &b, k->id, &pos);
+	}
+	assert_int_equal(err, QG_OK);
 	assert_int_equal(pos.index, 2); /* off the root's own chunks */
 	assert_int_equal(pos.size_bytes, 32);
 	qg_key_id_binding turned = b, other = b, epoch = b;

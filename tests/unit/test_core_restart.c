@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #define KILLS 50
@@ -180,6 +181,25 @@ static void check_rest(const char *path, const char *dir, bool shared)
 	pair_free(&p);
 }
 
+/* Until a life has written so many lines more, however slow it is. */
+static void wait_lines(const char *path, off_t lines)
+{
+	struct stat st;
+	for (int i = 0; i < 60000; i++) {
+		assert_int_equal(stat(path, &st), 0);
+		if (st.st_size >= lines * (off_t)sizeof(ledger_line))
+			return;
+		pair_nap(1);
+	}
+	fail_msg("a life without keys");
+}
+
+static off_t lines_of(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 ? st.st_size / (off_t)sizeof(ledger_line) : 0;
+}
+
 static void kill_often(bool shared)
 {
 	char dir[64], path[96];
@@ -201,7 +221,10 @@ static void kill_often(bool shared)
 		}
 		close(fd);
 		seed = seed * 1103515245u + 12345u;
-		pair_nap(150 + (seed >> 16) % 500);
+		const off_t before = lines_of(path);
+		pair_nap(150 + (seed >> 16) % 500); /* maybe while it starts */
+		if (i % 2 == 0)
+			wait_lines(path, before + 28);
 		int status;
 		assert_int_equal(kill(pid, SIGKILL), 0);
 		assert_int_equal(waitpid(pid, &status, 0), pid);

@@ -567,6 +567,9 @@ more_requests_than_agreed(void **state)
 	pair *p = pair_new("kme-b");
 	outcome o;
 	unsigned refused_ones = 0;
+	char log[128], text[4096], said[64];
+	(void)snprintf(log, sizeof log, "%s/audit.log", pki_dir);
+	assert_int_equal(qg_audit_open(log, (const unsigned char[32]){1}, &p->b.audit), QG_OK);
 	p->b.peer.requests_per_s = 1;
 	pair_start(p);
 	for (int i = 0; i < 5; i++) {
@@ -578,7 +581,21 @@ more_requests_than_agreed(void **state)
 	}
 	assert_true(refused_ones > 0);
 	assert_int_equal(p->b.interop.calls, 5 - refused_ones);
+	/* in the audit log: one line for all of them */
+	qg_audit *audit = p->b.audit;
 	pair_free(p);
+	qg_audit_tell_limited(audit, true);
+	qg_audit_close(&audit);
+	FILE *f = fopen(log, "r");
+	assert_non_null(f);
+	text[fread(text, 1, sizeof text - 1, f)] = '\0';
+	fclose(f);
+	unlink(log);
+	(void)snprintf(said, sizeof said, "rate limit exceeded: %u requests", refused_ones);
+	const char *line = strstr(text, said);
+	assert_non_null(line);
+	assert_non_null(strstr(text, "\"caller\":\"kxi:"));
+	assert_null(strstr(line + 1, "rate limit exceeded"));
 }
 
 /* --- ends ------------------------------------------------------------------------------------------ */

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <limits.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -18,6 +19,8 @@
 #include "qkdgate/clock.h"
 #include "qkdgate/secret.h"
 #include "qkdgate/tls.h"
+
+#define LONG_MS 30000
 
 static char why[256];
 
@@ -259,7 +262,7 @@ end_start(end *e)
 {
 	end_listen(e);
 	if (e->timeout_ms == 0)
-		e->timeout_ms = 3000;
+		e->timeout_ms = LONG_MS;
 	assert_int_equal(pthread_create(&e->thread, NULL, end_main, e), 0);
 }
 
@@ -275,9 +278,9 @@ echo(qg_conn *c)
 {
 	uint8_t head[4];
 	static uint8_t data[200000];
-	while (qg_conn_recv(c, head, sizeof head, 3000) == QG_OK) {
+	while (qg_conn_recv(c, head, sizeof head, LONG_MS) == QG_OK) {
 		size_t n = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
-		if (n > sizeof data || qg_conn_recv(c, data, n, 3000) != QG_OK || qg_conn_send(c, data, n, 3000) != QG_OK)
+		if (n > sizeof data || qg_conn_recv(c, data, n, LONG_MS) != QG_OK || qg_conn_send(c, data, n, LONG_MS) != QG_OK)
 			return;
 	}
 }
@@ -293,8 +296,8 @@ exchange(qg_conn *c, size_t n)
 		out[i + 4] = (uint8_t)(i * 7);
 	for (int i = 0; i < 4; i++)
 		out[i] = (uint8_t)(n >> (24 - 8 * i));
-	assert_int_equal(qg_conn_send(c, out, n + 4, 3000), QG_OK);
-	assert_int_equal(qg_conn_recv(c, in, n, 3000), QG_OK);
+	assert_int_equal(qg_conn_send(c, out, n + 4, LONG_MS), QG_OK);
+	assert_int_equal(qg_conn_recv(c, in, n, LONG_MS), QG_OK);
 	assert_memory_equal(in, out + 4, n);
 	free(out);
 	free(in);
@@ -323,7 +326,7 @@ carries_bytes(void **state)
 		end e = {.tls = cases[i].server, .require = true, .play = echo};
 		end_start(&e);
 		qg_conn *c = NULL;
-		assert_int_equal(qg_conn_open("127.0.0.1", e.port, cases[i].client, cases[i].name, 3000, &c), QG_OK);
+		assert_int_equal(qg_conn_open("127.0.0.1", e.port, cases[i].client, cases[i].name, LONG_MS, &c), QG_OK);
 		exchange(c, 1);
 		exchange(c, 16384);
 		exchange(c, 150000);
@@ -360,7 +363,7 @@ client_checks_server(void **state)
 		end e = {.tls = &server, .require = false, .play = echo};
 		end_start(&e);
 		qg_conn *c = NULL;
-		assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, cases[i].name, 3000, &c), QG_E_AUTH);
+		assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, cases[i].name, LONG_MS, &c), QG_E_AUTH);
 		assert_null(c);
 		end_join(&e);
 		assert_int_not_equal(e.accepted, QG_OK);
@@ -381,10 +384,10 @@ server_checks_client(void **state)
 		end e = {.tls = &server, .require = true, .play = echo};
 		end_start(&e);
 		qg_conn *c = NULL;
-		qg_err err = qg_conn_open("127.0.0.1", e.port, &client, "localhost", 3000, &c);
+		qg_err err = qg_conn_open("127.0.0.1", e.port, &client, "localhost", LONG_MS, &c);
 		if (err == QG_OK) {
 			uint8_t byte;
-			assert_int_equal(qg_conn_recv(c, &byte, 1, 3000), QG_E_IO);
+			assert_int_equal(qg_conn_recv(c, &byte, 1, LONG_MS), QG_E_IO);
 			qg_conn_close(&c);
 		} else {
 			assert_int_equal(err, QG_E_AUTH);
@@ -405,7 +408,7 @@ client_key_mode_counts(void **state)
 	end e = {.tls = NULL};
 	end_start(&e);
 	qg_conn *c = NULL;
-	assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, "localhost", 3000, &c), QG_E_MODE);
+	assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, "localhost", LONG_MS, &c), QG_E_MODE);
 	end_join(&e);
 	unlink(loose);
 }
@@ -486,14 +489,14 @@ close_is_told_from_a_cut(void **state)
 		qg_conn *c = NULL;
 		char buf[8];
 		assert_int_equal(
-			qg_conn_open("127.0.0.1", e.port, i % 2 == 0 ? &client : NULL, "localhost", 3000, &c), QG_OK);
+			qg_conn_open("127.0.0.1", e.port, i % 2 == 0 ? &client : NULL, "localhost", LONG_MS, &c), QG_OK);
 		if (i < 2) {
-			assert_int_equal(qg_conn_recv(c, buf, 3, 3000), QG_OK);
+			assert_int_equal(qg_conn_recv(c, buf, 3, LONG_MS), QG_OK);
 			assert_memory_equal(buf, "abc", 3);
-			assert_int_equal(qg_conn_recv(c, buf, 1, 3000), QG_E_CLOSED);
+			assert_int_equal(qg_conn_recv(c, buf, 1, LONG_MS), QG_E_CLOSED);
 		} else {
-			assert_int_equal(qg_conn_recv(c, buf, 4, 3000), QG_E_IO);
-			assert_int_equal(qg_conn_recv(c, buf, 1, 3000), QG_E_IO); /* and stays so */
+			assert_int_equal(qg_conn_recv(c, buf, 4, LONG_MS), QG_E_IO);
+			assert_int_equal(qg_conn_recv(c, buf, 1, LONG_MS), QG_E_IO); /* and stays so */
 		}
 		qg_conn_close(&c);
 		end_join(&e);
@@ -505,7 +508,7 @@ say_late(qg_conn *c)
 {
 	uint8_t byte;
 	(void)!qg_conn_send(c, "ab", 2, 1000);
-	(void)!qg_conn_recv(c, &byte, 1, 3000);
+	(void)!qg_conn_recv(c, &byte, 1, LONG_MS);
 }
 
 static void
@@ -518,8 +521,8 @@ timeouts(void **state)
 	end_start(&e);
 	qg_conn *c = NULL;
 	char buf[4];
-	assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, "localhost", 3000, &c), QG_OK);
-	assert_int_equal(qg_conn_recv(c, buf, 2, 3000), QG_OK);
+	assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, "localhost", LONG_MS, &c), QG_OK);
+	assert_int_equal(qg_conn_recv(c, buf, 2, LONG_MS), QG_OK);
 	assert_int_equal(qg_conn_recv(c, buf, 1, 50), QG_E_TIMEOUT); /* nothing taken: goes on */
 	assert_int_equal(qg_conn_recv(c, buf, 1, 0), QG_E_TIMEOUT);
 	assert_int_equal(qg_conn_send(c, "x", 1, 1000), QG_OK);
@@ -528,7 +531,7 @@ timeouts(void **state)
 
 	end twice = {.tls = &server, .require = true, .play = say_late};
 	end_start(&twice);
-	assert_int_equal(qg_conn_open("127.0.0.1", twice.port, &client, "localhost", 3000, &c), QG_OK);
+	assert_int_equal(qg_conn_open("127.0.0.1", twice.port, &client, "localhost", LONG_MS, &c), QG_OK);
 	assert_int_equal(qg_conn_recv(c, buf, 4, 100), QG_E_TIMEOUT); /* two came and are lost: out of step */
 	assert_int_equal(qg_conn_send(c, "x", 1, 1000), QG_E_IO);
 	qg_conn_close(&c);
@@ -560,7 +563,7 @@ abort_wakes_a_reader(void **state)
 		end e = {.tls = i == 0 ? &server : NULL, .require = true, .play = wait_long};
 		end_start(&e);
 		qg_conn *c = NULL;
-		assert_int_equal(qg_conn_open("127.0.0.1", e.port, i == 0 ? &client : NULL, "localhost", 3000, &c), QG_OK);
+		assert_int_equal(qg_conn_open("127.0.0.1", e.port, i == 0 ? &client : NULL, "localhost", LONG_MS, &c), QG_OK);
 		pthread_t t;
 		pthread_create(&t, NULL, abort_soon, c);
 		uint8_t byte;
@@ -574,12 +577,15 @@ abort_wakes_a_reader(void **state)
 	}
 }
 
+static sem_t given_up;
+
 /* The peer stops reading: a send gives up in time and does not pretend. */
 static void
 never_reads(qg_conn *c)
 {
 	(void)c;
-	usleep(600000);
+	while (sem_wait(&given_up) != 0)
+		;
 }
 
 static void
@@ -589,14 +595,16 @@ send_times_out(void **state)
 	qg_tls_files server = pki_files("sim-a");
 	qg_tls_files client = pki_files("kme-a");
 	end e = {.tls = &server, .require = true, .play = never_reads};
+	sem_init(&given_up, 0, 0);
 	end_start(&e);
 	qg_conn *c = NULL;
-	assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, "localhost", 3000, &c), QG_OK);
+	assert_int_equal(qg_conn_open("127.0.0.1", e.port, &client, "localhost", LONG_MS, &c), QG_OK);
 	size_t n = (size_t)32 * 1024 * 1024;
 	uint8_t *big = calloc(1, n);
 	assert_non_null(big);
 	assert_int_equal(qg_conn_send(c, big, n, 200), QG_E_TIMEOUT);
 	assert_int_equal(qg_conn_send(c, "x", 1, 200), QG_E_IO);
+	sem_post(&given_up);
 	free(big);
 	qg_conn_close(&c);
 	qg_conn_close(&c);
