@@ -247,9 +247,14 @@ read_authorities(qg_tls_trust *t)
 	gnutls_certificate_get_trust_list(t->cred, &list);
 	for (;;) {
 		QG_CRT_AUTO ca = NULL;
-		if (gnutls_x509_trust_list_iter_get_ca(list, &at, &ca) != 0)
+		const int rc = gnutls_x509_trust_list_iter_get_ca(list, &at, &ca);
+		qg_err err = rc == 0 ? QG_OK : QG_E_NOMEM;
+		if (rc != 0)
+			ca = NULL; /* without memory it is set, and released already */
+		if (rc == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
 			return QG_OK; /* that was the last one */
-		qg_err err = add_turn(t, gnutls_x509_crt_get_activation_time(ca));
+		if (err == QG_OK)
+			err = add_turn(t, gnutls_x509_crt_get_activation_time(ca));
 		if (err == QG_OK)
 			err = add_turn(t, gnutls_x509_crt_get_expiration_time(ca));
 		if (err != QG_OK) {

@@ -121,6 +121,29 @@ def test_a_certificate_that_gets_no_memory_is_read_with_the_next_request(scenari
         assert alice.status("sae-bob").status == 200
 
 
+def reload_with(scenario, skip):
+    """Whether the reload ended in order, taken or refused, when GnuTLS gets no memory for a certificate."""
+    target, before = scenario.target, len(scenario.target.lines("event=reload"))
+    memory = FUNCTIONS["gnutls_x509_crt_import"][1]
+    scenario.control.arm("gnutls_x509_crt_import", memory, own=False, skip=skip)
+    scenario.reload()
+    wait_for("the end of the reload", lambda: target.pid is None or len(target.lines("event=reload")) > before, 30)
+    return target.pid is not None
+
+
+def test_authorities_that_get_no_memory_refuse_the_reload(scenario):
+    """What GnuTLS released already is not released again."""
+    control = scenario.control
+    control.forget_sites()
+    assert reload_with(scenario, 1 << 30)
+    calls = sum(s.calls for s in control.sites() if not s.own and s.function == "gnutls_x509_crt_import")
+    for skip in range(calls):
+        assert reload_with(scenario, skip), f"call {skip} of {calls}: {scenario.target.log()[-2000:]}"
+    control.disarm()
+    assert scenario.target.lines("event=reload_refused")
+    scenario.works()
+
+
 def test_a_connection_that_cannot_be_watched_is_ended(scenario):
     """Of a connection of key streams whose events cannot be chosen nothing would be heard any more: it is
     ended, so that the application calls again and does not wait for its time to be over."""
