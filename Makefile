@@ -185,6 +185,12 @@ faults:
 	@$(MAKE) --no-print-directory all $(FAULTS)
 	@QKDGATE_BUILD=$(BUILD) $(PYTHON) tests/fault/sweep.py $(OPTIONS)
 
+# Whether it would find a gateway that is wrong.
+.PHONY: faults-prove
+faults-prove:
+	@tests/deps/install build test
+	@tests/fault/prove $(BUILD)
+
 # Each attack of tests/e2e/test_dos.py alone, with the figures.
 .PHONY: dos
 dos:

@@ -22,6 +22,11 @@ typedef struct qg_accounts qg_accounts;
 /* The committer outlives it. QG_E_NOMEM. */
 qg_err qg_accounts_new(qg_committer *committer, qg_accounts **out) QG_CHECKED;
 
+/* From now on totals of all but the last `days` days are deleted, 0: none; once a day,
+ * by qg_accounts_flush, an hour after the gateway saw the day begin: a clock that is
+ * wrong for less costs nothing. */
+void qg_accounts_keep_days(qg_accounts *a, uint32_t days);
+
 /* Frees it; what was not flushed is lost. Takes NULL and pointers to NULL. */
 void qg_accounts_free(qg_accounts **a);
 

@@ -86,6 +86,15 @@ qg_err qg_audit_open(const char *path, const unsigned char key[32], qg_audit **o
  * writing is tried again every second. A NULL log takes and drops it (tests). */
 void qg_audit_write(qg_audit *a, const qg_audit_event *e);
 
+/* A request of the caller that a rate refused: only counted here, so that nobody fills
+ * the log with them. Any thread; a short lock. */
+void qg_audit_limited(qg_audit *a, const char *caller);
+
+/* Writes a line for each caller that rates refused since its last such line, with how
+ * many: a caller has one a minute at most; `all`: whoever is left, before the log is
+ * closed. Nothing while the file cannot be written. By one thread, every second. */
+void qg_audit_tell_limited(qg_audit *a, bool all);
+
 /* Waits until everything queued so far is written and synced. QG_E_IO when
  * the file can no longer be written. */
 qg_err qg_audit_sync(qg_audit *a) QG_CHECKED;

@@ -271,6 +271,7 @@ typedef struct qg_config {
 	const char *key_ring;
 	uint32_t key_ring_rotate_s;
 	uint32_t flush_ms;         /* consumed key leaves the disk after this */
+	uint32_t accounting_days;  /* kept; 0: all */
 
 	/* section `audit`, `log` */
 	const char *audit_file;

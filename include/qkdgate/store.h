@@ -276,6 +276,7 @@ typedef struct qg_store_ops {
 	qg_err (*load_windows)(qg_store *s, qg_err (*each)(const qg_window_rec *rec, void *ctx), void *ctx);
 	/* Adds to what the day has. */
 	qg_err (*account_add)(qg_store *s, const qg_account_rec *rec);
+	qg_err (*accounts_delete)(qg_store *s, int64_t before_day); /* also when there are none */
 	/* Of the days from .. to, in their order. */
 	qg_err (*load_accounts)(qg_store *s, int64_t from, int64_t to,
 				qg_err (*each)(const qg_account_rec *rec, void *ctx), void *ctx);

@@ -107,8 +107,17 @@ class_grow(size_class *c, uint32_t class_no)
 	return QG_OK;
 }
 
+/* Under the lock of those that qg_secret_wipe_all looks through. */
+static void
+block_begin(block *b, size_t room)
+{
+	b->mark = MARK_LIVE;
+	b->secret = (qg_secret){.data = bytes_of(b), .len = 0, .room = room};
+	SHOW(bytes_of(b), room);
+}
+
 static block *
-class_take(size_class *c, uint32_t class_no)
+class_take(size_class *c, uint32_t class_no, size_t room)
 {
 	block *b = NULL;
 	pthread_mutex_lock(&c->lock);
@@ -117,8 +126,8 @@ class_take(size_class *c, uint32_t class_no)
 		assert(b != NULL); /* an arena has room for one of any class */
 		c->free_list = b->next;
 		assert(b->mark == MARK_FREE);
-		b->mark = MARK_LIVE;
 		b->next = NULL;
+		block_begin(b, room);
 	}
 	pthread_mutex_unlock(&c->lock);
 	return b;
@@ -128,6 +137,8 @@ static void
 class_give(size_class *c, block *b)
 {
 	pthread_mutex_lock(&c->lock);
+	HIDE(bytes_of(b), c->size - sizeof *b);
+	b->secret = (qg_secret){0};
 	b->mark = MARK_FREE;
 	b->next = c->free_list;
 	c->free_list = b;
@@ -142,9 +153,9 @@ large_new(size_t room)
 	if (b == NULL)
 		return NULL;
 	memset(b, 0, size);
-	b->mark = MARK_LIVE;
 	b->class_no = CLASS_NONE;
 	pthread_mutex_lock(&large_lock);
+	block_begin(b, room);
 	b->next = large_list;
 	large_list = b;
 	pthread_mutex_unlock(&large_lock);
@@ -196,12 +207,10 @@ qg_secret_new(size_t room, qg_secret **out)
 	uint32_t i = 0;
 	while (i < N_CLASSES && room > classes[i].size - sizeof(block))
 		i++;
-	b = i < N_CLASSES ? class_take(&classes[i], i) : large_new(room);
+	b = i < N_CLASSES ? class_take(&classes[i], i, room) : large_new(room);
 	if (b == NULL)
 		return QG_E_NOMEM;
 	atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
-	b->secret = (qg_secret){.data = bytes_of(b), .len = 0, .room = room};
-	SHOW(bytes_of(b), room);
 	*out = &b->secret;
 	return QG_OK;
 }
@@ -222,8 +231,6 @@ qg_secret_free(qg_secret **s)
 	size_class *c = &classes[b->class_no];
 	assert(b->secret.data == bytes_of(b) && b->secret.room <= c->size - sizeof *b);
 	qg_wipe(bytes_of(b), b->secret.room);
-	HIDE(bytes_of(b), c->size - sizeof *b);
-	b->secret = (qg_secret){0};
 	class_give(c, b);
 }
 

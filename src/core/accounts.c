@@ -14,6 +14,7 @@
 #define BUCKETS 65536u
 #define DAY_MS (24 * 60 * 60 * 1000)
 #define ROWS_MAX 100000u
+#define SETTLED_MS (60 * 60 * 1000)
 
 /* One day of one pair. `rec` is what was counted and is not yet in the database. */
 typedef struct pair {
@@ -38,6 +39,9 @@ struct qg_accounts {
 	pthread_cond_t written;
 	bool writing;         /* a batch is on its way */
 	int64_t day;          /* of the pairs, but for those still dirty */
+	uint32_t keep_days;   /* 0: all */
+	int64_t seen_day, pruned_day;
+	uint64_t seen_ms;     /* elapsed time since when it is that day */
 	size_t n;             /* pairs of the day */
 	pair *dirty;
 	size_t n_dirty;
@@ -225,14 +229,67 @@ take_dirty(qg_accounts *a)
 	return b;
 }
 
+/* --- forgetting ------------------------------------------------------------------------- */
+
+typedef struct pruning {
+	qg_job job;
+	int64_t before_day;
+} pruning;
+
+static qg_err
+pruning_run(qg_job *job, qg_store *store)
+{
+	return store->ops->accounts_delete(store, ((const pruning *)job)->before_day);
+}
+
+/* What fails is done a day later. */
+static void
+pruning_done(qg_job *job, qg_err err)
+{
+	const pruning *p = (const pruning *)job;
+	if (err == QG_OK)
+		qg_log(QG_LOG_DEBUG, "core", "event=accounts_pruned before_day=%lld", (long long)p->before_day);
+	free(job);
+}
+
+/* Under the lock; NULL: none is due. */
+static pruning *
+prune_if_due(qg_accounts *a, int64_t today, uint64_t now_ms)
+{
+	if (a->seen_day != today) {
+		a->seen_day = today;
+		a->seen_ms = now_ms;
+	}
+	if (a->keep_days == 0 || a->pruned_day == today || now_ms - a->seen_ms < SETTLED_MS)
+		return NULL;
+	pruning *p = malloc(sizeof *p);
+	if (p == NULL)
+		return NULL;
+	a->pruned_day = today;
+	*p = (pruning){.job = {.run = pruning_run, .done = pruning_done}, .before_day = today - a->keep_days + 1};
+	return p;
+}
+
+void
+qg_accounts_keep_days(qg_accounts *a, uint32_t days)
+{
+	pthread_mutex_lock(&a->lock);
+	a->keep_days = days;
+	pthread_mutex_unlock(&a->lock);
+}
+
 void
 qg_accounts_flush(qg_accounts *a)
 {
+	const int64_t today = qg_accounts_today();
 	pthread_mutex_lock(&a->lock);
 	batch *b = take_dirty(a);
+	pruning *p = prune_if_due(a, today, qg_clock_elapsed_ms());
 	pthread_mutex_unlock(&a->lock);
 	if (b != NULL)
 		qg_committer_submit(a->committer, &b->job);
+	if (p != NULL)
+		qg_committer_submit(a->committer, &p->job);
 }
 
 /* --- reading ---------------------------------------------------------------------------- */
@@ -318,7 +375,9 @@ qg_accounts_new(qg_committer *committer, qg_accounts **out)
 	if (a == NULL)
 		return QG_E_NOMEM;
 	a->committer = committer;
-	a->day = qg_accounts_today();
+	a->day = a->seen_day = qg_accounts_today();
+	a->seen_ms = qg_clock_elapsed_ms();
+	a->pruned_day = INT64_MIN;
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->written, NULL);
 	qg_random(a->key, sizeof a->key);

@@ -268,8 +268,10 @@ qg_app_streams_open(qg_app_streams *all, const qg_app_open *req, qg_app_opened_f
 {
 	uint32_t wait_s;
 	qg_as_call *call = qg_as_call_new(all);
-	if (call == NULL ||
-	    qg_limits_take(all->opens, req->sae->id, 1, qg_clock_elapsed_ms(), &wait_s) != QG_OK) {
+	const bool limited = qg_limits_take(all->opens, req->sae->id, 1, qg_clock_elapsed_ms(), &wait_s) != QG_OK;
+	if (limited)
+		qg_audit_limited(all->core->part.audit, req->sae->id);
+	if (call == NULL || limited) {
 		free(call);
 		done(ctx, &(qg_app_opened){.status = QG_ETSI004_NO_CONNECTION, .qos = {.mimetype = ""}});
 		return;

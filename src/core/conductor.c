@@ -77,6 +77,7 @@ conduct_time(struct qg_core *core, uint64_t now_ms)
 		core->account_at_ms = now_ms + ACCOUNT_MS;
 		qg_accounts_flush(core->accounts);
 		qg_pair_window_flush(core);
+		qg_audit_tell_limited(core->part.audit, false);
 	}
 	if (now_ms >= core->rotate_at_ms || atomic_exchange(&core->rotate_now, false)) {
 		core->rotate_at_ms = now_ms + (qg_rotate_ring(core) ? ROTATE_CHECK_MS : ROTATE_AGAIN_MS);

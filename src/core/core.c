@@ -109,6 +109,7 @@ core_run(qg_core *core)
 		err = qg_accounts_new(core->committer, &core->accounts);
 	if (err != QG_OK)
 		return err;
+	qg_accounts_keep_days(core->accounts, core->part.cfg->accounting_days);
 	qg_lifetime_checkpoint now;
 	qg_lifetime_now(&core->life, &now);
 	qg_transfers_far_behind(core->transfers, now.owner_ms - now.far_ms);
@@ -312,6 +313,7 @@ qg_core_stop(qg_core **corep)
 		for (size_t i = 0; i < core->n_streams; i++)
 			while (qg_flush_stream(&core->stream[i]) > 0)
 				;
+		qg_audit_tell_limited(core->part.audit, true);
 		(void)!qg_audit_sync(core->part.audit); /* so that the checkpoint knows its last lines */
 		qg_flush_checkpoint(core);
 		if (core->accounts != NULL)

@@ -94,13 +94,14 @@ same_name(name_kind kind, const char *a, const char *b)
 static uint64_t
 hash_of(const table *t, name_kind kind, const char *name)
 {
-	char text[QG_TLS_NAME_MAX]; /* the start is enough: entries compare the whole */
-	size_t n = 0;
-	for (; n < sizeof text && name[n] != '\0'; n++)
-		text[n] = kind == NAME_DNS ? lower(name[n]) : name[n];
+	char folded[QG_TLS_NAME_MAX];
+	const size_t n = strnlen(name, sizeof folded); /* the start is enough: entries compare the whole */
+	for (size_t i = 0; kind == NAME_DNS && i < n; i++)
+		folded[i] = lower(name[i]);
 
 	uint64_t hash = 0;
 	_Static_assert(sizeof hash == crypto_shorthash_BYTES, "the hash is one word");
+	const char *const text = kind == NAME_DNS ? folded : name;
 	(void)crypto_shorthash((unsigned char *)&hash, (const unsigned char *)text, n, t->key);
 	return hash + (uint64_t)kind;
 }

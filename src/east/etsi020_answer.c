@@ -101,16 +101,25 @@ problem_body(const struct problem_row *p, const char *text, char *buf, size_t ro
 static const char *const method_names[QG_020_METHODS] = {
 	[QG_020_KEYS] = "ext_keys", [QG_020_DRAFT] = "ext_keys_draft", [QG_020_ACK] = "ack", [QG_020_VOID] = "void"};
 
+#define CALLER_ROOM (sizeof QG_PEER_PREFIX + QG_KMS_NAME_MAX)
+
+static void
+name_caller(const qg_config_peer *peer, char out[CALLER_ROOM])
+{
+	out[0] = '\0';
+	if (peer != NULL)
+		(void)snprintf(out, CALLER_ROOM, QG_PEER_PREFIX "%s", peer->id);
+}
+
 static void
 audit_refused(qg_audit *audit, const qg_config_peer *peer, const char *initiator, const char *reason,
 	      const qg_uuid *ids, size_t n_ids)
 {
-	char caller[sizeof QG_PEER_PREFIX + QG_KMS_NAME_MAX] = "";
+	char caller[CALLER_ROOM];
 	/* The queue of a log that cannot be written is kept for keys. */
 	if (!qg_audit_healthy(audit))
 		return;
-	if (peer != NULL)
-		(void)snprintf(caller, sizeof caller, QG_PEER_PREFIX "%s", peer->id);
+	name_caller(peer, caller);
 	const qg_audit_event event = {
 		.act = QG_AUDIT_REFUSED,
 		.caller = caller,
@@ -145,6 +154,11 @@ qg_020_refuse_call(qg_020_call *call, qg_020_refusal refusal, const char *text, 
 	if (retry_after_s > 0) {
 		(void)snprintf(seconds, sizeof seconds, "%u", retry_after_s);
 		qg_http_set_header(call->http, "Retry-After", seconds);
+	}
+	if (refusal == QG_020_RATE) {
+		char caller[CALLER_ROOM];
+		name_caller(call->peer, caller);
+		qg_audit_limited(call->audit, caller);
 	}
 	answer_problem(call, refusals[refusal][groups[call->method]], text, refusal != QG_020_RATE);
 }

@@ -190,10 +190,14 @@ qg_014_audit(const qg_etsi014 *s, const qg_014_key_event *e)
 	account(s, e);
 	if (qg_log_wants(QG_LOG_DEBUG, MODULE))
 		log_event(e);
-	/* Rates protect the log too: what they refuse leaves no line. Nor does a
-	 * refusal while the log cannot be written: its queue is kept for keys. */
-	if (e->method == QG_014_STATUS || e->err == QG_E_LIMIT)
+	if (e->method == QG_014_STATUS)
 		return;
+	/* Rates protect the log too: what they refuse has a line a minute. No refusal has
+	 * one while the log cannot be written: its queue is kept for keys. */
+	if (e->err == QG_E_LIMIT) {
+		qg_audit_limited(s->parts.audit, e->caller);
+		return;
+	}
 	if (e->err != QG_OK && !qg_audit_healthy(s->parts.audit))
 		return;
 	const qg_audit_act delivered = e->method == QG_014_ENC ? QG_AUDIT_ISSUED : QG_AUDIT_FETCHED;

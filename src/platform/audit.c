@@ -60,6 +60,7 @@ struct qg_audit {
 	bool broken;          /* a sync failed: what is on disk is unknown */
 
 	atomic_bool healthy;  /* neither of these two */
+	qg_audit_tally *limited; /* stays */
 
 	/* the writer's own */
 	queue taken;
@@ -174,6 +175,12 @@ qg_audit_sync(qg_audit *a)
 	qg_err err = a->failing || a->broken ? QG_E_IO : QG_OK;
 	pthread_mutex_unlock(&a->lock);
 	return err;
+}
+
+qg_audit_tally *
+qg_audit_tally_of(qg_audit *a)
+{
+	return a != NULL ? a->limited : NULL;
 }
 
 bool
@@ -472,6 +479,7 @@ release(qg_audit *a)
 	free(a->taken.bytes);
 	free(a->out);
 	free(a->path);
+	qg_audit_tally_free(&a->limited);
 	qg_secret_free(&a->key);
 	free(a);
 }
@@ -515,6 +523,8 @@ qg_audit_open(const char *path, const unsigned char key[32], qg_audit **out)
 		err = qg_secret_new(KEY_BYTES, &a->key);
 	if (err == QG_OK)
 		err = qg_secret_append(a->key, key, KEY_BYTES);
+	if (err == QG_OK)
+		err = qg_audit_tally_new(&a->limited);
 	if (err == QG_OK)
 		err = qg_audit_file_open(path, key, &a->file, &a->chain);
 	if (err != QG_OK) {

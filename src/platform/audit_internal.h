@@ -76,6 +76,14 @@ size_t qg_audit_chain_follow(qg_audit_chain *c, int64_t time_ms, char *out);
  * it has not the form of a line. */
 bool qg_audit_chain_skip(qg_audit_chain *c, const char *line, size_t n, bool *other_run);
 
+/* --- what rates refused (audit_limited.c) ------------------------------------ */
+
+typedef struct qg_audit_tally qg_audit_tally;
+qg_err qg_audit_tally_new(qg_audit_tally **out) QG_CHECKED;
+void qg_audit_tally_free(qg_audit_tally **t);
+/* The log's; NULL for no log. */
+qg_audit_tally *qg_audit_tally_of(qg_audit *a);
+
 /* --- the file --------------------------------------------------------------- */
 
 typedef struct qg_audit_file {

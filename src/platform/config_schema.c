@@ -121,6 +121,8 @@ static const cfg_option store[] = {
 	 .help = "A new intermediate key is made after this time."},
 	{.name = "flush_ms", .type = CFG_UINT, AT(qg_config, flush_ms), .min = 1, .max = 600000,
 	 .preset = "1000", .unit = "ms", .help = "Consumed key leaves the disk after this time."},
+	{.name = "accounting_days", .type = CFG_UINT, AT(qg_config, accounting_days), .max = 36500, .preset = "800",
+	 .unit = "days", .help = "Totals for accounting of older days are deleted; 0: never."},
 	END,
 };
 

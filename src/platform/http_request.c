@@ -132,11 +132,19 @@ body_limit(const qg_http_request *req)
 static bool
 is_token(const char *s)
 {
-	static const char others[] = "!#$%&'*+-.^_`|~0123456789";
-	const char *p = s;
-	while ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || (*p != '\0' && strchr(others, *p) != NULL))
+#define BIT(c) (UINT64_C(1) << (c) % 64)
+#define RUN(first, n) (((UINT64_C(1) << (n)) - 1) << (first) % 64)
+	static const uint64_t tchar[4] = {
+		BIT('!') | BIT('#') | BIT('$') | BIT('%') | BIT('&') | BIT('\'') | BIT('*') | BIT('+') | BIT('-') |
+			BIT('.') | RUN('0', 10),
+		RUN('A', 26) | BIT('^') | BIT('_') | BIT('`') | RUN('a', 26) | BIT('|') | BIT('~'),
+	};
+	const unsigned char *p = (const unsigned char *)s;
+	while ((tchar[*p / 64] & BIT(*p)) != 0)
 		p++;
-	return p != s && *p == '\0';
+	return *p == '\0' && s[0] != '\0';
+#undef BIT
+#undef RUN
 }
 
 void

@@ -65,6 +65,7 @@ typedef enum qg_sql {
 	QG_SQL_WINDOWS_DELETE,
 	QG_SQL_WINDOW_LOAD,
 	QG_SQL_ACCOUNT_ADD,
+	QG_SQL_ACCOUNTS_DELETE,
 	QG_SQL_ACCOUNT_LOAD,
 	QG_SQL_LEVEL_PUT,
 	QG_SQL_LEVELS_DELETE,
@@ -208,6 +209,7 @@ qg_err qg_store_windows_delete(qg_store *s, int64_t before_ms) QG_CHECKED;
 qg_err qg_store_load_windows(
 	qg_store *s, qg_err (*each)(const qg_window_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_account_add(qg_store *s, const qg_account_rec *rec) QG_CHECKED;
+qg_err qg_store_accounts_delete(qg_store *s, int64_t before_day) QG_CHECKED;
 qg_err qg_store_load_accounts(qg_store *s, int64_t from, int64_t to,
 			      qg_err (*each)(const qg_account_rec *rec, void *ctx), void *ctx) QG_CHECKED;
 qg_err qg_store_level_put(qg_store *s, const qg_level_rec *rec) QG_CHECKED;

@@ -87,6 +87,12 @@ qg_store_account_add(qg_store *s, const qg_account_rec *r)
 			     QG_E_IO);
 }
 
+qg_err
+qg_store_accounts_delete(qg_store *s, int64_t before_day)
+{
+	return qg_sql_change(s, QG_SQL_ACCOUNTS_DELETE, QG_ARGS(qg_arg_i64(before_day)), QG_OK);
+}
+
 typedef struct account_load {
 	qg_err (*each)(const qg_account_rec *rec, void *ctx);
 	void *ctx;

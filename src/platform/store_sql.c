@@ -113,6 +113,7 @@ const char *const qg_sql_texts[QG_SQL_COUNT] = {
 		" issued = issued + excluded.issued, issued_bits = issued_bits + excluded.issued_bits,"
 		" fetched = fetched + excluded.fetched, fetched_bits = fetched_bits + excluded.fetched_bits,"
 		" refused = refused + excluded.refused, limited = limited + excluded.limited",
+	[QG_SQL_ACCOUNTS_DELETE] = "DELETE FROM account WHERE day < ?1",
 	[QG_SQL_ACCOUNT_LOAD] =
 		"SELECT day, sae, other, requests, issued, issued_bits, fetched, fetched_bits, refused, limited"
 		" FROM account WHERE day BETWEEN ?1 AND ?2 ORDER BY day, sae, other",

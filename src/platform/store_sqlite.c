@@ -408,6 +408,7 @@ const qg_store_ops qg_store_sqlite_ops = {
 	.suspension_delete = qg_store_suspension_delete,
 	.load_suspensions = qg_store_load_suspensions,
 	.account_add = qg_store_account_add,
+	.accounts_delete = qg_store_accounts_delete,
 	.load_accounts = qg_store_load_accounts,
 	.level_put = qg_store_level_put,
 	.levels_delete = qg_store_levels_delete,

@@ -2,6 +2,7 @@
 """SAEs and policy rules that operators make and take away while the gateway runs."""
 
 import json
+import resource
 
 import pytest
 
@@ -176,3 +177,33 @@ def test_what_is_added_goes_with_what_is_in_force(net):
     assert {"sae-alice", "sae-frank"} <= {s["id"] for s in json.loads(out)["saes"]}
     net.write_config("kme-a")
     assert "reloaded" in hup(net)
+
+
+def test_a_suspension_that_cannot_be_kept_is_in_force_all_the_same(steady):
+    """While nothing can be written, whoever is suspended stays so, and who is to be is so at once."""
+    net, pid = steady, steady.gateways["kme-a"].pid
+
+    def writable(on):
+        size = resource.RLIM_INFINITY if on else 4096
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    with net.client("dave") as dave:
+        try:
+            writable(False)
+            status, _, err = ctl(net, "suspend", "sae-dave")
+            assert status != 0 and "suspended, but only until the gateway stops" in err
+            assert dave.enc("sae-bob").status == 401
+            assert "SAE sae-dave is suspended" in ctl(net, "alarms")[1]
+            writable(True)
+            assert ctl(net, "suspend", "sae-dave")[0] == 0  # once more: now it is kept
+            writable(False)
+            status, _, err = ctl(net, "resume", "sae-dave")
+            assert status != 0 and "still suspended" in err
+            assert dave.enc("sae-bob").status == 401
+        finally:
+            writable(True)
+    again(net)
+    with net.client("dave") as dave:
+        assert dave.enc("sae-bob").status == 401
+        assert ctl(net, "resume", "sae-dave")[0] == 0
+        assert len(issue(dave)) == 1

@@ -5,6 +5,7 @@ import threading
 import time
 
 from links import exchange, issue, not_found, refused
+from processes import wait_for
 
 SOME_ID = "a4b5c6d7-0000-8000-8000-0123456789ab"
 
@@ -167,6 +168,9 @@ def test_rule_15_key_rates_per_sae_are_limited(make_network):
                 assert dave.enc("sae-bob").status == 200
                 time.sleep(0.1)
         assert got <= 50 * (time.monotonic() - begin + 1) + 128  # and a burst of one largest request
+    log = net.folder / "kme-a/audit.log"
+    wait_for("a line of what was refused", lambda: [x for x in log.read_text().splitlines() if '"caller":"sae-alice"' in x
+                                                    and '"reason":"rate limit exceeded: ' in x], 20)
 
 
 def test_rule_15_request_rates_per_sae_are_limited(make_network):

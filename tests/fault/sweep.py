@@ -75,12 +75,13 @@ def _faults(phase, site, rng, library_share):
 
 
 def plan(seen, seed, library_share):
-    """The faults for the sites that were seen in each phase: the gateway's own calls first, else in
-    random order, but some of a phase in a row. Those of one site are the same whatever else was seen."""
+    """The faults for the sites that were seen in each phase: the gateway's own calls first, of these the
+    first call of each site, then what lasts, then later calls; else in random order, but some of a phase
+    in a row. Those of one site are the same whatever else was seen."""
     faults = [fault for phase in PHASES for site in seen[phase]
               for fault in _faults(phase, site, random.Random(f"{seed} {phase} {site}"), library_share)]
     random.Random(seed).shuffle(faults)
-    faults.sort(key=lambda fault: not fault.site.own)
+    faults.sort(key=lambda fault: (not fault.site.own, fault.skip > 0, fault.times > 1))
     order = {id(fault): (n // TOGETHER, PHASES.index(fault.phase)) for n, fault in enumerate(faults)}
     return sorted(faults, key=lambda fault: order[id(fault)])
 
@@ -312,6 +313,10 @@ class Worker:
             return "DEFECT", {"why": str(defect)[-6000:], "where": where}
 
 
+def _without_count(text):
+    return re.sub(" after [0-9]+ calls", " later", text)
+
+
 def run_case(case, folder, pki, journal, o, until):
     """Plans the faults of a case and injects those that are not in the journal yet."""
     sweep = Sweep(case, folder / case, pki)
@@ -324,13 +329,14 @@ def run_case(case, folder, pki, journal, o, until):
     again = {text for text, x in done.items() if o.again and re.search(o.again, x["outcome"])}
     faults = [f for f in plan(seen, o.seed, o.libraries) if re.search(o.only, str(f))]
     others = [other for other in journal.cases() if o.once and other != case]
-    elsewhere = {text for other in others for text in journal.planned(other)}
-    rest = [f for f in faults if (str(f) not in done or str(f) in again) and str(f) not in elsewhere]
+    elsewhere = {_without_count(text) for other in others for text in journal.planned(other)}
+    faults = [f for f in faults if _without_count(str(f)) not in elsewhere]
+    rest = [f for f in faults if str(f) not in done or str(f) in again]
     print(f"{case}: {len(faults)} faults at {sum(map(len, seen.values()))} sites, {len(rest)} to do", flush=True)
     if o.list:
         print("\n".join(map(str, rest)))
         return
-    journal.note(case=case, plan=[str(f) for f in faults if str(f) not in elsewhere])
+    journal.note(case=case, plan=[str(f) for f in faults])
     taken = multiprocessing.Value("l", 0)
     several = [Sweep(case, folder / f"{case}-{n}", pki, o.restart) for n in range(o.jobs)]
     workers = [multiprocessing.Process(target=Worker(one, journal, rest, taken, until).run) for one in several]

@@ -20,6 +20,7 @@
 
 #include "free_port.h"
 #include "pki.h"
+#include "qkdgate/audit.h"
 #include "qkdgate/etsi020.h"
 #include "qkdgate/etsi020_msg.h"
 #include "qkdgate/http_client.h"
@@ -174,6 +175,7 @@ typedef struct side {
 	qg_config cfg;
 	qg_directory *directory;
 	qg_interop interop;
+	qg_audit *audit; /* NULL: none */
 	qg_etsi020 *e;
 } side;
 
@@ -211,7 +213,7 @@ side_start(side *s)
 {
 	char why[256] = "";
 	assert_int_equal(qg_directory_new(&s->cfg, &s->directory), QG_OK);
-	assert_int_equal(qg_etsi020_new(&s->cfg, s->directory, NULL, &s->e), QG_OK);
+	assert_int_equal(qg_etsi020_new(&s->cfg, s->directory, s->audit, &s->e), QG_OK);
 	const qg_err err = qg_etsi020_listen(s->e, &s->interop, why, sizeof why);
 	if (err != QG_OK)
 		fail_msg("%s: %s", qg_err_text(err), why);

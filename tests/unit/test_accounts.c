@@ -29,6 +29,7 @@ static qg_accounts *accounts;
 /* A noon, so that no test meets a midnight that it does not make. */
 #define NOON (20000 * DAY_MS + DAY_MS / 2)
 static int64_t wall_ms;
+static uint64_t later_ms; /* beside what passes by itself */
 
 static int64_t
 get_wall(void)
@@ -41,7 +42,7 @@ get_elapsed(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000 + later_ms;
 }
 
 static const qg_clock_ops clock_ops = {.elapsed_ms = get_elapsed, .wall_ms = get_wall};
@@ -208,6 +209,63 @@ a_day_ends_at_midnight_utc(void **state)
 	assert_int_equal(both.n, 3);
 	assert_int_equal(third.issued, 1000);
 	assert_int_equal(later.issued, 110);
+}
+
+#define HOUR_MS UINT64_C(3600000)
+
+/* As the conductor does, and all of it is in the database. */
+static void
+flushed(uint64_t after_ms)
+{
+	later_ms += after_ms;
+	qg_accounts_flush(accounts);
+	(void)read_days(0, 0);
+}
+
+static void
+old_days_are_deleted_once_a_day(void **state)
+{
+	(void)state;
+	const int64_t first = qg_accounts_today();
+	for (int i = 0; i < 5; i++, wall_ms += DAY_MS)
+		issued("alice", "bob", 1);
+	wall_ms -= DAY_MS; /* the fifth day */
+	flushed(2 * HOUR_MS);
+	assert_int_equal(read_days(first, first + 9).issued, 5); /* all are kept */
+	qg_accounts_keep_days(accounts, 3);
+	flushed(0);
+	flushed(2 * HOUR_MS);
+	assert_int_equal(read_days(first, first + 9).issued, 3);
+	assert_int_equal(read_days(first + 2, first + 4).issued, 3);
+	wall_ms += DAY_MS;
+	issued("alice", "bob", 1);
+	flushed(0);
+	flushed(HOUR_MS / 2);
+	assert_int_equal(read_days(first, first + 9).issued, 4); /* the day is young */
+	flushed(HOUR_MS / 2 + 1000);
+	assert_int_equal(read_days(first, first + 9).issued, 3);
+	assert_int_equal(read_days(first + 3, first + 5).issued, 3);
+}
+
+/* Far ahead, and set right within the hour. */
+static void
+a_wrong_clock_deletes_nothing(void **state)
+{
+	(void)state;
+	const int64_t today = qg_accounts_today();
+	issued("alice", "bob", 7);
+	qg_accounts_keep_days(accounts, 3);
+	wall_ms += 1000 * DAY_MS;
+	flushed(0);
+	flushed(HOUR_MS / 2);
+	wall_ms -= 1000 * DAY_MS;
+	flushed(0);
+	flushed(2 * HOUR_MS);
+	assert_int_equal(read_days(today, today).issued, 7);
+	wall_ms -= 1000 * DAY_MS; /* and behind: what is ahead stays */
+	flushed(0);
+	flushed(2 * HOUR_MS);
+	assert_int_equal(read_days(today, today).issued, 7);
 }
 
 /* --- many at once ------------------------------------------------------------------------------ */
@@ -421,6 +479,8 @@ main(void)
 		CASE(unknown_names_count_as_nobody),
 		CASE(what_is_not_flushed_is_all_that_is_lost),
 		CASE(a_day_ends_at_midnight_utc),
+		CASE(old_days_are_deleted_once_a_day),
+		CASE(a_wrong_clock_deletes_nothing),
 		CASE(nothing_is_lost_or_counted_twice),
 		CASE(a_failed_commit_is_made_good),
 		CASE(entries_and_levels_are_kept),

@@ -153,6 +153,7 @@ every_default(void **state)
 	assert_int_equal(c->kms_client.min_version, QG_TLS_1_2);
 	assert_int_equal(c->key_ring_rotate_s, 86400);
 	assert_int_equal(c->flush_ms, 1000);
+	assert_int_equal(c->accounting_days, 800);
 	assert_int_equal(c->log_level, QG_LOG_INFO);
 	assert_int_equal(c->log_format, QG_LOG_TEXT);
 	assert_null(c->directory);
@@ -295,6 +296,7 @@ every_option(void **state)
 	assert_string_equal(c->master_key, "credential:qkdgate.master");
 	assert_int_equal(c->key_ring_rotate_s, 60);
 	assert_int_equal(c->flush_ms, 20);
+	assert_int_equal(c->accounting_days, 30);
 	assert_string_equal(c->audit_file, "/var/log/q.log");
 	assert_int_equal(c->log_level, QG_LOG_DEBUG);
 	assert_int_equal(c->log_format, QG_LOG_JSON);

@@ -393,6 +393,15 @@ good_answers(void **state)
 	by_hand_with(hand, p, "GET", "/kmapi/versions", NULL, NULL, 0, &o);
 	assert_int_equal(o.http, 200);
 	assert_string_equal(o.body, "{\"versions\":[\"v1\"],\"capabilities\":[\"synchronous_mode\"]}");
+	by_hand_with(hand, p, "GET", "/openapi.yaml", NULL, NULL, 0, &o);
+	assert_int_equal(o.http, 200);
+	assert_int_equal(strncmp(o.body, "# SPDX", 6), 0);
+	static const char *const types[] = {"application/json", "Application/JSON;charset=utf-8",
+					    "application/json ; charset=\"UTF-8\""};
+	for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+		by_hand_with(hand, p, "POST", EXT_KEYS "/ack", types[i], ACK, sizeof ACK - 1, &o);
+		assert_int_equal(o.http, 200);
+	}
 	pair_free(p);
 }
 
@@ -425,6 +434,7 @@ static const struct {
 	{EXT_KEYS "/ack", "[]", 400, "ack-not-understood", "ack_not_understood"},
 	{EXT_KEYS "/ack", "[{\"key_ids\":[\"" ID1 "\"],\"ack_status\":\"relayed\"," BETWEEN "}]", 400, "ack-not-understood",
 	 "ack_not_understood"},
+	{EXT_KEYS "/void", "{", 400, "void-request-not-understood", "key_voiding_error"},
 	{EXT_KEYS "/void", "{}", 400, "void-request-not-understood", "key_voiding_error"},
 	{EXT_KEYS "/void", "{\"key_ids\":[\"x\"]," BETWEEN "}", 400, "void-request-not-understood", "key_voiding_error"},
 	{EXT_KEYS "/void", "{\"key_ids\":[]," BETWEEN "}", 400, "no-key-ids-or-confirmation", "no_key_ids_or_confirmation"},
@@ -451,6 +461,8 @@ bad_requests_end_here(void **state)
 		by_hand_with(hand, p, "POST", EXT_KEYS, types[i], "{}", 2, &o);
 		is_problem(&o, 400, "missing-parameters", "missing_parameters");
 	}
+	by_hand_with(hand, p, "POST", EXT_KEYS, NULL, "{}", 2, &o);
+	is_problem(&o, 400, "missing-parameters", "missing_parameters");
 	assert_int_equal(p->b.interop.calls, 0);
 	pair_free(p);
 }
@@ -471,6 +483,10 @@ drafts_are_tolerated_where_agreed(void **state)
 	by_hand(p, EXT_KEYS "/void?all_confirmation=true", "{\"key_ids\":[]," BETWEEN "}", &o);
 	assert_int_equal(o.http, 202);
 	assert_true(p->b.interop.all);
+	by_hand(p, EXT_KEYS "/void?other=1&all_confirmation=true", "{\"key_ids\":[]," BETWEEN "}", &o);
+	assert_int_equal(o.http, 202);
+	by_hand(p, EXT_KEYS "/void?other=true", "{\"key_ids\":[]," BETWEEN "}", &o);
+	is_problem(&o, 400, "no-key-ids-or-confirmation", "no_key_ids_or_confirmation");
 	by_hand(p, EXT_KEYS "/void?all_confirmation=false", "{\"key_ids\":[]," BETWEEN "}", &o);
 	is_problem(&o, 400, "no-key-ids-or-confirmation", "no_key_ids_or_confirmation");
 	pair_free(p);
@@ -551,6 +567,9 @@ more_requests_than_agreed(void **state)
 	pair *p = pair_new("kme-b");
 	outcome o;
 	unsigned refused_ones = 0;
+	char log[128], text[4096], said[64];
+	(void)snprintf(log, sizeof log, "%s/audit.log", pki_dir);
+	assert_int_equal(qg_audit_open(log, (const unsigned char[32]){1}, &p->b.audit), QG_OK);
 	p->b.peer.requests_per_s = 1;
 	pair_start(p);
 	for (int i = 0; i < 5; i++) {
@@ -562,7 +581,21 @@ more_requests_than_agreed(void **state)
 	}
 	assert_true(refused_ones > 0);
 	assert_int_equal(p->b.interop.calls, 5 - refused_ones);
+	/* in the audit log: one line for all of them */
+	qg_audit *audit = p->b.audit;
 	pair_free(p);
+	qg_audit_tell_limited(audit, true);
+	qg_audit_close(&audit);
+	FILE *f = fopen(log, "r");
+	assert_non_null(f);
+	text[fread(text, 1, sizeof text - 1, f)] = '\0';
+	fclose(f);
+	unlink(log);
+	(void)snprintf(said, sizeof said, "rate limit exceeded: %u requests", refused_ones);
+	const char *line = strstr(text, said);
+	assert_non_null(line);
+	assert_non_null(strstr(text, "\"caller\":\"kxi:"));
+	assert_null(strstr(line + 1, "rate limit exceeded"));
 }
 
 /* --- ends ------------------------------------------------------------------------------------------ */

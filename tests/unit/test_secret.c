@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -259,6 +260,51 @@ threads_share_the_pools(void **state)
 	}
 }
 
+static void *
+come_and_go(void *arg)
+{
+	unsigned x = *(const unsigned *)arg;
+	qg_secret *held[8] = {0};
+	for (int i = 0; i < ROUNDS; i++) {
+		x = x * 1664525u + 1013904223u;
+		size_t at = x >> 8 & 7;
+		qg_secret_free(&held[at]);
+		if (qg_secret_new(sizes[(x >> 16) % N_SIZES], &held[at]) != QG_OK)
+			abort();
+		sched_yield();
+	}
+	for (size_t i = 0; i < 8; i++)
+		qg_secret_free(&held[i]);
+	return NULL;
+}
+
+/* All that was there is gone, whatever other threads take and give back. */
+static void
+all_is_wiped_while_others_come_and_go(void **state)
+{
+	(void)state;
+	pthread_t t[THREADS];
+	unsigned seed[THREADS] = {5, 6, 7, 8};
+	qg_secret *held[N_SIZES] = {0};
+	for (size_t i = 0; i < N_SIZES; i++) {
+		assert_int_equal(qg_secret_new(sizes[i], &held[i]), QG_OK);
+		memset(held[i]->data, 0xa5, sizes[i]);
+	}
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, come_and_go, &seed[i]), 0);
+	for (int i = 0; i < 50; i++) {
+		qg_secret_wipe_all();
+		sched_yield();
+	}
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(t[i], NULL), 0);
+	for (size_t i = 0; i < N_SIZES; i++) {
+		assert_int_equal(held[i]->room, sizes[i]);
+		assert_int_equal(count_not_zero(held[i]->data, sizes[i]), 0);
+		qg_secret_free(&held[i]);
+	}
+}
+
 /* The optimiser may drop a store to a variable that dies: a thread leaves a
  * mark on its stack, once wiped and once not, and we look at that stack. */
 #define MARK_LEN 4096
@@ -356,6 +402,7 @@ main(void)
 		cmocka_unit_test(blocks_do_not_overlap),
 		cmocka_unit_test(own_bugs_abort),
 		cmocka_unit_test(threads_share_the_pools),
+		cmocka_unit_test(all_is_wiped_while_others_come_and_go),
 		cmocka_unit_test(wipe_survives_optimisation),
 		cmocka_unit_test(equal_sees_every_bit),
 		cmocka_unit_test(random_fills_all_and_only_n),
