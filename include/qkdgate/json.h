@@ -2,6 +2,7 @@
 #ifndef QKDGATE_JSON_H
 #define QKDGATE_JSON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "qkdgate/error.h"
@@ -29,6 +30,10 @@ qg_err qg_json_parse_object(const char *text, size_t len, struct json_t **out, q
 
 /* The same for exactly one array. */
 qg_err qg_json_parse_array(const char *text, size_t len, struct json_t **out, qg_json_error *why) QG_CHECKED;
+
+/* Whether this thread got no memory for JSON since it asked last, or parsed: what it
+ * has built since then may lack values. */
+bool qg_json_ran_out(void);
 
 /* Frees, wiped; takes NULL and pointers to NULL, and sets *j to NULL. */
 void qg_json_free(struct json_t **j);

@@ -153,6 +153,14 @@ qg_json_parse_array(const char *text, size_t len, struct json_t **out, qg_json_e
 	return parse(text, len, JSON_ARRAY, "is not a JSON array", out, why);
 }
 
+bool
+qg_json_ran_out(void)
+{
+	const bool was = no_memory;
+	no_memory = false;
+	return was;
+}
+
 void
 qg_json_free(struct json_t **j)
 {

@@ -355,15 +355,22 @@ slot_number(const qg_window *w, uint64_t now_ms)
 	return now_ms / w->slot_ms + WINDOW_SLOTS;
 }
 
+/* Nothing, as of the slot; whether it is to be written stays. */
+static void
+history_begin(history *h, uint64_t number)
+{
+	memset(h->slot, 0, sizeof h->slot);
+	h->sum = 0;
+	h->newest = number;
+}
+
 static void
 history_advance(history *h, uint64_t number)
 {
 	if (number <= h->newest)
 		return;
 	if (number - h->newest >= WINDOW_SLOTS) {
-		memset(h->slot, 0, sizeof h->slot);
-		h->sum = 0;
-		h->newest = number;
+		history_begin(h, number);
 		return;
 	}
 	while (h->newest < number) {
@@ -411,8 +418,8 @@ history_get(qg_window *w, name_id id, uint64_t now_ms)
 	bool made;
 	const uint32_t i = names_get_id(w->names, id, &made);
 	history *h = &w->history[i];
-	if (made)
-		h->newest = 0; /* nothing of who had the entry before */
+	if (made) /* nothing of who had the entry before */
+		history_begin(h, slot_number(w, now_ms));
 	history_advance(h, slot_number(w, now_ms));
 	return i;
 }

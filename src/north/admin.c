@@ -179,10 +179,11 @@ void
 qg_admin_answer(qg_http_request *http, int status, json_t *body)
 {
 	static const char no_memory[] = "{\"message\":\"out of memory\"}";
+	const bool whole = !qg_json_ran_out();
 	char *text = body != NULL ? json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
 	json_decref(body);
 	qg_admin_guard_answer(http);
-	if (text != NULL)
+	if (text != NULL && whole)
 		qg_http_answer(http, status, JSON_TYPE, text, strlen(text));
 	else
 		qg_http_answer(http, 503, JSON_TYPE, no_memory, sizeof no_memory - 1);

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from admin import Local
 from control import FOREVER, FUNCTIONS, Control, library, under_faults
 from network import binary, build_folder
 from processes import wait_for
@@ -131,6 +132,22 @@ def test_a_connection_that_cannot_be_watched_is_ended(scenario):
         assert scenario.control.fired
         scenario.control.disarm()
         scenario.works()
+
+
+def test_an_answer_to_an_operator_is_whole_or_none(scenario):
+    """Wherever memory ends while it is built: no stream and no member is left out in silence."""
+    site, = scenario.control.find("malloc", "take_block")
+    local = Local(scenario.net.admin_socket("kme-a"), timeout_s=60)
+    whole = [sorted(s) for s in local.request("GET", "/api/v1/streams").json["streams"]]
+    statuses = set()
+    for skip in range(0, 60, 3):
+        scenario.control.arm("malloc", site=site, own=True, skip=skip)
+        answer = local.request("GET", "/api/v1/streams")
+        statuses.add(answer.status)
+        assert answer.status == 503 or [sorted(s) for s in answer.json["streams"]] == whole
+    scenario.control.disarm()
+    assert 503 in statuses and statuses <= {200, 503}
+    scenario.works()
 
 
 def test_nothing_is_handed_out_beyond_a_synced_anchor(scenario):
