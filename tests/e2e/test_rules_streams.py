@@ -376,9 +376,9 @@ def test_rule_09_a_missing_anchor_issues_nothing_of_the_old_epochs(make_source, 
 
 def test_rule_11_the_owner_stops_issuing_after_its_window(make_network):
     net = make_network(pool={"ready_chunks": 1024, "inbound_chunks": 16384, "issue_s": 6, "fetch_s": 60})
-    net.outage(True)
     with net.client("alice") as alice, net.client("bob") as bob:
         (key,) = issue(alice)
+        net.outage(True)
         wait_for("the end of the issue window", lambda: alice.enc("sae-bob").status == 503, 30, 0.2)
         wait_for("a status that says so",
                  lambda: alice.status("sae-bob").json["stored_key_count"] == 0, 20)

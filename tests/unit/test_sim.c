@@ -544,7 +544,7 @@ speed(void **state)
 		uint64_t took_ms = qg_clock_elapsed_ms() - start_ms + 1;
 		best_ms = took_ms < best_ms ? took_ms : best_ms;
 	}
-	printf("%u chunks in %u ms: %u chunks/s\n", PART, (unsigned)best_ms, (unsigned)(PART * 1000u / best_ms));
+	printf("%d chunks in %u ms: %u chunks/s\n", PART, (unsigned)best_ms, (unsigned)(PART * 1000u / best_ms));
 	assert_true(PART * 1000u / best_ms > 20000 / SLOW);
 	stop();
 }
