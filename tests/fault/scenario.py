@@ -28,6 +28,10 @@ class Defect(AssertionError):
     """Something that no fault may bring about."""
 
 
+class Ended(Defect):
+    """The gateway is gone, in order or ended by a library."""
+
+
 def _line():
     """KME-A, where two applications live, KME-B and KME-C, and keys relayed over KME-B."""
     plain = line(3)
@@ -171,8 +175,12 @@ class Scenario:
         self._patiently("an answer to dec_keys", all_answered)
 
     def _patiently(self, what, probe):
+        def there():
+            if self.ended():
+                raise Ended(f"{what}: {self.case.target} has ended\n{self.target.log()[-3000:]}")
+            return probe()
         try:
-            wait_for(what, probe, 60, 0.1)
+            wait_for(what, there, 60, 0.1)
         except TimeoutError as error:
             raise Defect(f"{error}\n{self.target.log()[-3000:]}") from None
 

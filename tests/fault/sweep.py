@@ -26,7 +26,7 @@ from control import FOREVER, FUNCTIONS  # noqa: E402
 from journal import KIND_OF, Journal  # noqa: E402
 from network import build_folder  # noqa: E402
 from processes import ProcessFailed  # noqa: E402
-from scenario import CASES, Defect, Scenario  # noqa: E402
+from scenario import CASES, Defect, Ended, Scenario  # noqa: E402
 
 PHASES = ("first start", "start", "serve", "reload", "stop")
 MANY = 4  # calls of a site beyond which later ones fail too
@@ -169,8 +169,11 @@ class Sweep:
             raise Defect(f"no start without a fault:\n{s.target.log()[-3000:]}")
         if cold:
             return
-        s.fetch_again()
-        s.works()
+        try:
+            s.fetch_again()
+            s.works()
+        except Ended as error:
+            raise Defect(f"without a fault: {error}") from None
         self.since.clear()
 
     def inject(self, fault):
@@ -201,7 +204,10 @@ class Sweep:
         s.answers.clear()
         s.library_died = False
         s.control.arm(fault.site.function, fault.error, fault.site, skip=fault.skip, times=fault.times)
-        outcome = getattr(self, f"_{fault.phase.split()[-1]}")(s, fault)
+        try:
+            outcome = getattr(self, f"_{fault.phase.split()[-1]}")(s, fault)
+        except Ended:
+            outcome = "ended in order"
         s.control.disarm()
         s.control.step_clock(0)
         s.control.freeze_clocks(False)
