@@ -11,7 +11,10 @@ qg_grown(void *array, size_t *room, size_t n, size_t item_bytes)
 	if (n < *room)
 		return array;
 	const size_t more = *room == 0 ? FIRST : 2 * *room;
-	void *grown = more > *room ? reallocarray(array, more, item_bytes) : NULL;
+	size_t bytes;
+	if (more <= *room || __builtin_mul_overflow(more, item_bytes, &bytes))
+		return NULL;
+	void *grown = realloc(array, bytes);
 	if (grown != NULL)
 		*room = more;
 	return grown;
