@@ -8,6 +8,7 @@
 #include "qkdgate/log.h"
 #include "qkdgate/seal.h"
 #include "qkdgate/secret.h"
+#include "qkdgate/tls.h"
 #include "qkdgate/version.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -145,6 +146,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "qkdgate: no locked memory; raise the limit (ulimit -l, LimitMEMLOCK=)\n");
 		return EXIT_FAILED;
 	}
+	qg_tls_wipe_freed();
 	int rc = cmd->run(argc == 3 ? argv[2] : NULL);
 	qg_secret_fini();
 	return rc;

@@ -45,6 +45,14 @@ struct qg_tls_session {
 	bool up;             /* the handshake is done */
 };
 
+/* Records are decrypted into blocks of GnuTLS's own. */
+void
+qg_tls_wipe_freed(void)
+{
+	gnutls_free = qg_free_wiped;
+	gnutls_realloc = qg_realloc_wiped;
+}
+
 /* --- verifying a peer ----------------------------------------------------- */
 
 static gnutls_alert_description_t
