@@ -48,10 +48,10 @@ typedef struct qg_tls_match {
  * byte for byte. Pure. */
 bool qg_tls_matches(const qg_tls_match *match, const qg_tls_identity *id);
 
-/* From now on all that GnuTLS gives back to the C library is wiped, decrypted records with key in
- * them too. For a program, before its first session and thread: a library changes nothing of
- * GnuTLS for those who use it. */
-void qg_tls_wipe_freed(void);
+/* From now on what GnuTLS gives back to the C library while it receives for a connection of ours
+ * (qg_conn) is wiped: decrypted records, with key in them. For a program, before its first session
+ * and thread: a library changes nothing of GnuTLS for those who use it. */
+void qg_tls_wipe_received(void);
 
 /* Reads and checks everything the files should hold (readable, mode, key fits
  * certificate, nothing expired, the revocation list neither) and puts a text that names the file and what is

@@ -146,7 +146,7 @@ main(int argc, char **argv)
 		fprintf(stderr, "qkdgate: no locked memory; raise the limit (ulimit -l, LimitMEMLOCK=)\n");
 		return EXIT_FAILED;
 	}
-	qg_tls_wipe_freed();
+	qg_tls_wipe_received();
 	int rc = cmd->run(argc == 3 ? argv[2] : NULL);
 	qg_secret_fini();
 	return rc;

@@ -45,12 +45,22 @@ struct qg_tls_session {
 	bool up;             /* the handshake is done */
 };
 
-/* Records are decrypted into blocks of GnuTLS's own. */
-void
-qg_tls_wipe_freed(void)
+/* Records are decrypted into blocks of GnuTLS's own, which are given back in the same call. */
+static _Thread_local bool receiving;
+
+static void
+free_received(void *p)
 {
-	gnutls_free = qg_free_wiped;
-	gnutls_realloc = qg_realloc_wiped;
+	if (receiving)
+		qg_free_wiped(p);
+	else
+		free(p);
+}
+
+void
+qg_tls_wipe_received(void)
+{
+	gnutls_free = free_received;
 }
 
 /* --- verifying a peer ----------------------------------------------------- */
@@ -558,7 +568,9 @@ qg_tls_session_send(qg_tls_session *s, const void *p, size_t n, size_t *sent)
 qg_tls_step
 qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got)
 {
+	receiving = true;
 	ssize_t rc = gnutls_record_recv(s->gnutls, p, n);
+	receiving = false;
 	if (rc == 0)
 		return QG_TLS_EOF;
 	if (rc < 0)
