@@ -112,6 +112,11 @@ $(BUILD)/unit/%: tests/unit/%.c $(LIB)
 
 $(BUILD)/unit/test_sandbox: $(BUILD)/obj/src/app/sandbox.o
 
+# Calls of the library that tests/unit/support/refusal.h refuses.
+REFUSED := malloc calloc realloc reallocarray strdup strndup qg_secret_new qg_core_start pthread_create \
+	$(patsubst %,pthread_%_init,mutex cond rwlock)
+$(BUILD)/unit/test_refused_%: private LDFLAGS += $(REFUSED:%=-Wl,--wrap=%)
+
 # The corpus of each fuzz target is replayed like a unit program.
 $(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(wildcard tests/fuzz/*.h) $(LIB)
 	@mkdir -p $(@D)
