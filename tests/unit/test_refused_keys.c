@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory, mutexes and threads that are not to be had, at each place where keys are
  * issued, relayed, handed over to another network, fetched and restored, in turn. */
-#include "support/refusal.h"
+#include "support/refusal_starts.h"
 
 #include "interop_net.h"
 
@@ -80,6 +80,7 @@ static void test_keys_are_passed_or_refused_whole(void **state)
 	(void)state;
 	two_networks(true);
 	start_all();
+	store_refuses = send_refuses = refusal_due;
 	refusal_rounds(pass_or_not);
 	assert_true(net_wait(n, all_settled, NULL));
 	assert_true(passed_soon());
@@ -103,6 +104,7 @@ static void test_a_start_is_whole_or_none(void **state)
 	assert_int_equal(err, QG_OK);
 	assert_true(net_wait(n, all_settled, NULL));
 	node_stop(&n->node[C]);
+	store_refuses = refusal_due;
 	refusal_of_starts = true;
 	unsigned quiet = 0, rounds = 0, failed = 0;
 	for (; quiet < REFUSAL_QUIET && rounds < REFUSAL_ROUNDS; rounds++) {

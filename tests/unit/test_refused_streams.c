@@ -95,6 +95,7 @@ static void test_streams_and_relayed_keys_stay_the_same_at_both_ends(void **stat
 	assert_true(net_wait_ready(n, A, C, 64));
 	k = keys_new();
 	got = keys_new();
+	store_refuses = send_refuses = refusal_due;
 	refusal_rounds(use_all);
 	assert_true(net_wait_ready(n, A, C, 64));
 	const qg_app_opened a = open_soon(A, C, NULL);

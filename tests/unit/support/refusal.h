@@ -2,7 +2,8 @@
 #ifndef REFUSAL_H
 #define REFUSAL_H
 
-/* Memory, mutexes and threads that the library does not get. While it is armed, the
+/* Memory, mutexes and threads that the library does not get, and what fails for want of
+ * them or of the disk. While it is armed, the
  * first calls are refused that come from call sites where none was refused yet, some in
  * each round; the rest of the round goes on. The program is linked so that these calls
  * come here (Makefile: REFUSED); those of the test itself do not, since it includes this
@@ -16,7 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "qkdgate/core.h"
+#include "qkdgate/anchor.h"
+#include "qkdgate/seal.h"
 #include "qkdgate/secret.h"
 
 #define REFUSAL_SITES 4096
@@ -114,31 +116,18 @@ REFUSE(void *, reallocarray, (void *p, size_t n, size_t size), (p, n, size), no_
 REFUSE(char *, strdup, (const char *s), (s), no_memory())
 REFUSE(char *, strndup, (const char *s, size_t n), (s, n), no_memory())
 REFUSE(qg_err, qg_secret_new, (size_t room, qg_secret **out), (room, out), QG_E_NOMEM)
+REFUSE(qg_err, qg_sealer_seal,
+       (qg_sealer *s, const void *ad, size_t ad_len, const void *plain, size_t n, uint8_t *out),
+       (s, ad, ad_len, plain, n, out), QG_E_NOMEM)
+REFUSE(qg_err, qg_sealer_unseal,
+       (qg_sealer *s, const void *ad, size_t ad_len, const uint8_t *blob, size_t len, qg_secret **out),
+       (s, ad, ad_len, blob, len, out), QG_E_NOMEM)
+REFUSE(qg_err, qg_anchor_write, (qg_anchor *a, const qg_anchor_state *state), (a, state), QG_E_IO)
 REFUSE(int, pthread_mutex_init, (pthread_mutex_t *m, const pthread_mutexattr_t *a), (m, a), ENOMEM)
 REFUSE(int, pthread_cond_init, (pthread_cond_t *c, const pthread_condattr_t *a), (c, a), ENOMEM)
 REFUSE(int, pthread_rwlock_init, (pthread_rwlock_t *l, const pthread_rwlockattr_t *a), (l, a), ENOMEM)
 REFUSE(int, pthread_create, (pthread_t *t, const pthread_attr_t *a, void *(*run)(void *), void *arg),
        (t, a, run, arg), EAGAIN)
-
-/* --- starts ---------------------------------------------------------------------------- */
-
-/* While the first is set, each start of a core is a round; the others say of the last whether it
- * met a refusal, and whether it failed and gave no reason. */
-static bool refusal_of_starts, refusal_met_start, refusal_silent_start;
-
-qg_err __real_qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_t why_room);
-qg_err __wrap_qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_t why_room);
-
-qg_err __wrap_qg_core_start(const qg_core_parts *parts, qg_core **out, char *why, size_t why_room)
-{
-	if (!refusal_of_starts)
-		return __real_qg_core_start(parts, out, why, why_room);
-	refusal_arm(1, true);
-	const qg_err err = __real_qg_core_start(parts, out, why, why_room);
-	refusal_met_start = refusal_disarm();
-	refusal_silent_start = err != QG_OK && why[0] == '\0';
-	return err;
-}
 
 /* The test's own. */
 #define malloc(n) __real_malloc(n)
