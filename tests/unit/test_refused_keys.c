@@ -7,8 +7,11 @@
 
 static void start_all(void)
 {
-	for (unsigned i = 0; i < n->plan.nodes; i++)
+	for (unsigned i = 0; i < n->plan.nodes; i++) {
+		n->node[i].cfg.pair_chunks = 1 << 20;
+		n->node[i].cfg.accounting_days = 7;
 		node_start(&n->node[i]);
+	}
 	for (size_t i = 0; i < n->plan.n_links; i++) {
 		const net_link *l = &n->plan.link[i];
 		assert_true(net_wait(n, pads_open, net_stream(n, l->a, l->b, l->a)));
