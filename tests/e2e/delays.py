@@ -39,7 +39,7 @@ class Way(TcpWay):
 
 class Ways:
     """Between all gateways of a network that has not started: one in each direction, and both of two
-    nodes behave alike."""
+    nodes behave alike; between borders of two networks also for what they hand over."""
 
     def __init__(self, net, seed):
         self._of = {}
@@ -47,7 +47,15 @@ class Ways:
             for neighbour in net.topology.neighbours_of(node.name):
                 way = Way(net.endpoints[f"{neighbour.name}/kms"], f"{seed} {node.name} {neighbour.name}")
                 net.put_between(node.name, neighbour.name, way.url)
-                self._of.setdefault(tuple(sorted((node.name, neighbour.name))), []).append(way)
+                self._add(node.name, neighbour.name, way)
+        for peering in net.topology.peerings:
+            for border in (peering.a, peering.b):
+                way = Way(net.endpoints[f"{border}/kxi"], f"{seed} {border}")
+                net.put_before(border, way.url)
+                self._add(border, peering.other(border), way)
+
+    def _add(self, node, other, way):
+        self._of.setdefault(tuple(sorted((node, other))), []).append(way)
 
     def pairs(self):
         return sorted(self._of)
