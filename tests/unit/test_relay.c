@@ -67,6 +67,24 @@ static void test_neighbours_of_a_line_share_keys(void **state)
 	assert_true(net_deliver(n, B, C, 4, 32));
 }
 
+/* What asks for the state of the streams has nothing to say. */
+static void test_a_question_for_the_state_is_empty(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *body;
+		int status;
+	} asked[] = { { "{}", 200 }, { "[]", 400 }, { "{ }", 400 }, { "", 400 } };
+	net_plan pl;
+	net_plan_line(&pl, 2);
+	n = net_start(&pl);
+	for (size_t i = 0; i < COUNT(asked); i++) {
+		static net_answer a;
+		net_inject(n, A, B, QG_KMS_GET_STATUS, asked[i].body, strlen(asked[i].body), &a);
+		assert_int_equal(a.status, asked[i].status);
+	}
+}
+
 /* How many hops a message with chunks of that segment went over; 0: it is another. */
 static uint32_t travelled(const net_record *r, const qg_segment *s, unsigned to)
 {
@@ -438,6 +456,7 @@ int main(void)
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		CASE(test_neighbours_of_a_line_share_keys),
+		CASE(test_a_question_for_the_state_is_empty),
 		CASE(test_links_with_small_segments_relay),
 		CASE(test_keys_over_one_node),
 		CASE(test_keys_over_three_nodes),
