@@ -60,7 +60,7 @@ static void use_keys(void)
 static qg_app_opened open_soon(unsigned node, unsigned peer, const qg_uuid *ksid)
 {
 	qg_app_opened o = open_at(node, peer, ksid);
-	for (unsigned tries = 0; tries < 60 && o.status == QG_ETSI004_NO_CONNECTION; tries++)
+	for (unsigned tries = 0; tries < 60 && o.status != QG_ETSI004_SUCCESS; tries++)
 		o = open_at(node, peer, ksid);
 	return o;
 }
