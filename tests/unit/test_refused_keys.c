@@ -83,9 +83,11 @@ static void test_keys_are_passed_or_refused_whole(void **state)
 	(void)state;
 	two_networks(true);
 	start_all();
-	store_refuses = send_refuses = refusal_due;
+	store_refuses = refusal_due;
+	send_refuses = refusal_due;
 	refusal_rounds(pass_or_not);
-	store_refuses = send_refuses = NULL;
+	store_refuses = NULL;
+	send_refuses = NULL;
 	assert_true(net_wait(n, all_settled, NULL));
 	assert_true(passed_soon());
 	assert_true(net_wait(n, all_settled, NULL));

@@ -95,9 +95,11 @@ static void test_streams_and_relayed_keys_stay_the_same_at_both_ends(void **stat
 	assert_true(net_wait_ready(n, A, C, 64));
 	k = keys_new();
 	got = keys_new();
-	store_refuses = send_refuses = refusal_due;
+	store_refuses = refusal_due;
+	send_refuses = refusal_due;
 	refusal_rounds(use_all);
-	store_refuses = send_refuses = NULL;
+	store_refuses = NULL;
+	send_refuses = NULL;
 	assert_true(net_wait_ready(n, A, C, 64));
 	const qg_app_opened a = open_soon(A, C, NULL);
 	assert_int_equal(a.status, QG_ETSI004_SUCCESS);

@@ -4,8 +4,15 @@
 /* The SQLite store with commits, and whatever else a test chooses by who asks, that
  * fail on demand. */
 
-static bool (*store_refuses)(void *caller);
-#define REFUSED (store_refuses != NULL && store_refuses(__builtin_return_address(0)))
+typedef bool refuses_caller(void *caller);
+static _Atomic(refuses_caller *) store_refuses;
+
+static bool refused(refuses_caller *refuses, void *caller)
+{
+	return refuses != NULL && refuses(caller);
+}
+
+#define REFUSED refused(atomic_load(&store_refuses), __builtin_return_address(0))
 
 static fault_store *fault_of(qg_store *s)
 {

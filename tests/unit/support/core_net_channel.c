@@ -197,7 +197,7 @@ static bool is_neighbour(const core_node *e, const char *id)
 }
 
 /* What cannot be sent, besides, by who wants to. */
-static bool (*send_refuses)(void *caller);
+static _Atomic(refuses_caller *) send_refuses;
 
 static qg_err net_send(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
 		       unsigned timeout_ms, qg_channel_done *done, void *ctx)
@@ -206,7 +206,7 @@ static qg_err net_send(qg_channel *ch, const char *neighbour, qg_kms_kind kind, 
 	core_node *to = is_neighbour(e, neighbour) ? node_by_id(e->net, neighbour) : NULL;
 	if (to == NULL)
 		return QG_E_NOTFOUND;
-	if (send_refuses != NULL && send_refuses(__builtin_return_address(0)))
+	if (refused(atomic_load(&send_refuses), __builtin_return_address(0)))
 		return QG_E_FULL;
 	must(len <= QG_KMS_MSG_MAX, "a message is too long");
 	net_call *c = malloc(sizeof *c + len);
@@ -410,7 +410,9 @@ static void *worker_run(void *arg)
 
 static void channel_start(core_node *e)
 {
+	pthread_mutex_lock(&e->lock);
 	e->closing = false;
+	pthread_mutex_unlock(&e->lock);
 	for (int i = 0; i < NET_WORKERS; i++)
 		must(pthread_create(&e->worker[i], NULL, worker_run, e) == 0, "thread");
 }
