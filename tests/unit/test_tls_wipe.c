@@ -286,5 +286,6 @@ main(void)
 		cmocka_unit_test(is_found_where_nothing_wipes),
 		cmocka_unit_test(is_wiped),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY"));
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
