@@ -291,7 +291,7 @@ static void
 begin(qg_http_client *c, call *k)
 {
 	k->easy = c->n_idle > 0 ? c->idle[--c->n_idle] : curl_easy_init();
-	if (k->easy == NULL || !set_all(k->easy, &c->tls, k) ||
+	if (k->easy == NULL || qg_tls_prepare_thread() != QG_OK || !set_all(k->easy, &c->tls, k) ||
 	    curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
 		finish(c, k, QG_E_NOMEM, 0);
 		return;
