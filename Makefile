@@ -118,10 +118,16 @@ $(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(wildcard tests/f
 	$(if $(V),,@echo "  LD    $@")
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -o $@ $(filter %.c,$^) $(LIB) $(LDFLAGS) $(LDLIBS)
 
-$(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/fuzz/*.h) $(LIB)
+$(BUILD)/targets/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/targets/mutate.o $(wildcard tests/fuzz/*.h) $(LIB)
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  LD    $@")
-	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -fsanitize=fuzzer -o $@ $< $(LIB) $(LDFLAGS) $(LDLIBS)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -fsanitize=fuzzer -o $@ $< $(BUILD)/targets/mutate.o $(LIB) $(LDFLAGS) $(LDLIBS)
+
+# What it runs itself is nothing that an input covers.
+$(BUILD)/targets/mutate.o: tests/fuzz/mutate.c tests/fuzz/fuzz.h
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC    $<")
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS:-M%=) -fno-sanitize=fuzzer-no-link -c -o $@ $<
 
 # Between a program and what it calls, for tests of what fails (LD_PRELOAD).
 $(BUILD)/fault/libfault.so: tests/fault/faults.c tests/fault/faults.h

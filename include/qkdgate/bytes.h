@@ -44,4 +44,8 @@ void qg_put_cstr(qg_writer *w, const char *s);
 /* u16 length, then the bytes (at most 65,535, else bad). */
 void qg_put_lstr(qg_writer *w, const char *s);
 
+/* For hash tables that bound how many keys they hold, or whose keys no stranger
+ * chooses (FNV-1a, folded): anybody can make two keys that clash. */
+uint32_t qg_hash(const void *p, size_t n);
+
 #endif

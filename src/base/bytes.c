@@ -152,3 +152,13 @@ qg_put_lstr(qg_writer *w, const char *s)
 	to[1] = (uint8_t)n;
 	memcpy(to + 2, s, n);
 }
+
+uint32_t
+qg_hash(const void *p, size_t n)
+{
+	const uint8_t *b = p;
+	uint32_t h = 2166136261u;
+	for (size_t i = 0; i < n; i++)
+		h = (h ^ b[i]) * 16777619u;
+	return h ^ h >> 16;
+}

@@ -97,7 +97,7 @@ forget_last(qg_epoch *e, uint32_t number)
 	e->last_in = number + 1;
 	qg_segment *s = last > 0 ? qg_epoch_segment(e, last - 1) : NULL;
 	if (s != NULL)
-		s->dirty = true; /* the flush deletes it if nothing is left in it */
+		qg_segment_set_dirty(s, true); /* the flush deletes it if nothing is left in it */
 }
 
 /* The next segment brings the direction's root anew. */
@@ -120,7 +120,7 @@ accept_done(qg_job *job, qg_err err)
 	pthread_mutex_lock(&st->lock);
 	if (err == QG_OK && !s->removed) {
 		s->row = j->rec.row;
-		s->phase = QG_SEG_CONFIRMED;
+		qg_segment_confirmed(s);
 		s->ready_wall_ms = j->rec.ready_wall_ms;
 		if (s->use != QG_USE_APPLICATION)
 			qg_pads_confirmed(s);
@@ -159,17 +159,14 @@ make_answer(qg_segment *s)
 }
 
 /* Segments of the owner before this one will never be confirmed; full ones, or
- * filling ones too. Those before the last confirmed one went with that. */
+ * filling ones too. */
 static void
 drop_earlier(qg_epoch *e, uint32_t number, bool filling)
 {
-	const uint32_t base = e->base, end = base + e->n_seg;
-	for (uint32_t n = number < end ? number : end; n > base;) {
-		qg_segment *s = qg_epoch_segment(e, --n);
-		if (s == NULL || s->ours)
+	for (qg_segment *s = e->open.first, *next; s != NULL && s->number < number; s = next) {
+		next = qg_segment_next(s);
+		if (s->ours)
 			continue;
-		if (s->phase == QG_SEG_CONFIRMED)
-			return;
 		if (s->phase == QG_SEG_FULL || (filling && s->phase == QG_SEG_FILLING))
 			qg_epoch_remove(e, s);
 	}

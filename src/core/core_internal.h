@@ -41,6 +41,19 @@ typedef enum qg_segment_phase {
 	QG_SEG_DEAD       /* tombstone: never accepted again */
 } qg_segment_phase;
 
+typedef struct qg_segment_link {
+	struct qg_segment *prev, *next;
+} qg_segment_link;
+
+typedef struct qg_segment_list {
+	struct qg_segment *first, *last;
+} qg_segment_list;
+
+typedef struct qg_segment_heap {
+	struct qg_segment **at;
+	uint32_t n, room;
+} qg_segment_heap;
+
 typedef struct qg_segment {
 	qg_epoch *epoch;
 	int64_t row;             /* 0: not stored */
@@ -54,7 +67,7 @@ typedef struct qg_segment {
 	qg_segment_phase phase;
 	qg_segment_use use;
 	bool ours, root;
-	bool dirty;              /* memory holds less key than the stored blob */
+	bool dirty;              /* memory holds less key than the stored blob: qg_segment_set_dirty */
 	bool flushing;           /* a reseal is under way */
 	bool removed;            /* freed with the last pin */
 	bool staged;             /* committer only: in the group being written */
@@ -76,6 +89,12 @@ typedef struct qg_segment {
 	char *message;           /* exact bytes of our request or of our answer */
 	size_t message_len;
 	struct qg_segment *stage_next;
+	/* epoch_lists.c only */
+	bool listed;             /* in its epoch */
+	qg_segment_list *list;   /* open, node, or none */
+	qg_segment_link link[2];
+	uint64_t end_ms;         /* lifetime clock: confirmed, its window ends */
+	uint32_t heap_at;
 } qg_segment;
 
 typedef struct qg_stream qg_stream;
@@ -113,6 +132,12 @@ struct qg_epoch {
 	uint32_t pins;
 	qg_segment **seg;        /* seg[i]: number base + i, or NULL */
 	uint32_t base, n_seg, room_seg;
+	uint32_t empty;          /* slots in front that are */
+	qg_segment_list open;    /* not confirmed yet, by number */
+	qg_segment_list node;    /* confirmed, of node key, by number */
+	qg_segment_list dirty;
+	qg_segment_heap ending[2]; /* confirmed ones, theirs and ours */
+	uint32_t n_of[2];        /* theirs and ours in all */
 	qg_epoch *older;
 };
 
@@ -176,6 +201,7 @@ struct qg_stream {
 	qg_kms_new_app_answer app_answer; /* what the last one received got */
 	bool app_valid;          /* app is to be sent again as it is, or was received */
 	qg_epoch *newest;        /* linked newest to oldest */
+	uint32_t resealed;       /* no blob is sealed under a generation before, 0: not looked yet */
 	uint64_t ready;          /* chunks issuable now; node segments do not count */
 	uint64_t held;           /* their confirmed chunks not consumed; likewise */
 	struct qg_pads *pads;    /* node key: what is ready, opened and spent */
@@ -328,6 +354,21 @@ void qg_epoch_save(qg_epoch *e);
 size_t qg_epoch_ad(const qg_epoch *e, const char *what, uint32_t number, uint8_t *out, size_t room);
 void qg_epoch_make_probe(const struct qg_core *core, const uint8_t *chunk, size_t n, uint8_t out[16]);
 void qg_epoch_put_probe(qg_epoch *e, const qg_segment *s);
+
+/* --- epoch_lists.c: what to look at; all of it under the stream's lock --------- */
+
+/* Puts a new segment in the lists of its epoch, or takes one out that leaves it. */
+qg_err qg_epoch_list(qg_epoch *e, qg_segment *s) QG_CHECKED;
+void qg_epoch_unlist(qg_epoch *e, qg_segment *s);
+void qg_epoch_lists_free(qg_epoch *e);
+/* An open one of the epoch becomes a confirmed one; use, windows and birth are known. */
+void qg_segment_confirmed(qg_segment *s);
+void qg_segment_set_dirty(qg_segment *s, bool dirty);
+/* The next of e->open or e->node, or of e->dirty. */
+qg_segment *qg_segment_next(const qg_segment *s);
+qg_segment *qg_segment_next_dirty(const qg_segment *s);
+/* The confirmed one of that side whose window ends first, or NULL. */
+qg_segment *qg_epoch_first_to_end(const qg_epoch *e, bool ours);
 
 /* --- segment_job.c: what both sides of a confirmation do alike -------------- */
 

@@ -36,6 +36,7 @@ qg_epoch_free(qg_epoch **e)
 	for (uint32_t i = 0; i < (*e)->n_seg; i++)
 		qg_segment_free(&(*e)->seg[i]);
 	free((*e)->seg);
+	qg_epoch_lists_free(*e);
 	qg_secret_free(&(*e)->root_out);
 	qg_secret_free(&(*e)->root_in);
 	qg_key_id_keys_free(&(*e)->keys_out);
@@ -95,6 +96,7 @@ epoch_open_front(qg_epoch *e, uint32_t slots)
 		e->seg[i] = NULL;
 	e->n_seg += slots;
 	e->base -= slots;
+	e->empty = 0;
 	return QG_OK;
 }
 
@@ -107,6 +109,8 @@ qg_epoch_add(qg_epoch *e, qg_segment *s)
 		return QG_E_NOMEM;
 	uint32_t slot = s->number - e->base;
 	qg_err err = epoch_make_room(e, slot + 1);
+	if (err == QG_OK)
+		err = qg_epoch_list(e, s);
 	if (err != QG_OK)
 		return err;
 	for (uint32_t i = e->n_seg; i <= slot; i++)
@@ -115,6 +119,8 @@ qg_epoch_add(qg_epoch *e, qg_segment *s)
 		e->n_seg = slot + 1;
 	assert(e->seg[slot] == NULL);
 	e->seg[slot] = s;
+	if (slot < e->empty)
+		e->empty = slot;
 	/* One that is read again may lie below what was passed over. */
 	if (s->ours && s->number < e->issue_from)
 		e->issue_from = s->number;
@@ -125,14 +131,14 @@ qg_epoch_add(qg_epoch *e, qg_segment *s)
 static void
 epoch_compact(qg_epoch *e)
 {
-	uint32_t empty = 0;
-	while (empty < e->n_seg && e->seg[empty] == NULL)
-		empty++;
-	if (empty < e->n_seg && empty < 64 + e->n_seg / 2)
+	while (e->empty < e->n_seg && e->seg[e->empty] == NULL)
+		e->empty++;
+	if (e->empty < e->n_seg && e->empty < 64 + e->n_seg / 2)
 		return;
-	memmove(e->seg, e->seg + empty, (e->n_seg - empty) * sizeof(qg_segment *));
-	e->n_seg -= empty;
-	e->base += empty;
+	memmove(e->seg, e->seg + e->empty, (e->n_seg - e->empty) * sizeof(qg_segment *));
+	e->n_seg -= e->empty;
+	e->base += e->empty;
+	e->empty = 0;
 }
 
 void
@@ -143,6 +149,7 @@ qg_epoch_remove(qg_epoch *e, qg_segment *s)
 	uint32_t slot = s->number - e->base;
 	assert(slot < e->n_seg && e->seg[slot] == s);
 	e->seg[slot] = NULL;
+	qg_epoch_unlist(e, s);
 	if (s->phase == QG_SEG_CONFIRMED && s->use != QG_USE_APPLICATION)
 		qg_pads_left(s);
 	else if (s->phase == QG_SEG_CONFIRMED && s->ours)
@@ -373,9 +380,9 @@ qg_audit_epoch(struct qg_core *core, const qg_epoch *e, const char *what)
 static void
 epoch_drop_unconfirmed(qg_epoch *e)
 {
-	for (uint32_t i = e->n_seg; i-- > 0;) {
-		qg_segment *s = i < e->n_seg ? e->seg[i] : NULL;
-		if (s != NULL && (s->phase == QG_SEG_FILLING || s->phase == QG_SEG_FULL))
+	for (qg_segment *s = e->open.first, *next; s != NULL; s = next) {
+		next = qg_segment_next(s);
+		if (s->phase == QG_SEG_FILLING || s->phase == QG_SEG_FULL)
 			qg_epoch_remove(e, s);
 	}
 }

@@ -43,7 +43,7 @@ flush_done(qg_job *job, qg_err err)
 	if (err == QG_OK)
 		s->stored_generation = 0;
 	if (err != QG_OK) {
-		s->dirty = true;
+		qg_segment_set_dirty(s, true);
 		qg_log(QG_LOG_ERROR, "stream", "event=flush_failed stream=%s segment=%u reason=\"%s\"",
 		       st->cfg->name, s->number, qg_err_text(err));
 	}
@@ -55,8 +55,9 @@ flush_done(qg_job *job, qg_err err)
 }
 
 /* Under the stream's lock. A deleted segment leaves memory at once; a delete
- * that fails leaves a row that the next start finds used up or expired. */
-static void
+ * that fails leaves a row that the next start finds used up or expired. False: no
+ * memory, and nothing is done. */
+static bool
 flush_segment(qg_segment *s, bool delete)
 {
 	qg_epoch *e = s->epoch;
@@ -66,26 +67,27 @@ flush_segment(qg_segment *s, bool delete)
 		s->stored_generation = s->generation;
 	if (j == NULL || (!delete &&s->data != NULL && qg_segment_seal(s, &j->blob, &j->len) != QG_OK)) {
 		free(j);
-		return;
+		return false;
 	}
 	j->job.run = flush_run;
 	j->job.done = flush_done;
 	j->seg = s;
 	j->row = s->row;
 	j->delete = delete;
-	s->dirty = false;
+	qg_segment_set_dirty(s, false);
 	s->flushing = true;
 	s->pins++;
 	e->pins++;
 	if (delete)
 		qg_epoch_remove(e, s);
 	qg_committer_submit(e->stream->core->committer, &j->job);
+	return true;
 }
 
 void
 qg_flush_delete(qg_segment *s)
 {
-	flush_segment(s, true);
+	(void)flush_segment(s, true);
 }
 
 /* Whether nothing in the segment can be issued or fetched any more. The last
@@ -101,32 +103,66 @@ segment_spent(const qg_epoch *e, const qg_segment *s)
 /* Whether what is stored of it is to be written anew. One on offer is only
  * sealed again: its generation must not be destroyed under it. */
 static bool
+is_stale(const qg_segment *s, uint32_t generation)
+{
+	return s->data != NULL && s->generation != 0 && s->generation != generation;
+}
+
+static bool
 wants_flush(const qg_segment *s, uint32_t generation)
 {
-	if (s == NULL || s->flushing || s->row == 0)
+	if (s->flushing || s->row == 0)
 		return false;
-	bool stale = s->data != NULL && s->generation != generation;
+	const bool stale = is_stale(s, generation);
 	return s->phase == QG_SEG_CONFIRMED ? s->dirty || stale : s->phase == QG_SEG_OFFERED && stale;
+}
+
+static unsigned
+flush_dirty(qg_epoch *e, uint32_t generation, unsigned most)
+{
+	unsigned n = 0;
+	for (qg_segment *s = e->dirty.first, *next; s != NULL && n < most; s = next) {
+		next = qg_segment_next_dirty(s);
+		if (!wants_flush(s, generation))
+			continue;
+		(void)flush_segment(s, s->phase == QG_SEG_CONFIRMED && segment_spent(e, s));
+		n++;
+	}
+	return n;
+}
+
+/* After a rotation of the key ring every segment is looked at, until no blob is left
+ * that was sealed before it: what is sealed now is sealed under the new one. */
+static unsigned
+flush_stale(qg_stream *st, uint32_t generation, unsigned most)
+{
+	unsigned n = 0;
+	bool left = false;
+	for (qg_epoch *e = st->newest; e != NULL; e = e->older)
+		for (uint32_t i = 0; i < e->n_seg; i++) {
+			qg_segment *s = e->seg[i];
+			if (s == NULL || !is_stale(s, generation))
+				continue;
+			if (n < most && wants_flush(s, generation)) {
+				(void)flush_segment(s, false);
+				n++;
+			}
+			left |= is_stale(s, generation);
+		}
+	st->resealed = left ? 0 : generation;
+	return n;
 }
 
 unsigned
 qg_flush_stream(qg_stream *st)
 {
-	uint32_t generation = qg_sealer_generation(st->core->part.sealer);
 	unsigned n = 0;
 	pthread_mutex_lock(&st->lock);
-	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
-		for (uint32_t i = 0; i < e->n_seg && n < FLUSH_AT_ONCE; i++) {
-			qg_segment *s = e->seg[i];
-			if (!wants_flush(s, generation))
-				continue;
-			uint32_t base = e->base;
-			flush_segment(s, s->phase == QG_SEG_CONFIRMED && segment_spent(e, s));
-			n++;
-			if (e->base != base)
-				break; /* the array moved: the rest waits for the next pass */
-		}
-	}
+	const uint32_t generation = qg_sealer_generation(st->core->part.sealer);
+	for (qg_epoch *e = st->newest; e != NULL; e = e->older)
+		n += flush_dirty(e, generation, FLUSH_AT_ONCE - n);
+	if (st->resealed != generation)
+		n += flush_stale(st, generation, FLUSH_AT_ONCE - n);
 	pthread_mutex_unlock(&st->lock);
 	return n;
 }
@@ -139,7 +175,7 @@ qg_flush_destroy(qg_stream *st)
 		for (uint32_t n = e->base, end = e->base + e->n_seg; n < end; n++) {
 			qg_segment *s = qg_epoch_segment(e, n);
 			if (s != NULL && s->phase == QG_SEG_CONFIRMED)
-				flush_segment(s, true);
+				(void)flush_segment(s, true);
 		}
 	qg_pads_forget_epoch(st, NULL);
 	pthread_mutex_unlock(&st->lock);
@@ -161,12 +197,9 @@ qg_segment_expired(const qg_segment *s)
 }
 
 static void
-expire_segments(qg_stream *st, qg_epoch *e)
+expire_segments(qg_stream *st, qg_epoch *e, bool ours)
 {
-	for (uint32_t i = 0; i < e->n_seg; i++) {
-		qg_segment *s = e->seg[i];
-		if (s == NULL || s->flushing || !qg_segment_expired(s))
-			continue;
+	for (qg_segment *s; (s = qg_epoch_first_to_end(e, ours)) != NULL && qg_segment_expired(s);) {
 		if (s->ours ? s->cursor < s->hi : s->left > 0) {
 			qg_audit_event ev = {.act = QG_AUDIT_DESTROYED,
 					     .caller = st->neighbour->id,
@@ -178,9 +211,7 @@ expire_segments(qg_stream *st, qg_epoch *e)
 			qg_log(QG_LOG_INFO, "stream", "event=segment_expired stream=%s segment=%u side=%s",
 			       st->cfg->name, s->number, s->ours ? "owner" : "far_end");
 		}
-		uint32_t base = e->base;
-		flush_segment(s, true);
-		if (e->base != base)
+		if (!flush_segment(s, true))
 			break;
 	}
 }
@@ -215,21 +246,12 @@ forget_done(qg_job *job, qg_err err)
 	free(j);
 }
 
-static bool
-epoch_empty(const qg_epoch *e, bool ours_only)
-{
-	for (uint32_t i = 0; i < e->n_seg; i++)
-		if (e->seg[i] != NULL && (e->seg[i]->ours || !ours_only))
-			return false;
-	return true;
-}
-
 /* Its last windows have passed; or no ID was ever made in it, and a source that
  * is lost again and again must not leave a heap of such epochs. */
 static bool
 epoch_over(const qg_epoch *e, uint64_t now_ms)
 {
-	if (e->state == QG_EPOCH_FILLING || e->pins > 0 || !epoch_empty(e, false))
+	if (e->state == QG_EPOCH_FILLING || e->pins > 0 || e->n_of[false] + e->n_of[true] > 0)
 		return false;
 	return now_ms >= e->end_ms || (e->keys_out == NULL && e->keys_in == NULL && !e->tell_closed);
 }
@@ -268,8 +290,9 @@ qg_flush_expire(qg_stream *st)
 		qg_epoch_end(filling, QG_KMS_CLOSE_AGE, true);
 	qg_pads_expire(st);
 	for (qg_epoch *e = st->newest; e != NULL; e = e->older) {
-		expire_segments(st, e);
-		if (e->state == QG_EPOCH_ENDED && epoch_empty(e, true)) {
+		expire_segments(st, e, false);
+		expire_segments(st, e, true);
+		if (e->state == QG_EPOCH_ENDED && e->n_of[true] == 0) {
 			e->state = QG_EPOCH_DRAINING;
 			qg_epoch_save(e);
 		}

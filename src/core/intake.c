@@ -37,15 +37,9 @@ static uint64_t
 chunks_coming(const qg_stream *st, const qg_epoch *e)
 {
 	uint64_t n = st->ready;
-	for (uint32_t i = e->n_seg; i-- > 0;) {
-		const qg_segment *s = e->seg[i];
-		if (s == NULL || !s->ours)
-			continue;
-		if (s->phase == QG_SEG_CONFIRMED)
-			break;
-		if (s->use == QG_USE_APPLICATION)
+	for (const qg_segment *s = e->open.first; s != NULL; s = qg_segment_next(s))
+		if (s->ours && s->use == QG_USE_APPLICATION)
 			n += s->count;
-	}
 	return n;
 }
 
@@ -53,13 +47,8 @@ static unsigned
 segments_waiting(const qg_epoch *e)
 {
 	unsigned n = 0;
-	for (uint32_t i = e->n_seg; i-- > 0;) {
-		const qg_segment *s = e->seg[i];
-		if (s != NULL && !s->ours && s->phase == QG_SEG_FULL)
-			n++;
-		else if (s != NULL && !s->ours && s->phase == QG_SEG_CONFIRMED)
-			break;
-	}
+	for (const qg_segment *s = e->open.first; s != NULL; s = qg_segment_next(s))
+		n += !s->ours && s->phase == QG_SEG_FULL;
 	return n;
 }
 
@@ -70,8 +59,8 @@ drawn_ahead(const qg_stream *st, const qg_epoch *e)
 	unsigned n = 0;
 	if (!st->cfg->relayed)
 		return false;
-	for (uint32_t i = 0; i < e->n_seg; i++)
-		n += e->seg[i] != NULL && e->seg[i]->ours && e->seg[i]->phase == QG_SEG_FULL;
+	for (const qg_segment *s = e->open.first; s != NULL; s = qg_segment_next(s))
+		n += s->ours && s->phase == QG_SEG_FULL;
 	return n >= DRAWN_AHEAD;
 }
 
@@ -88,9 +77,8 @@ pool_has_room(const qg_stream *st, const qg_epoch *e)
 static bool
 drop_passed_over(qg_epoch *e)
 {
-	for (uint32_t i = 0; i < e->n_seg; i++) {
-		qg_segment *s = e->seg[i];
-		if (s == NULL || s->ours || s->phase != QG_SEG_FULL)
+	for (qg_segment *s = e->open.first; s != NULL; s = qg_segment_next(s)) {
+		if (s->ours || s->phase != QG_SEG_FULL)
 			continue;
 		if (qg_clock_elapsed_ms() - s->full_ms < PASSED_OVER_MS)
 			return false;
@@ -229,11 +217,11 @@ resume_epoch(qg_stream *st, qg_epoch *e)
 		return;
 	}
 	uint64_t next = (uint64_t)qg_epoch_next_segment(e) * e->segment_chunks;
-	for (uint32_t i = e->n_seg; i-- > 0;) {
-		qg_segment *s = i < e->n_seg ? e->seg[i] : NULL;
-		if (s != NULL && s->phase == QG_SEG_FILLING)
+	for (qg_segment *s = e->open.first, *after; s != NULL; s = after) {
+		after = qg_segment_next(s);
+		if (s->phase == QG_SEG_FILLING)
 			qg_epoch_remove(e, s);
-		else if (s != NULL && s->phase == QG_SEG_FULL && s->first_index + s->count > next)
+		else if (s->phase == QG_SEG_FULL && s->first_index + s->count > next)
 			next = s->first_index + s->count;
 	}
 	st->next_index = next;

@@ -13,6 +13,9 @@ qg_keystore_chunks_ready(const qg_stream *st)
 {
 	uint64_t n = st->ready;
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older) {
+		const qg_segment *oldest = qg_epoch_first_to_end(e, true);
+		if (oldest == NULL || !qg_segment_expired(oldest))
+			continue;
 		uint32_t from = e->issue_from > e->base ? e->issue_from - e->base : 0;
 		for (uint32_t i = from; i < e->n_seg; i++) {
 			const qg_segment *s = e->seg[i];

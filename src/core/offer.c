@@ -134,7 +134,7 @@ confirm_done(qg_job *job, qg_err err)
 		s->phase = QG_SEG_OFFERED;
 		offer_again(st, LINK_MS, LINK_MAX_MS);
 	} else {
-		s->phase = QG_SEG_CONFIRMED;
+		qg_segment_confirmed(s);
 		s->ready_wall_ms = j->rec.ready_wall_ms;
 		qg_segment_wipe_reserved(s);
 		if (s->use != QG_USE_APPLICATION)
@@ -385,23 +385,14 @@ offer_job_new(qg_segment *s, qg_segment_job **out)
 	return err;
 }
 
-/* The first segment of ours in a phase that comes before confirmation. Offers are
- * made in order, so all of these lie above what was confirmed: a large stock is
- * not gone through. */
+/* The first segment of ours in a phase that comes before confirmation. */
 static qg_segment *
 first_in_phase(const qg_epoch *e, qg_segment_phase phase)
 {
-	qg_segment *first = NULL;
-	for (uint32_t i = e->n_seg; i-- > 0;) {
-		qg_segment *s = e->seg[i];
-		if (s == NULL || !s->ours)
-			continue;
-		if (s->phase == QG_SEG_CONFIRMED)
-			break;
-		if (s->phase == phase)
-			first = s;
-	}
-	return first;
+	qg_segment *s = e->open.first;
+	while (s != NULL && (!s->ours || s->phase != phase))
+		s = qg_segment_next(s);
+	return s;
 }
 
 /* One that was stored before a start and not answered: sent as it is. */

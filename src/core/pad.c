@@ -105,12 +105,9 @@ count_room(const qg_stream *st, const qg_epoch *e, pool_room *r)
 	uint64_t most = qg_pads_app_held(st) ? 0 : st->core->part.cfg->ready_chunks;
 	uint64_t wish = node_wish(st, e);
 	r->undecided = 0;
-	for (uint32_t i = e->n_seg; i-- > 0;) {
-		const qg_segment *s = e->seg[i];
-		if (s == NULL || !s->ours)
+	for (const qg_segment *s = e->open.first; s != NULL; s = qg_segment_next(s)) {
+		if (!s->ours)
 			continue;
-		if (s->phase == QG_SEG_CONFIRMED)
-			break;
 		if (s->phase == QG_SEG_FILLING || s->phase == QG_SEG_FULL)
 			r->undecided++;
 		else
@@ -249,9 +246,10 @@ qg_pads_agreed(qg_stream *st)
 bool
 qg_pads_rolled_back(const qg_epoch *e, uint32_t seen_mac, uint32_t seen_pad)
 {
-	for (uint32_t i = 0; e->restored && i < e->n_seg; i++) {
-		const qg_segment *s = e->seg[i];
-		if (s == NULL || !s->ours || s->use == QG_USE_APPLICATION || qg_segment_expired(s))
+	if (!e->restored)
+		return false;
+	for (const qg_segment *s = e->node.first; s != NULL; s = qg_segment_next(s)) {
+		if (!s->ours || qg_segment_expired(s))
 			continue;
 		if (s->number < (s->use == QG_USE_MAC ? seen_mac : seen_pad))
 			return true;
@@ -316,11 +314,9 @@ qg_pads_expire(qg_stream *st)
 static void
 delete_stored(qg_epoch *e)
 {
-	/* By number: the array may move with every one that goes. */
-	for (uint32_t n = e->base, end = e->base + e->n_seg; n < end; n++) {
-		qg_segment *s = qg_epoch_segment(e, n);
-		if (s != NULL && s->phase == QG_SEG_CONFIRMED && s->use != QG_USE_APPLICATION)
-			qg_flush_delete(s);
+	for (qg_segment *s = e->node.first, *next; s != NULL; s = next) {
+		next = qg_segment_next(s);
+		qg_flush_delete(s);
 	}
 }
 

@@ -423,10 +423,9 @@ destroy_below(qg_stream *st, qg_segment_use use, const uint8_t epoch[16], uint32
 	qg_epoch *e = qg_epoch_find(st, epoch);
 	if (e == NULL)
 		return;
-	uint32_t end = e->base + e->n_seg;
-	for (uint32_t n = e->base; n < oldest && n < end; n++) {
-		qg_segment *s = qg_epoch_segment(e, n);
-		if (s != NULL && !s->ours && s->use == use && s->phase == QG_SEG_CONFIRMED)
+	for (qg_segment *s = e->node.first, *next; s != NULL && s->number < oldest; s = next) {
+		next = qg_segment_next(s);
+		if (!s->ours && s->use == use)
 			qg_flush_delete(s);
 	}
 }

@@ -123,8 +123,7 @@ open_done(qg_job *job, qg_err err)
 static bool
 may_open(const qg_segment *s, qg_segment_use use)
 {
-	return s != NULL && s->ours && s->use == use && s->phase == QG_SEG_CONFIRMED && s->row != 0 &&
-	       s->data != NULL && !qg_segment_expired(s);
+	return s->ours && s->use == use && s->row != 0 && s->data != NULL && !qg_segment_expired(s);
 }
 
 /* The first of the oldest epoch. */
@@ -135,11 +134,10 @@ next_stored(const qg_stream *st, qg_segment_use use)
 	for (const qg_epoch *e = st->newest; e != NULL; e = e->older) {
 		if (e->state == QG_EPOCH_DRAINING || (e->restored && !st->pads->agreed))
 			continue;
-		for (uint32_t i = 0; i < e->n_seg; i++)
-			if (may_open(e->seg[i], use)) {
-				found = e->seg[i];
-				break;
-			}
+		qg_segment *s = e->node.first;
+		while (s != NULL && !may_open(s, use))
+			s = qg_segment_next(s);
+		found = s != NULL ? s : found;
 	}
 	return found;
 }

@@ -69,7 +69,7 @@ shares_fit(const qg_config_relay *cfg, uint32_t shares)
 static bool
 undecided(const qg_segment *s)
 {
-	return s != NULL && !s->ours && (s->phase == QG_SEG_FILLING || s->phase == QG_SEG_FULL);
+	return !s->ours && (s->phase == QG_SEG_FILLING || s->phase == QG_SEG_FULL);
 }
 
 /* The owner offers in order: of too many, the lowest is one that it gave up. */
@@ -78,11 +78,11 @@ make_way(qg_epoch *e, uint32_t number)
 {
 	unsigned n = 0;
 	qg_segment *lowest = NULL;
-	for (uint32_t i = 0; i < e->n_seg; i++) {
-		if (!undecided(e->seg[i]))
+	for (qg_segment *s = e->open.first; s != NULL; s = qg_segment_next(s)) {
+		if (!undecided(s))
 			continue;
 		if (lowest == NULL)
-			lowest = e->seg[i];
+			lowest = s;
 		n++;
 	}
 	if (n < AHEAD_MAX)

@@ -202,7 +202,7 @@ restore_segment(qg_epoch *e, const qg_segment_rec *rec, qg_segment *s)
 	qg_err err = restore_data(s, rec);
 	if (err != QG_OK)
 		return err;
-	s->dirty = false;
+	qg_segment_set_dirty(s, false);
 	if (rec->ours)
 		restore_ours(s, rec);
 	return rec->ours ? QG_OK : restore_theirs(s, rec);

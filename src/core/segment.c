@@ -149,7 +149,7 @@ qg_segment_wipe(qg_segment *s, uint32_t first, uint32_t n)
 	assert(first + n <= s->count);
 	if (s->data != NULL && n > 0)
 		qg_wipe(qg_segment_chunk(s, first), (size_t)n * s->epoch->chunk_size);
-	s->dirty = true;
+	qg_segment_set_dirty(s, true);
 }
 
 void
@@ -163,7 +163,7 @@ void
 qg_segment_drop_data(qg_segment *s)
 {
 	qg_secret_free(&s->data);
-	s->dirty = true;
+	qg_segment_set_dirty(s, true);
 }
 
 /* The bits from i that stand in its byte and below end; and where the next byte

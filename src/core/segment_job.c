@@ -63,7 +63,7 @@ qg_segment_job_new(qg_segment *s, qg_segment_job **out)
 		return err;
 	}
 	job_record(j, s, blob_len, used_len);
-	s->dirty = false;
+	qg_segment_set_dirty(s, false);
 	*out = j;
 	return QG_OK;
 }

@@ -117,11 +117,14 @@ qg_014_args(qg_http_request *http, qg_014_arg args[QG_014_ARGS_MAX])
 }
 
 qg_err
-qg_014_check_type(qg_014_call *call)
+qg_014_posted(qg_014_call *call, const char **body, size_t *len)
 {
-	size_t len;
-	(void)qg_http_body(call->http, &len);
-	if (len == 0 || qg_014_type_is_json(qg_http_header(call->http, "Content-Type")))
+	qg_014_arg args[QG_014_ARGS_MAX];
+	const qg_err err = qg_014_no_query(args, qg_014_args(call->http, args), &call->why);
+	if (err != QG_OK)
+		return err;
+	*body = qg_http_body(call->http, len);
+	if (*len == 0 || qg_014_type_is_json(qg_http_header(call->http, "Content-Type")))
 		return QG_OK;
 	qg_014_say(&call->why, "Content-Type must be application/json");
 	return QG_E_INVAL;

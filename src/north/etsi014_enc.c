@@ -149,13 +149,10 @@ qg_014_post_enc(qg_http_request *http, void *ctx)
 	qg_014_call call;
 	if (qg_014_admit(ctx, http, QG_014_ENC, &call) != QG_OK)
 		return;
-	qg_014_arg args[QG_014_ARGS_MAX];
 	qg_014_enc_request r = {0};
+	const char *body;
 	size_t len;
-	const char *body = qg_http_body(http, &len);
-	qg_err err = qg_014_no_query(args, qg_014_args(http, args), &call.why);
-	if (err == QG_OK)
-		err = qg_014_check_type(&call);
+	qg_err err = qg_014_posted(&call, &body, &len);
 	if (err == QG_OK)
 		err = qg_014_enc_body(body, len, &call.terms, call.master, call.slave, &r, &call.why);
 	issue(&call, err, &r);

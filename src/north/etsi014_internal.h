@@ -156,8 +156,9 @@ qg_err qg_014_admit(qg_etsi014 *s, qg_http_request *http, qg_014_method method, 
 /* The query arguments, at most QG_014_ARGS_MAX of them. */
 size_t qg_014_args(qg_http_request *http, qg_014_arg args[QG_014_ARGS_MAX]);
 
-/* A POST's Content-Type, when it has a body. */
-qg_err qg_014_check_type(qg_014_call *call) QG_CHECKED;
+/* A POST's body, which may be empty: that it is JSON by its Content-Type, and that
+ * no argument stands in the query. *body lives as long as the request. */
+qg_err qg_014_posted(qg_014_call *call, const char **body, size_t *len) QG_CHECKED;
 
 /* Takes n keys from the caller's rate. QG_E_LIMIT; QG_E_IO while the audit log
  * cannot be written. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "etsi014_internal.h"
+#include "qkdgate/bytes.h"
 
 #define BUCKETS 4096u
 #define PAIRS_MAX 256u
@@ -54,10 +55,7 @@ qg_014_uses_free(qg_014_uses **u)
 static qg_014_sae **
 find(qg_014_uses *u, const char *id)
 {
-	uint32_t h = 2166136261u;
-	for (const char *p = id; *p != '\0'; p++)
-		h = (h ^ (unsigned char)*p) * 16777619u;
-	qg_014_sae **at = &u->bucket[(h ^ h >> 16) % BUCKETS];
+	qg_014_sae **at = &u->bucket[qg_hash(id, strlen(id)) % BUCKETS];
 	while (*at != NULL && strcmp((*at)->id, id) != 0)
 		at = &(*at)->next;
 	return at;

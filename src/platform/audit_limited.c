@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "audit_internal.h"
+#include "qkdgate/bytes.h"
 #include "qkdgate/clock.h"
 
 #define CALLERS_MAX 1024u /* names of the configuration; those beyond count as "" */
@@ -55,10 +56,7 @@ static caller *
 caller_of(qg_audit_tally *t, const char *name)
 {
 	const size_t len = strnlen(name, QG_AUDIT_STRING_MAX);
-	uint32_t h = 2166136261u;
-	for (size_t i = 0; i < len; i++)
-		h = (h ^ (unsigned char)name[i]) * 16777619u;
-	uint16_t *const bucket = &t->bucket[(h ^ h >> 16) % BUCKETS];
+	uint16_t *const bucket = &t->bucket[qg_hash(name, len) % BUCKETS];
 	for (uint16_t i = *bucket; i != 0; i = t->caller[i].next)
 		if (strlen(t->caller[i].name) == len && memcmp(t->caller[i].name, name, len) == 0)
 			return &t->caller[i];

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "http_internal.h"
+#include "qkdgate/bytes.h"
 #include "qkdgate/clock.h"
 
 #define BURST_S 10u
@@ -69,7 +70,7 @@ origin_of(const struct sockaddr *from)
 static bucket *
 find(qg_arrivals *a, const qg_census_key *key, uint64_t now_ms)
 {
-	bucket *set = a->table[qg_census_hash(key) % SETS], *oldest = &set[0];
+	bucket *set = a->table[qg_hash(key->bytes, sizeof key->bytes) % SETS], *oldest = &set[0];
 	for (bucket *b = set; b < set + WAYS; b++) {
 		if (b->used && memcmp(&b->key, key, sizeof *key) == 0)
 			return b;

@@ -279,7 +279,6 @@ bool qg_census_enter(qg_census *c, const struct sockaddr *from, qg_census_key *k
 unsigned qg_census_count(qg_census *c);
 void qg_census_leave(qg_census *c, const qg_census_key *key);
 qg_census_key qg_census_key_of(const struct sockaddr *from);
-uint32_t qg_census_hash(const qg_census_key *key);
 
 /* How many connections of one thread may be in the handshake at a time: half of
  * all, so that those who never finish theirs leave room for the others. */

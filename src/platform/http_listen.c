@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "http_internal.h"
+#include "qkdgate/bytes.h"
 #include "qkdgate/config.h"
 
 #define THREADS_MAX 64u
@@ -235,21 +236,12 @@ qg_census_key_of(const struct sockaddr *from)
 	return key;
 }
 
-uint32_t
-qg_census_hash(const qg_census_key *key)
-{
-	uint32_t h = 2166136261u;
-	for (size_t i = 0; i < sizeof key->bytes; i++)
-		h = (h ^ key->bytes[i]) * 16777619u;
-	return h ^ h >> 16;
-}
-
 /* The table never holds more than max_connections: a chosen clash of addresses
  * costs little. */
 static resident **
 find(qg_census *c, const qg_census_key *key)
 {
-	resident **at = &c->bucket[qg_census_hash(key) % BUCKETS];
+	resident **at = &c->bucket[qg_hash(key->bytes, sizeof key->bytes) % BUCKETS];
 	while (*at != NULL && memcmp(&(*at)->key, key, sizeof *key) != 0)
 		at = &(*at)->next;
 	return at;

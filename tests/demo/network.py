@@ -119,6 +119,7 @@ class Network:
             shutil.copytree(pki, self.pki)
         self._tweak = tweak
         self._neighbour_urls = neighbour_urls or {}
+        self._border_urls = {}
         self._admin = admin
         self._outside = []
         self.endpoints = self._place(Ports(first_port), sources or {})
@@ -211,6 +212,10 @@ class Network:
         for neighbour in config["neighbours"]:
             neighbour["url"] = self._neighbour_urls.get((node_name, neighbour["id"]),
                                                         neighbour["url"])
+        for border, url in self._border_urls.items():
+            there = "https://%s:%d/" % self.endpoints[f"{border}/kxi"]
+            for peer in config.get("peers", ()):
+                peer.update({k: f"{v}/".replace(there, f"{url}/").rstrip("/") for k, v in peer.items() if k.endswith("url")})
         if under():
             config["process"] = {"sandbox": False}
         if self._tweak:
@@ -223,6 +228,13 @@ class Network:
         """From its next start the gateway calls that neighbour at `url`."""
         self._neighbour_urls[(node_name, self.topology.node(neighbour_name).id)] = url
         self.write_config(node_name)
+
+    def put_before(self, border_name, url):
+        """From their next start other networks reach that border at `url`."""
+        self._border_urls[border_name] = url
+        for peering in self.topology.peerings_of(border_name):
+            self.write_config(peering.a)
+            self.write_config(peering.b)
 
     def prepare(self):
         """PKI, master keys, folders, configurations."""

@@ -14,65 +14,28 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from tcp_way import TcpWay
+
 DROP = object()  # as answer of a hook: hang up instead
 APPLICATION_DATA = 0x17
 
 
-class RecordCounter:
-    """A TCP relay that counts TLS application-data records in each direction."""
+class RecordCounter(TcpWay):
+    """Counts TLS application-data records in both directions."""
 
     def __init__(self, target):
-        self._target = target
         self.records = 0
-        self._lock = threading.Lock()
-        self._sockets = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listener.getsockname()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._counting = threading.Lock()
+        self._pending = {}  # what is left of the last record from each socket
+        super().__init__(target)
 
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(self._target, timeout=60)
-            except OSError:
-                near.close()
-                continue
-            far.settimeout(None)
-            self._sockets += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    def _pump(self, source, sink):
-        pending = b""
-        try:
-            while data := source.recv(65536):
-                pending = self._count(pending + data)
-                sink.sendall(data)
-        except OSError:
-            pass
-        for sock in (source, sink):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def _count(self, data):
-        """Counts whole records; returns what is left of the last."""
-        while len(data) >= 5 and len(data) >= 5 + (size := int.from_bytes(data[3:5], "big")):
-            if data[0] == APPLICATION_DATA:
-                with self._lock:
-                    self.records += 1
-            data = data[5 + size:]
-        return data
-
-    def end(self):
-        self._listener.close()
-        for sock in self._sockets:
-            sock.close()
+    def passing(self, source, data):
+        with self._counting:
+            data = self._pending.get(source, b"") + data
+            while len(data) >= 5 and len(data) >= 5 + (size := int.from_bytes(data[3:5], "big")):
+                self.records += data[0] == APPLICATION_DATA
+                data = data[5 + size:]
+            self._pending[source] = data
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ class Ledger:
         self._taken = Counter()             # (who, key ID) -> how often it was delivered
         self.asked = Counter()              # dec_keys requests sent per key ID
         self.lost = set()                   # IDs of requests whose answer never came
+        self.void = set()                   # IDs of keys that a gateway made void before it gave them out
         self.faults = []
 
     def issue(self, keys):
@@ -42,9 +43,16 @@ class Ledger:
                 self.delivered[key_id].append(key)
                 self._taken[(to, key_id)] += 1
 
+    def make_void(self, ids):
+        with self._lock:
+            self.void.update(ids)
+
     def check(self):
-        """No ID or chunk twice, no ID delivered twice to one side, the same key at all ends."""
+        """No ID or chunk twice, no ID delivered twice to one side, the same key at all ends, nothing void
+        given to anybody."""
         faults = list(self.faults)
+        faults += [f"{key_id} is void and was given out" for key_id in self.void
+                   if key_id in self.issued or key_id in self.delivered]
         faults += [f"{key_id} delivered {n} times" for (_, key_id), n in self._taken.items() if n > 1]
         for key_id, keys in self.delivered.items():
             if key_id not in self.issued:

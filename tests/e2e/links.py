@@ -76,6 +76,11 @@ def audit_lines(*files):
     return [json.loads(line) for file in files for line in file.read_bytes().rpartition(b"\n")[0].splitlines()]
 
 
+def audited(net, node, act):
+    """IDs of all keys of which a gateway's audit log says so."""
+    return {e["id"] for e in audit_lines(net.folder / node / "audit.log") if e["act"] == act and "id" in e}
+
+
 def database(net, node, query):
     """The rows of a query to a copy of the database of a gateway that does not run."""
     with tempfile.TemporaryDirectory(dir=net.folder) as copy:

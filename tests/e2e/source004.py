@@ -16,6 +16,8 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass
 
+from tcp_way import cut
+
 OPEN, GET, CLOSE = 2, 4, 8
 NO_KEY, NO_STREAM, IN_USE = 2, 4, 5
 VERSION = {"a": (2, 1, 1), "b": (1, 0, 1)}
@@ -268,18 +270,11 @@ class Source:
     def hang_up(self):
         with self._lock:
             sockets = list(self._sockets)
-        for sock in sockets:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        cut(*sockets)
 
     def end(self):
         self._ended = True
+        cut(*self._listeners)
         for listener in self._listeners:
-            try:
-                listener.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             listener.close()
         self.hang_up()

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from between import Recorder
-from links import issue
+from links import audited, issue
 from peer020 import EXT_KEYS, Peer, container, new_key
 from processes import wait_for
 from search import holds, pieces
@@ -127,11 +127,6 @@ def test_a_kxi_with_one_end_that_knows_of_no_mask(make_network):
     with network.client("alice", timeout_s=60) as alice:
         wait_for("the refusal", lambda: alice.enc("sae-zoe").status == 503 and network.gateways["kme-g2"].lines(
             "unsupported-mandatory-extension"), 60, 0.2)
-
-
-def audited(network, node, act):
-    lines = (network.folder / node / "audit.log").read_text().rpartition("\n")[0].splitlines()
-    return {e["id"] for e in map(json.loads, lines) if e["act"] == act and "id" in e}
 
 
 BORDERS, ENDS = ("kme-g1", "kme-g2"), ("kme-z", "kme-a")

@@ -16,6 +16,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* A target whose inputs say how long they are: makes that right after an input was
+ * changed (mutate.c; mostly, not always). */
+void fuzz_mend(uint8_t *data, size_t size);
+
 #define HOLDS(what)                                                                  \
 	do {                                                                         \
 		if (!(what)) {                                                       \

@@ -63,6 +63,17 @@ as_pushed(const qg_etsi004_profile *p, uint8_t *bytes, size_t n)
 	(void)p->push->get_answer(p, bytes, n, &status, &http);
 }
 
+/* A frame of profile bin names its length. */
+void
+fuzz_mend(uint8_t *data, size_t size)
+{
+	const qg_etsi004_profile *p = size > 8 ? qg_etsi004_profile_at(data[0] & 7) : NULL;
+	if (p == NULL || strncmp(p->name, "bin", 3) != 0)
+		return;
+	qg_writer length = qg_writer_of(data + 5, 4);
+	qg_put_u32(&length, (uint32_t)(size - 9));
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

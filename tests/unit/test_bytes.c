@@ -177,6 +177,16 @@ long_string_does_not_wrap(void **state)
 	assert_memory_equal(buf, "\xff\xffx", 3);
 }
 
+/* The reference values of 32-bit FNV-1a, folded. */
+static void
+hash_is_fnv_1a_folded(void **state)
+{
+	(void)state;
+	assert_int_equal(qg_hash("", 0), 0x811c9dc5u ^ 0x811cu);
+	assert_int_equal(qg_hash("a", 1), 0xe40c292cu ^ 0xe40cu);
+	assert_int_equal(qg_hash("foobar", 6), 0xbf9cf968u ^ 0xbf9cu);
+}
+
 int
 main(void)
 {
@@ -189,6 +199,7 @@ main(void)
 		cmocka_unit_test(full_output_is_left_alone),
 		cmocka_unit_test(strings_have_their_form),
 		cmocka_unit_test(long_string_does_not_wrap),
+		cmocka_unit_test(hash_is_fnv_1a_folded),
 	};
 	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests_name("bytes", tests, NULL, NULL);
