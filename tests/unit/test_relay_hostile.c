@@ -495,9 +495,10 @@ static void half_a_segment(thief *t)
 	assert_true(net_wait(n, is_answered, t));
 	assert_true(net_forward_get(n, B, C, 0, &m));
 	assert_true(net_unmask(n, &m.masked, plain));
-	/* A little of it is enough: what is used up here B's core will try again. */
-	m.count = 2;
-	m.masked.data_len = 2 * m.chunk_size;
+	/* A little of it is enough, and all there is where B had no key open at first: what is used up here B's core
+	 * will try again. */
+	m.count = 1;
+	m.masked.data_len = m.chunk_size;
 }
 
 static qg_kms_forward_result again_from_b(void)
