@@ -51,6 +51,8 @@ void qg_wipe_stack(void);
  * back to the C library, or moved from, is wiped first. p is NULL or of malloc.
  * Any thread. */
 void qg_free_wiped(void *p);
+/* The same, where no more than the first `most` bytes were ever written to. */
+void qg_free_wiped_to(void *p, size_t most);
 void *qg_realloc_wiped(void *p, size_t n);
 
 /* Compares n bytes in a time that does not depend on them. */

@@ -177,7 +177,8 @@ qg_err qg_transfer_claim_new(qg_transfers *t, const char *initiator, const qg_uu
 uint32_t qg_transfer_claim_size(const qg_transfer_claim *c);
 /* job: marks the target DELIVERED; forgets the value with the last target. */
 qg_err qg_transfer_claim_store(qg_transfer_claim *c, qg_store *store) QG_CHECKED;
-/* Copies the value (size bytes) out of the sealed blob; call before _end. */
+/* Copies the value (size bytes) out of the sealed blob; call before _store, so that what
+ * there is no memory for (QG_E_NOMEM) is not delivered. Any thread. */
 qg_err qg_transfer_claim_value(qg_transfer_claim *c, uint8_t *out) QG_CHECKED;
 /* Ends the claim: QG_OK delivered; QG_E_CLOSED given up, the target is as
  * before; any other error: the outcome is unknown, so it counts as delivered.

@@ -288,12 +288,19 @@ qg_wipe_stack(void)
 }
 
 void
-qg_free_wiped(void *p)
+qg_free_wiped_to(void *p, size_t most)
 {
 	if (p == NULL)
 		return;
-	qg_wipe(p, malloc_usable_size(p));
+	const size_t has = malloc_usable_size(p);
+	qg_wipe(p, has < most ? has : most);
 	free(p);
+}
+
+void
+qg_free_wiped(void *p)
+{
+	qg_free_wiped_to(p, SIZE_MAX);
 }
 
 void *

@@ -32,6 +32,7 @@ typedef struct fetch_op {
 	qg_secret *keys;
 	uint16_t *sizes;
 	size_t n_items;
+	bool unreadable; /* a value of them */
 	pair_cache cache[QG_LIVE_EPOCHS];
 	size_t n_cache;
 	fetch_item item[];
@@ -267,11 +268,9 @@ take_segment_item(fetch_op *op, fetch_item *it, uint16_t size)
 static qg_err
 take_claim_item(fetch_op *op, fetch_item *it, uint16_t size)
 {
-	qg_err err = qg_transfer_claim_value(it->claim, op->keys->data + op->keys->len);
-	if (err == QG_OK)
-		op->keys->len += size;
+	op->keys->len += size; /* there since claims_unseal */
 	qg_transfer_claim_end(op->core->transfers, &it->claim, QG_OK);
-	return err;
+	return op->unreadable ? QG_E_NOTFOUND : QG_OK;
 }
 
 static qg_err
@@ -388,6 +387,23 @@ reserve_or_wait(fetch_op *op)
 	return err;
 }
 
+/* Each value is put where it belongs among the keys before anything counts as delivered: what
+ * there is no memory for stays, what cannot be read ever is gone. */
+static qg_err
+claims_unseal(fetch_op *op)
+{
+	size_t at = 0;
+	for (size_t i = 0; i < op->n_items; at += op->sizes[i++]) {
+		if (op->item[i].claim == NULL)
+			continue;
+		const qg_err err = qg_transfer_claim_value(op->item[i].claim, op->keys->data + at);
+		if (err == QG_E_NOMEM)
+			return err;
+		op->unreadable |= err != QG_OK;
+	}
+	return QG_OK;
+}
+
 static void
 fetch_start(fetch_op *op)
 {
@@ -397,7 +413,7 @@ fetch_start(fetch_op *op)
 	size_t bytes = 0;
 	for (size_t i = 0; i < op->n_items && err == QG_OK; i++)
 		bytes += op->sizes[i];
-	if (err == QG_OK && qg_secret_new(bytes, &op->keys) != QG_OK) {
+	if (err == QG_OK && (qg_secret_new(bytes, &op->keys) != QG_OK || claims_unseal(op) != QG_OK)) {
 		struct qg_core *core = op->core;
 		release_items(op);
 		fetch_finish(op, QG_E_IO);

@@ -495,9 +495,7 @@ qg_restore_all(struct qg_core *core, bool reset, char *why, size_t why_room)
 	restore r = {.core = core, .reset = reset};
 	bool found = false;
 	qg_anchor_state *a = calloc(1, sizeof *a);
-	if (a == NULL)
-		return QG_E_NOMEM;
-	qg_err err = restore_life(core);
+	qg_err err = a != NULL ? restore_life(core) : QG_E_NOMEM;
 	if (err == QG_OK)
 		err = core->part.store->ops->load_epochs(core->part.store, load_epoch, &r);
 	if (err == QG_OK)

@@ -454,6 +454,7 @@ static void *
 client_main(void *arg)
 {
 	qg_http_client *c = arg;
+	qg_tls_wipe_here();
 	for (;;) {
 		call *inbox;
 		bool stopping = take_inbox(c, &inbox);

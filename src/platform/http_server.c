@@ -668,6 +668,7 @@ qg_http_worker_main(void *arg)
 {
 	worker *w = arg;
 	int wait_ms = 0;
+	qg_tls_wipe_adopted();
 	while (!atomic_load(&w->server->stopping))
 		wait_ms = serve(w, wait_ms);
 	drain(w);

@@ -45,14 +45,19 @@ struct qg_tls_session {
 	bool up;             /* the handshake is done */
 };
 
-/* Records are decrypted into blocks of GnuTLS's own, which are given back in the same call. */
-static _Thread_local bool receiving;
+/* --- what GnuTLS gives back ------------------------------------------------ */
+
+/* GnuTLS decrypts each record into a block of its own with room for the largest one there may be,
+ * and gives it back when all of it was read, or with its session: so many bytes are wiped then. */
+static _Thread_local size_t wiped_bytes;
+
+#define BLOCK_HEAD 512u /* more than GnuTLS has before the record in its block */
 
 static void
 free_received(void *p)
 {
-	if (receiving)
-		qg_free_wiped(p);
+	if (wiped_bytes > 0)
+		qg_free_wiped_to(p, wiped_bytes);
 	else
 		free(p);
 }
@@ -61,6 +66,27 @@ void
 qg_tls_wipe_received(void)
 {
 	gnutls_free = free_received;
+}
+
+void
+qg_tls_wipe_here(void)
+{
+	wiped_bytes = SIZE_MAX;
+}
+
+void
+qg_tls_wipe_adopted(void)
+{
+	wiped_bytes = BLOCK_HEAD;
+}
+
+/* To wipe no more than the largest record that came costs a request nothing that can be measured,
+ * to wipe the whole block a fiftieth of its time. */
+static void
+foresee_record(size_t n)
+{
+	if (wiped_bytes > 0 && n > wiped_bytes - BLOCK_HEAD)
+		wiped_bytes = n + BLOCK_HEAD;
 }
 
 /* --- verifying a peer ----------------------------------------------------- */
@@ -386,6 +412,7 @@ push_out(gnutls_transport_ptr_t out, const giovec_t *piece, int n)
 static ssize_t
 pull_in(gnutls_transport_ptr_t in, void *p, size_t n)
 {
+	foresee_record(n); /* after its head GnuTLS asks for a record as a whole */
 	return qg_tls_in_pull(in, p, n);
 }
 
@@ -568,9 +595,10 @@ qg_tls_session_send(qg_tls_session *s, const void *p, size_t n, size_t *sent)
 qg_tls_step
 qg_tls_session_recv(qg_tls_session *s, void *p, size_t n, size_t *got)
 {
-	receiving = true;
+	const size_t before = wiped_bytes;
+	qg_tls_wipe_here();
 	ssize_t rc = gnutls_record_recv(s->gnutls, p, n);
-	receiving = false;
+	wiped_bytes = before;
 	if (rc == 0)
 		return QG_TLS_EOF;
 	if (rc < 0)
@@ -601,7 +629,10 @@ qg_tls_session_free(qg_tls_session **s)
 	if (old->gnutls != NULL) {
 		if (old->up)
 			(void)gnutls_bye(old->gnutls, GNUTLS_SHUT_WR);
+		const size_t before = wiped_bytes;
+		qg_tls_wipe_here(); /* what nobody has read */
 		gnutls_deinit(old->gnutls);
+		wiped_bytes = before;
 	}
 	qg_tls_trust_put(&old->trust);
 	free(old);

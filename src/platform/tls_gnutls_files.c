@@ -22,7 +22,14 @@ put_name(char names[][QG_TLS_NAME_MAX], size_t *n, const char *text, size_t len)
 	++*n;
 }
 
-static void
+/* Want of memory says nothing about a certificate; other errors say that it has no such name. */
+static bool
+is_of_the_moment(int rc)
+{
+	return rc == GNUTLS_E_MEMORY_ERROR || rc == GNUTLS_E_INTERNAL_ERROR;
+}
+
+static qg_err
 read_alt_names(gnutls_x509_crt_t crt, qg_tls_identity *id)
 {
 	for (unsigned seq = 0; seq < 4 * QG_TLS_NAMES_MAX; seq++) {
@@ -32,30 +39,33 @@ read_alt_names(gnutls_x509_crt_t crt, qg_tls_identity *id)
 		if (type == GNUTLS_E_SHORT_MEMORY_BUFFER || type == GNUTLS_E_X509_UNKNOWN_SAN)
 			continue;
 		if (type < 0)
-			return;
+			return is_of_the_moment(type) ? QG_E_NOMEM : QG_OK;
 		if (type == GNUTLS_SAN_URI)
 			put_name(id->uri, &id->n_uri, text, len);
 		else if (type == GNUTLS_SAN_DNSNAME)
 			put_name(id->dns, &id->n_dns, text, len);
 	}
+	return QG_OK;
 }
 
-static void
+static qg_err
 read_cn(gnutls_x509_crt_t crt, char cn[QG_TLS_NAME_MAX])
 {
 	char text[QG_TLS_NAME_MAX + 1];
 	size_t len = sizeof text;
 	/* Two common names: which one is meant nobody can say. */
 	size_t none = 0;
-	if (gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 1, 0, NULL, &none) !=
-	    GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
-		return;
-	if (gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, text, &len) != 0)
-		return;
+	int rc = gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 1, 0, NULL, &none);
+	if (rc != GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
+		return is_of_the_moment(rc) ? QG_E_NOMEM : QG_OK;
+	rc = gnutls_x509_crt_get_dn_by_oid(crt, GNUTLS_OID_X520_COMMON_NAME, 0, 0, text, &len);
+	if (rc != 0)
+		return is_of_the_moment(rc) ? QG_E_NOMEM : QG_OK;
 	if (len == 0 || len >= QG_TLS_NAME_MAX || memchr(text, '\0', len) != NULL)
-		return;
+		return QG_OK;
 	memcpy(cn, text, len);
 	cn[len] = '\0';
+	return QG_OK;
 }
 
 qg_err
@@ -68,9 +78,8 @@ qg_tls_crt_identity(gnutls_x509_crt_t crt, qg_tls_identity *out)
 	out->n_uri = out->n_dns = 0;
 	out->cn[0] = '\0';
 	qg_hex_encode(digest, sizeof digest, out->fingerprint);
-	read_alt_names(crt, out);
-	read_cn(crt, out->cn);
-	return QG_OK;
+	qg_err err = read_alt_names(crt, out);
+	return err == QG_OK ? read_cn(crt, out->cn) : err;
 }
 
 void

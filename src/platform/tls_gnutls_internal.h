@@ -40,7 +40,7 @@ void qg_tls_crt_free(gnutls_x509_crt_t *crt);
 
 /* QG_E_AUTH, QG_E_NOMEM. */
 qg_err qg_tls_crt_import(const gnutls_datum_t *der, gnutls_x509_crt_t *out) QG_CHECKED;
-/* Who the certificate is of. QG_E_AUTH. */
+/* Who the certificate is of. QG_E_AUTH, QG_E_NOMEM. */
 qg_err qg_tls_crt_identity(gnutls_x509_crt_t crt, qg_tls_identity *out) QG_CHECKED;
 
 #endif

@@ -15,6 +15,14 @@
 /* What the platform's other files need of TLS without GnuTLS's header. A
  * session is a gnutls_session_t, as a void pointer like libmicrohttpd's. */
 
+/* --- what GnuTLS gives back (tls_gnutls.c) -------------------------------- */
+
+/* From now on, in a program that called qg_tls_wipe_received, what GnuTLS gives back on this thread
+ * is wiped: for threads on which other libraries receive with it. */
+void qg_tls_wipe_here(void);
+/* The same for a thread all of whose sessions are from qg_tls_adopt, for less. */
+void qg_tls_wipe_adopted(void);
+
 /* --- files (tls_files.c) -------------------------------------------------- */
 
 /* Puts a text into why; NULL or no room: nothing. */

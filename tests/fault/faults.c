@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -17,6 +18,7 @@
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -185,6 +187,44 @@ place(enum kind kind, uintptr_t from)
 	return (uint64_t)kind << 56 | (uint64_t)object << 48 | offset;
 }
 
+/* --- where the program was when it broke --------------------------------------------- */
+
+/* The calls that led there, to where its log goes. */
+static void
+tell_where(int signal)
+{
+	void *calls[64];
+	const int n = backtrace(calls, 64);
+	backtrace_symbols_fd(calls, n, STDERR_FILENO);
+	raise(signal); /* its usual end, once this returns */
+}
+
+/* Threads that hear no signals hear these: else the end comes without a word. */
+int
+pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	int (*next)(int, const sigset_t *, sigset_t *);
+	sigset_t without;
+	*(void **)&next = dlsym(RTLD_NEXT, "pthread_sigmask");
+	if (set == NULL || how == SIG_UNBLOCK)
+		return next(how, set, old);
+	without = *set;
+	sigdelset(&without, SIGSEGV);
+	sigdelset(&without, SIGBUS);
+	return next(how, &without, old);
+}
+
+static void
+watch_end(void)
+{
+	const struct sigaction how = {.sa_handler = tell_where, .sa_flags = (int)SA_RESETHAND};
+	void *first[1];
+	(void)backtrace(first, 1); /* loads what it needs */
+	sigaction(SIGSEGV, &how, NULL);
+	sigaction(SIGABRT, &how, NULL);
+	sigaction(SIGBUS, &how, NULL);
+}
+
 __attribute__((constructor)) static void
 begin(void)
 {
@@ -204,6 +244,7 @@ begin(void)
 		const char *base = strrchr(texts[i].name, '/');
 		snprintf(c->object_name[i + 1], sizeof c->object_name[0], "%s", base != NULL ? base + 1 : "");
 	}
+	watch_end();
 	control = c;
 }
 

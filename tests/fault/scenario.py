@@ -79,7 +79,8 @@ class Scenario:
         self.target = self.net.gateways[self.case.target]
         if faults:
             under_faults(self.target, self.control, build_folder())
-        self.library_died = self.disturbing = self.again = False
+        self.disturbing = self.again = False
+        self.library_died = ""  # what the gateway said last
         self.waiting = []     # (master, slave, IDs) issued and not yet fetched
         self.fetched = []     # the same of those that were delivered since the last start
         self._clients = {}
@@ -309,7 +310,7 @@ class Scenario:
         they get no memory are beyond its reach: as after a kill, the next start has to find all well."""
         status = self.target.exit_status
         if status in (-signal.SIGABRT, -signal.SIGSEGV) and self.control.fired and not self.control.fired_at.own:
-            self.library_died = True
+            self.library_died = self.target.log()[-3000:]
             return
         if status not in (0, 1):
             raise Defect(f"{self.case.target} ended with status {status}\n{self.target.log()[-4000:]}")

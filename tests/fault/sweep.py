@@ -98,6 +98,7 @@ class Sweep:
         self.made = self.injected = self.starts = 0
         self.scenario = None
         self.since = []  # faults since the last start without one
+        self.last_words = ""  # of a gateway that a library ended
         self.keys = 0
 
     def _prepare(self):
@@ -202,7 +203,7 @@ class Sweep:
         self._get_ready(fault, cold)
         s = self.scenario
         s.answers.clear()
-        s.library_died = False
+        s.library_died = ""
         s.control.arm(fault.site.function, fault.error, fault.site, skip=fault.skip, times=fault.times)
         try:
             outcome = getattr(self, f"_{fault.phase.split()[-1]}")(s, fault)
@@ -211,6 +212,7 @@ class Sweep:
         s.control.disarm()
         s.control.step_clock(0)
         s.control.freeze_clocks(False)
+        self.last_words = s.library_died
         return "library ended it" if s.library_died else outcome
 
     def _get_ready(self, fault, cold):
@@ -303,6 +305,8 @@ class Worker:
     def _try(self, fault):
         begin, keys = time.monotonic(), self.sweep.keys
         outcome, why = self._guarded(str(fault), lambda: self.sweep.inject(fault))
+        if outcome == "library ended it":
+            why = {"why": self.sweep.last_words}
         self.journal.note(case=self.sweep.case, fault=str(fault), kind=KIND_OF[fault.site.function], outcome=outcome,
                           seconds=round(time.monotonic() - begin, 1),
                           keys=self.sweep.keys - keys, **why)

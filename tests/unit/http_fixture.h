@@ -21,7 +21,9 @@
 #include "qkdgate/tls.h"
 #include "seed.h"
 
+#ifndef TIMEOUT_MS
 #define TIMEOUT_MS 5000u
+#endif
 
 /* --- the server under test ------------------------------------------------ */
 

@@ -517,7 +517,9 @@ static void test_close_leaves_the_far_end_its_keys(void **state)
 		const qg_uuid ksid = open_both();
 		compare(A, 0, B, 0, &ksid, 0, 20);
 		const unsigned other = 1 - first;
+		assert_int_equal(close_at(first, 1, &ksid), QG_ETSI004_IN_USE); /* another's */
 		assert_int_equal(close_at(first, 0, &ksid), QG_ETSI004_SUCCESS);
+		assert_int_equal(close_at(first, 0, &ksid), QG_ETSI004_NO_CONNECTION); /* once */
 		pair_nap(150);
 		assert_int_equal(get_at(&ga, other, 0, &ksid, 19), QG_ETSI004_SUCCESS);
 		/* No more is allocated. */

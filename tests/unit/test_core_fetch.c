@@ -552,6 +552,42 @@ static void test_rule_15_the_quota_outlives_the_gateway(void **state)
 	assert_int_equal(pair_issue(&p->end[0], "sae-dave", "sae-bob", 50, 32, got), QG_OK);
 }
 
+/* The rows of a stopped end's quotas are this one. */
+static void put_window(core_end *e, const qg_window_rec *rec)
+{
+	char why[256] = "";
+	bool fresh = false;
+	qg_store *s = NULL;
+	assert_int_equal(qg_store_sqlite_open(e->database, &fresh, &s, why, sizeof why), QG_OK);
+	assert_int_equal(s->ops->begin(s), QG_OK);
+	assert_int_equal(s->ops->windows_delete(s, INT64_MAX), QG_OK);
+	assert_int_equal(s->ops->window_put(s, rec), QG_OK);
+	assert_int_equal(s->ops->commit(s), QG_OK);
+	s->ops->close(&s);
+}
+
+/* Rows that no gateway writes: no start, rather than another quota. */
+static void test_rule_15_a_damaged_quota_is_refused(void **state)
+{
+	(void)state;
+	static const uint8_t bytes[8 * QG_WINDOW_SLOTS];
+	const int64_t now_ms = qg_clock_wall_ms();
+	const qg_window_rec good = { .pair = bytes, .pair_len = QG_WINDOW_NAME, .began_ms = now_ms + 1000000,
+				     .slot_ms = 2000, .chunks = bytes, .chunks_len = sizeof bytes };
+	qg_window_rec bad[] = { good, good, good };
+	bad[0].pair_len--;
+	bad[1].chunks_len -= 8;
+	bad[2].slot_ms = (uint64_t)UINT32_MAX + 1;
+	p = pair_start(&(pair_options){ .pair_chunks = 100, .fetch_s = 64 });
+	end_stop(&p->end[0]);
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		put_window(&p->end[0], &bad[i]);
+		assert_int_equal(end_try_start(&p->end[0]), QG_E_CORRUPT);
+	}
+	put_window(&p->end[0], &good); /* of a clock that was set back since */
+	end_start(&p->end[0]);
+}
+
 static void test_rule_15_part_of_the_pool_is_for_the_others(void **state)
 {
 	(void)state;
@@ -593,6 +629,7 @@ int main(void)
 		TEST(test_rule_14_additional_slaves_on_this_node),
 		TEST(test_rule_15_a_pair_has_a_quota_within_t_fetch),
 		TEST(test_rule_15_the_quota_outlives_the_gateway),
+		TEST(test_rule_15_a_damaged_quota_is_refused),
 		TEST(test_rule_15_part_of_the_pool_is_for_the_others),
 	};
 	if (pair_init() != 0)

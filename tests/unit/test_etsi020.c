@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "support/refusal.h"
+
 #include "etsi020_pair.h"
 
 #define ID1 "0b9f0f0e-2c1f-4b52-9d5c-1a2b3c4d5e6f"
@@ -626,6 +628,80 @@ ends_under_way(void **state)
 	pair_free(p);
 }
 
+/* --- memory, mutexes and threads that are not to be had ---------------------------------------- */
+
+static void
+made_whole_or_not_at_all(void **state)
+{
+	(void)state;
+	pair *p = pair_new("kme-b");
+	unsigned failed = 0;
+	assert_int_equal(qg_directory_new(&p->a.cfg, &p->a.directory), QG_OK);
+	for (bool met = true; met;) {
+		refusal_arm(1, true);
+		const qg_err err = qg_etsi020_new(&p->a.cfg, p->a.directory, NULL, &p->a.e);
+		met = refusal_disarm();
+		assert_int_equal(p->a.e != NULL, err == QG_OK);
+		assert_true(met || err == QG_OK);
+		failed += err != QG_OK;
+		qg_etsi020_free(&p->a.e);
+	}
+	assert_true(failed >= 5);
+	qg_directory_free(&p->a.directory);
+	pair_free(p);
+}
+
+static pair *used;
+
+static void
+wait_if(qg_err err, outcome *o)
+{
+	if (err == QG_OK)
+		wait_outcome(o);
+}
+
+/* Keys, acks and a void; what was accepted had arrived. */
+static void
+use_all(void)
+{
+	static const uint8_t value[] = {1, 2, 3, 4, 5};
+	qg_interop_way *way = qg_etsi020_way(used->a.e);
+	const qg_uuid id = id_of(ID1);
+	const qg_interop_saes saes = {"sae-a", targets, 1};
+	const qg_interop_key key = {.id = id, .value = value, .size_bytes = 5, .extension = "{\"E1_k\":1}"};
+	const qg_interop_keys keys = {.saes = saes, .key = &key, .n_keys = 1, .optional = "{\"E2_o\":[true]}"};
+	const qg_interop_ack ack = {.status = QG_INTEROP_RELAYED, .saes = saes, .ids = &id, .n_ids = 1};
+	const qg_interop_void revoke = {.saes = saes, .ids = &id, .n_ids = 1};
+	outcome o;
+	outcome_init(&o);
+	used->b.interop.calls = 0;
+	wait_if(way->ops->send_keys(way, "NET-B", &keys, on_sent, &o), &o);
+	if (o.calls > 0 && o.outcome == QG_INTEROP_OUT_ACCEPTED) {
+		assert_true(used->b.interop.calls > 0);
+		assert_memory_equal(used->b.interop.value, value, 5);
+	}
+	outcome_init(&o);
+	wait_if(way->ops->send_acks(way, "NET-B", &ack, 1, on_sent, &o), &o);
+	outcome_init(&o);
+	wait_if(way->ops->send_void(way, "NET-B", &revoke, on_sent, &o), &o);
+}
+
+static void
+requests_arrive_whole_or_not_at_all(void **state)
+{
+	(void)state;
+	used = pair_new("kme-b");
+	outcome o = {.outcome = QG_INTEROP_OUT_UNKNOWN};
+	pair_start(used);
+	refusal_rounds(use_all);
+	/* More than once where a refusal ended the connection. */
+	for (unsigned tries = 0; tries < 60 && o.outcome == QG_INTEROP_OUT_UNKNOWN; tries++)
+		send_two(&used->a, 2, NULL, &o);
+	assert_int_equal(o.outcome, QG_INTEROP_OUT_ACCEPTED);
+	assert_int_equal(used->b.interop.n, 2);
+	pair_free(used);
+}
+
 static int
 setup(void **state)
 {
@@ -675,6 +751,8 @@ main(void)
 		cmocka_unit_test(strangers_get_401),
 		cmocka_unit_test(more_requests_than_agreed),
 		cmocka_unit_test(ends_under_way),
+		cmocka_unit_test(made_whole_or_not_at_all),
+		cmocka_unit_test(requests_arrive_whole_or_not_at_all),
 	};
 	cmocka_set_test_filter(getenv("QG_TEST_ONLY"));
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "support/refusal.h"
+
 #include "kms_nodes.h"
 
 #include "qkdgate/clock.h"
@@ -600,6 +602,65 @@ end(void **state)
 	return run(command, n, sizeof command);
 }
 
+/* --- memory, mutexes and threads that are not to be had ------------------------ */
+
+static void
+test_made_whole_or_not_at_all(void **state)
+{
+	pair *p = pair_new("kme-b");
+	unsigned failed = 0;
+
+	(void)state;
+	for (bool met = true; met;) {
+		qg_kms *k = NULL;
+
+		refusal_arm(1, true);
+		qg_err err = qg_kms_new(&p->a.cfg, p->a.directory, &k);
+		met = refusal_disarm();
+		assert_int_equal(k != NULL, err == QG_OK);
+		assert_true(met || err == QG_OK);
+		failed += err != QG_OK;
+		qg_kms_free(&k);
+	}
+	assert_true(failed >= 5);
+	pair_free(p);
+}
+
+static pair *used;
+
+/* An answer is the right one, or there is none. */
+static void
+use_all_kinds(void)
+{
+	for (int kind = 0; kind < QG_KMS_KINDS; kind++) {
+		outcome o;
+
+		outcome_init(&o);
+		if (send_to(&used->a, "KME-B", (qg_kms_kind)kind, "{\"to\":\"b\"}", &o) != QG_OK)
+			continue;
+		wait_outcome(&o);
+		if (o.err == QG_OK && o.status == 200)
+			assert_memory_equal(o.body, "{\"to\":\"b\"}", 10);
+	}
+}
+
+static void
+test_messages_arrive_whole_or_not_at_all(void **state)
+{
+	outcome o = {.err = QG_E_IO};
+
+	(void)state;
+	used = pair_new("kme-b");
+	node_listen(&used->a);
+	node_listen(&used->b);
+	refusal_rounds(use_all_kinds);
+	/* More than once where a refusal ended the connection. */
+	for (unsigned tries = 0; tries < 60 && o.err != QG_OK; tries++)
+		exchange(&used->a, "KME-B", QG_KMS_GET_STATUS, "{}", &o);
+	assert_works(used);
+	pair_free(used);
+}
+
 int
 main(void)
 {
@@ -622,6 +683,8 @@ main(void)
 		cmocka_unit_test(test_listen_refuses),
 		cmocka_unit_test(test_refusals_logged_sparsely),
 		cmocka_unit_test(test_counts_logged),
+		cmocka_unit_test(test_made_whole_or_not_at_all),
+		cmocka_unit_test(test_messages_arrive_whole_or_not_at_all),
 	};
 
 	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core_common.h"
 
-/* The SQLite store with commits that fail on demand. */
+/* The SQLite store with commits, and whatever else a test chooses by who asks, that
+ * fail on demand. */
+
+static bool (*store_refuses)(void *caller);
+#define REFUSED (store_refuses != NULL && store_refuses(__builtin_return_address(0)))
 
 static fault_store *fault_of(qg_store *s)
 {
@@ -16,7 +20,7 @@ static qg_store *inner(qg_store *s)
 static qg_err f_begin(qg_store *s)
 {
 	pthread_mutex_lock(&fault_of(s)->gate);
-	qg_err err = inner(s)->ops->begin(inner(s));
+	qg_err err = REFUSED ? QG_E_IO : inner(s)->ops->begin(inner(s));
 	if (err != QG_OK)
 		pthread_mutex_unlock(&fault_of(s)->gate);
 	return err;
@@ -25,7 +29,7 @@ static qg_err f_begin(qg_store *s)
 static qg_err f_commit(qg_store *s)
 {
 	fault_store *f = fault_of(s);
-	int fault = atomic_load(&f->fault);
+	int fault = REFUSED ? FAULT_FAILS : atomic_load(&f->fault);
 	qg_err err = QG_OK;
 	if (fault == FAULT_FAILS || fault == FAULT_UNKNOWN_UNDONE)
 		inner(s)->ops->rollback(inner(s));
@@ -47,11 +51,14 @@ static void f_rollback(qg_store *s)
 }
 
 #define PASS0(name) \
-	static qg_err f_##name(qg_store *s, int64_t row) { return inner(s)->ops->name(inner(s), row); }
+	static qg_err f_##name(qg_store *s, int64_t row) \
+	{ return REFUSED ? QG_E_IO : inner(s)->ops->name(inner(s), row); }
 #define PASS1(name, type) \
-	static qg_err f_##name(qg_store *s, type a) { return inner(s)->ops->name(inner(s), a); }
+	static qg_err f_##name(qg_store *s, type a) \
+	{ return REFUSED ? QG_E_IO : inner(s)->ops->name(inner(s), a); }
 #define PASS_ROW(name, type) \
-	static qg_err f_##name(qg_store *s, int64_t row, type a) { return inner(s)->ops->name(inner(s), row, a); }
+	static qg_err f_##name(qg_store *s, int64_t row, type a) \
+	{ return REFUSED ? QG_E_IO : inner(s)->ops->name(inner(s), row, a); }
 PASS1(epoch_put, qg_epoch_rec *)
 PASS1(epoch_update, const qg_epoch_rec *)
 PASS_ROW(epoch_mark, uint64_t)
@@ -70,7 +77,7 @@ PASS_ROW(app_block_delete, uint32_t)
 
 static qg_err f_app_block_held(qg_store *s, int64_t row, uint32_t first, uint64_t since_ms)
 {
-	return inner(s)->ops->app_block_held(inner(s), row, first, since_ms);
+	return REFUSED ? QG_E_IO : inner(s)->ops->app_block_held(inner(s), row, first, since_ms);
 }
 PASS_ROW(transfer_owe, const char *)
 PASS1(telling_put, qg_telling_rec *)
@@ -78,93 +85,93 @@ PASS0(telling_delete)
 
 static qg_err f_segment_confirm(qg_store *s, int64_t row, int64_t ready_wall_ms, uint32_t hops)
 {
-	return inner(s)->ops->segment_confirm(inner(s), row, ready_wall_ms, hops);
+	return REFUSED ? QG_E_IO : inner(s)->ops->segment_confirm(inner(s), row, ready_wall_ms, hops);
 }
 
 static qg_err f_segment_use(qg_store *s, int64_t row, const uint8_t *was, const uint8_t *now, size_t len)
 {
-	return inner(s)->ops->segment_use(inner(s), row, was, now, len);
+	return REFUSED ? QG_E_IO : inner(s)->ops->segment_use(inner(s), row, was, now, len);
 }
 
 static qg_err f_segment_used(qg_store *s, int64_t row, uint8_t *out, size_t len)
 {
-	return inner(s)->ops->segment_used(inner(s), row, out, len);
+	return REFUSED ? QG_E_IO : inner(s)->ops->segment_used(inner(s), row, out, len);
 }
 
 static qg_err f_segment_reseal(qg_store *s, int64_t row, const uint8_t *sealed, size_t len)
 {
 	atomic_fetch_add(&fault_of(s)->reseals, 1);
-	return inner(s)->ops->segment_reseal(inner(s), row, sealed, len);
+	return REFUSED ? QG_E_IO : inner(s)->ops->segment_reseal(inner(s), row, sealed, len);
 }
 
 static qg_err f_transfer_state(qg_store *s, int64_t row, qg_transfer_state was, qg_transfer_state now)
 {
-	return inner(s)->ops->transfer_state(inner(s), row, was, now);
+	return REFUSED ? QG_E_IO : inner(s)->ops->transfer_state(inner(s), row, was, now);
 }
 
 static qg_err f_target_state(qg_store *s, int64_t row, const char *sae, qg_target_state was, qg_target_state now)
 {
-	return inner(s)->ops->target_state(inner(s), row, sae, was, now);
+	return REFUSED ? QG_E_IO : inner(s)->ops->target_state(inner(s), row, sae, was, now);
 }
 
 static qg_err f_number_put(qg_store *s, const char *name, int64_t value)
 {
-	return inner(s)->ops->number_put(inner(s), name, value);
+	return REFUSED ? QG_E_IO : inner(s)->ops->number_put(inner(s), name, value);
 }
 
 static qg_err f_number_get(qg_store *s, const char *name, int64_t *value)
 {
-	return inner(s)->ops->number_get(inner(s), name, value);
+	return REFUSED ? QG_E_IO : inner(s)->ops->number_get(inner(s), name, value);
 }
 
 static qg_err f_load_epochs(qg_store *s, qg_err (*each)(const qg_epoch_rec *, void *), void *ctx)
 {
-	return inner(s)->ops->load_epochs(inner(s), each, ctx);
+	return REFUSED ? QG_E_IO : inner(s)->ops->load_epochs(inner(s), each, ctx);
 }
 
 static qg_err f_load_segments(qg_store *s, qg_err (*each)(const qg_segment_rec *, void *), void *ctx)
 {
-	return inner(s)->ops->load_segments(inner(s), each, ctx);
+	return REFUSED ? QG_E_IO : inner(s)->ops->load_segments(inner(s), each, ctx);
 }
 
 static qg_err f_load_app_streams(qg_store *s, qg_err (*each)(const qg_app_stream_rec *, void *), void *ctx)
 {
-	return inner(s)->ops->load_app_streams(inner(s), each, ctx);
+	return REFUSED ? QG_E_IO : inner(s)->ops->load_app_streams(inner(s), each, ctx);
 }
 
 static qg_err f_load_app_blocks(qg_store *s, qg_err (*each)(const qg_app_block_rec *, void *), void *ctx)
 {
-	return inner(s)->ops->load_app_blocks(inner(s), each, ctx);
+	return REFUSED ? QG_E_IO : inner(s)->ops->load_app_blocks(inner(s), each, ctx);
 }
 
 static qg_err f_load_transfers(qg_store *s, qg_err (*each)(const qg_transfer_rec *, void *), void *ctx)
 {
-	return inner(s)->ops->load_transfers(inner(s), each, ctx);
+	return REFUSED ? QG_E_IO : inner(s)->ops->load_transfers(inner(s), each, ctx);
 }
 
 static qg_err f_load_tellings(qg_store *s, qg_err (*each)(const qg_telling_rec *, void *), void *ctx)
 {
-	return inner(s)->ops->load_tellings(inner(s), each, ctx);
+	return REFUSED ? QG_E_IO : inner(s)->ops->load_tellings(inner(s), each, ctx);
 }
 
 static qg_err f_account_add(qg_store *s, const qg_account_rec *rec)
 {
-	return inner(s)->ops->account_add(inner(s), rec);
+	return REFUSED ? QG_E_IO : inner(s)->ops->account_add(inner(s), rec);
 }
 
 static qg_err f_window_put(qg_store *s, const qg_window_rec *rec)
 {
-	return inner(s)->ops->window_put(inner(s), rec);
+	return REFUSED ? QG_E_IO : inner(s)->ops->window_put(inner(s), rec);
 }
 
 static qg_err f_windows_delete(qg_store *s, int64_t before_ms)
 {
-	return inner(s)->ops->windows_delete(inner(s), before_ms);
+	return REFUSED ? QG_E_IO : inner(s)->ops->windows_delete(inner(s), before_ms);
 }
 
 static qg_err f_load_windows(qg_store *s, qg_err (*each)(const qg_window_rec *, void *), void *ctx)
 {
-	return inner(s)->ops->load_windows(inner(s), each, ctx);
+	return REFUSED ? QG_E_IO : inner(s)->ops->load_windows(inner(s), each, ctx);
 }
 
 static const qg_store_ops fault_ops = {
@@ -183,3 +190,4 @@ static const qg_store_ops fault_ops = {
 	.load_tellings = f_load_tellings, .account_add = f_account_add, .window_put = f_window_put,
 	.windows_delete = f_windows_delete, .load_windows = f_load_windows,
 };
+#undef REFUSED

@@ -196,6 +196,9 @@ static bool is_neighbour(const core_node *e, const char *id)
 	return false;
 }
 
+/* What cannot be sent, besides, by who wants to. */
+static bool (*send_refuses)(void *caller);
+
 static qg_err net_send(qg_channel *ch, const char *neighbour, qg_kms_kind kind, const char *body, size_t len,
 		       unsigned timeout_ms, qg_channel_done *done, void *ctx)
 {
@@ -203,6 +206,8 @@ static qg_err net_send(qg_channel *ch, const char *neighbour, qg_kms_kind kind, 
 	core_node *to = is_neighbour(e, neighbour) ? node_by_id(e->net, neighbour) : NULL;
 	if (to == NULL)
 		return QG_E_NOTFOUND;
+	if (send_refuses != NULL && send_refuses(__builtin_return_address(0)))
+		return QG_E_FULL;
 	must(len <= QG_KMS_MSG_MAX, "a message is too long");
 	net_call *c = malloc(sizeof *c + len);
 	must(c != NULL, "memory");
