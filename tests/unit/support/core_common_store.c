@@ -7,12 +7,12 @@
 typedef bool refuses_caller(void *caller);
 static _Atomic(refuses_caller *) store_refuses;
 
-static bool refused(refuses_caller *refuses, void *caller)
+static bool caller_is_refused(refuses_caller *refuses, void *caller)
 {
 	return refuses != NULL && refuses(caller);
 }
 
-#define REFUSED refused(atomic_load(&store_refuses), __builtin_return_address(0))
+#define REFUSED caller_is_refused(atomic_load(&store_refuses), __builtin_return_address(0))
 
 static fault_store *fault_of(qg_store *s)
 {

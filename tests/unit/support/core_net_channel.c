@@ -206,7 +206,7 @@ static qg_err net_send(qg_channel *ch, const char *neighbour, qg_kms_kind kind, 
 	core_node *to = is_neighbour(e, neighbour) ? node_by_id(e->net, neighbour) : NULL;
 	if (to == NULL)
 		return QG_E_NOTFOUND;
-	if (refused(atomic_load(&send_refuses), __builtin_return_address(0)))
+	if (caller_is_refused(atomic_load(&send_refuses), __builtin_return_address(0)))
 		return QG_E_FULL;
 	must(len <= QG_KMS_MSG_MAX, "a message is too long");
 	net_call *c = malloc(sizeof *c + len);
