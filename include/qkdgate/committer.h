@@ -11,7 +11,8 @@
 
 /* Group commit: the one thread that writes the database. It takes every job
  * that waits, runs them in one transaction, syncs once, and then tells each
- * (DESIGN, idea 6). When a job's run fails, the transaction is rolled back and
+ * (DESIGN, idea 6). Behind a large group it gives as many jobs the time to come,
+ * at most 2 ms. When a job's run fails, the transaction is rolled back and
  * each job of the group is run again in a transaction of its own, so that one
  * bad job harms no other; a job's run may thus be called twice and must have
  * no effect outside the store but on members it sets itself. When the commit

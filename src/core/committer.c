@@ -7,11 +7,19 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "qkdgate/clock.h"
 
 /* Bounds how long the first job of a group waits for the last one. */
 #define GROUP_MAX 1024
+
+/* Who was told of a group asks again soon, and a commit costs as much as some ten
+ * requests. So behind a group the next one is begun when it is as large, or when
+ * that many had the time to be answered and to come again. Not behind small ones. */
+#define COMPANY_LEAST 8
+#define COMPANY_NS_EACH UINT64_C(30000)
+#define COMPANY_NS_MOST UINT64_C(2000000)
 
 typedef struct job_list {
 	qg_job *head;
@@ -25,6 +33,9 @@ struct qg_committer {
 	/* Under the lock. */
 	job_list queue;
 	job_list late; /* came after the stop began */
+	size_t n_queue; /* jobs in the queue */
+	size_t last;    /* jobs of the last group */
+	size_t awaited; /* jobs that the thread waits for, 0: any */
 	bool stopping;
 	qg_committer_times times;
 	/* The thread's own. */
@@ -43,10 +54,10 @@ list_append(job_list *l, qg_job *job)
 
 /* Takes the first jobs out of the queue, all of them where they are few. */
 static qg_job *
-list_take(job_list *l, size_t most)
+list_take(job_list *l, size_t most, size_t *n)
 {
 	qg_job *first = l->head, **end = &l->head;
-	for (size_t n = 0; *end != NULL && n < most; n++)
+	for (*n = 0; *end != NULL && *n < most; (*n)++)
 		end = &(*end)->next;
 	l->head = *end;
 	if (end != &l->head)
@@ -177,17 +188,41 @@ commit_group(qg_committer *c, qg_job *group)
 	}
 }
 
-/* What is there is committed at once; what comes meanwhile is the next group. */
+/* Under the lock, behind a group. */
+static void
+await_company(qg_committer *c)
+{
+	if (c->last < COMPANY_LEAST)
+		return;
+	const uint64_t wait_ns = c->last * COMPANY_NS_EACH;
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += (long)(wait_ns < COMPANY_NS_MOST ? wait_ns : COMPANY_NS_MOST);
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_nsec -= 1000000000;
+		until.tv_sec++;
+	}
+	c->awaited = c->last;
+	while (c->n_queue < c->awaited && !c->stopping)
+		if (pthread_cond_timedwait(&c->work, &c->lock, &until) != 0)
+			break;
+	c->awaited = 0;
+}
+
+/* What is there is committed at once, but for company; what comes meanwhile is the
+ * next group. */
 static void *
 committer_main(void *arg)
 {
 	qg_committer *c = arg;
 	pthread_mutex_lock(&c->lock);
 	for (;;) {
+		await_company(c);
 		while (c->queue.head == NULL && !c->stopping)
 			pthread_cond_wait(&c->work, &c->lock);
 		bool late = c->queue.head == NULL;
-		qg_job *group = list_take(late ? &c->late : &c->queue, GROUP_MAX);
+		qg_job *group = list_take(late ? &c->late : &c->queue, GROUP_MAX, &c->last);
+		c->n_queue -= late ? 0 : c->last;
 		if (group == NULL)
 			break;
 		pthread_mutex_unlock(&c->lock);
@@ -231,8 +266,12 @@ qg_committer_start(qg_store *store, const qg_committer_hooks *hooks, qg_committe
 	qg_committer *c = calloc(1, sizeof *c);
 	if (c == NULL)
 		return QG_E_NOMEM;
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_cond_init(&c->work, NULL);
+	pthread_cond_init(&c->work, &attr);
+	pthread_condattr_destroy(&attr);
 	c->queue.tail = &c->queue.head;
 	c->late.tail = &c->late.head;
 	c->store = store;
@@ -258,20 +297,22 @@ static _Thread_local struct {
 } gathered;
 
 /* Puts the jobs behind those that wait. The thread looks at the queue again before
- * it waits, so only what finds it empty needs to wake it; outside the lock, or on
- * one core it would only wake to wait for it. */
+ * it waits, so only what finds it empty needs to wake it, or what makes enough of
+ * them; outside the lock, or on one core it would only wake to wait for it. */
 static void
-hand_over(qg_committer *c, const job_list *jobs)
+hand_over(qg_committer *c, const job_list *jobs, size_t n)
 {
 	pthread_mutex_lock(&c->lock);
 	const bool was_empty = c->queue.head == NULL;
 	job_list *l = c->stopping ? &c->late : &c->queue;
 	*l->tail = jobs->head;
 	l->tail = jobs->tail;
-	if (was_empty)
+	c->n_queue += c->stopping ? 0 : n;
+	const bool wake = c->awaited > 0 ? c->n_queue >= c->awaited : was_empty;
+	if (wake)
 		atomic_fetch_add(&c->wakers, 1);
 	pthread_mutex_unlock(&c->lock);
-	if (!was_empty)
+	if (!wake)
 		return;
 	pthread_cond_signal(&c->work);
 	atomic_fetch_sub(&c->wakers, 1); /* after it the committer may be gone */
@@ -281,7 +322,7 @@ static void
 hand_over_gathered(qg_committer *c)
 {
 	if (gathered.n > 0)
-		hand_over(c, &gathered.jobs);
+		hand_over(c, &gathered.jobs, gathered.n);
 	gathered.n = 0;
 	gathered.jobs = (job_list){.tail = &gathered.jobs.head};
 }
@@ -304,7 +345,7 @@ qg_committer_submit(qg_committer *c, qg_job *job)
 		return;
 	}
 	job->next = NULL;
-	hand_over(c, &(job_list){.head = job, .tail = &job->next});
+	hand_over(c, &(job_list){.head = job, .tail = &job->next}, 1);
 }
 
 /* A job that stands in the queue for one whose caller waits. */

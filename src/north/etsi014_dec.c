@@ -81,6 +81,7 @@ job_new(const qg_014_call *call, qg_014_dec_request *r)
 		.slave = memcpy(job->strings + master_len, call->slave, slave_len),
 		.ids = job->ids.ids,
 		.n = job->ids.n,
+		.kme = call->other_home,
 	};
 	qg_014_late_init(&job->late, call);
 	return job;

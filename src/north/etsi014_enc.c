@@ -75,6 +75,7 @@ job_new(const qg_014_call *call, const qg_014_enc_request *r)
 		.max_age_ms = r->max_age_ms,
 		.min_hops = r->min_hops,
 		.max_hops = r->max_hops,
+		.kme = call->other_home,
 	};
 	for (size_t i = 0; i < r->n_extra; i++)
 		job->strings[i] = keep(&at, r->extra[i]);

@@ -27,6 +27,7 @@ static const char line_end[] = "\"}";
 /* A file that follows another begins with a line of this: behind it stand the number and the tag of the line before. */
 static const char rotated_is[] = ",\"act\":\"rotated\",\"reason\":\"" QG_AUDIT_FOLLOWS;
 #define TIME_LEN 24
+#define LAST_SECOND INT64_C(253402300799) /* of the year 9999 */
 #define LEN(literal) (sizeof literal - 1)
 
 /* Longest own part: the sequence number has at most 20 digits. */
@@ -119,21 +120,20 @@ put_member(char *p, const char *name, const char *value, size_t n)
 	return p;
 }
 
-static char *
-put_time(char *p, int64_t ms)
+/* What all events of one second have in common. */
+static void
+set_second(qg_audit_chain *c, int64_t second)
 {
-	time_t s = (time_t)(ms / 1000);
+	time_t s = (time_t)second;
 	struct tm tm;
-	if (ms < 0 || gmtime_r(&s, &tm) == NULL || tm.tm_year > 9999 - 1900) {
-		ms = 0;
+	if (gmtime_r(&s, &tm) == NULL)
 		tm = (struct tm){.tm_year = 70, .tm_mday = 1};
-	}
 	const struct {
 		int value, n;
 		char after;
 	} part[] = {{tm.tm_year + 1900, 4, '-'}, {tm.tm_mon + 1, 2, '-'}, {tm.tm_mday, 2, 'T'},
-		    {tm.tm_hour, 2, ':'},	 {tm.tm_min, 2, ':'},	  {tm.tm_sec, 2, '.'},
-		    {(int)(ms % 1000), 3, 'Z'}};
+		    {tm.tm_hour, 2, ':'},	 {tm.tm_min, 2, ':'},	  {tm.tm_sec, 2, '.'}};
+	char *p = c->second_text;
 	for (size_t i = 0; i < sizeof part / sizeof part[0]; i++) {
 		int v = part[i].value;
 		for (int k = part[i].n - 1; k >= 0; k--, v /= 10)
@@ -141,6 +141,21 @@ put_time(char *p, int64_t ms)
 		p += part[i].n;
 		*p++ = part[i].after;
 	}
+	assert(p == c->second_text + sizeof c->second_text);
+	c->second = second;
+}
+
+static char *
+put_time(qg_audit_chain *c, char *p, int64_t ms)
+{
+	if (ms < 0 || ms / 1000 > LAST_SECOND)
+		ms = 0;
+	if (ms / 1000 != c->second || c->second_text[0] == '\0')
+		set_second(c, ms / 1000);
+	p = put(p, c->second_text, sizeof c->second_text);
+	for (int64_t unit = 100, left = ms % 1000; unit > 0; left %= unit, unit /= 10)
+		*p++ = digits[left / unit];
+	*p++ = 'Z';
 	return p;
 }
 
@@ -209,7 +224,7 @@ qg_audit_chain_event(qg_audit_chain *c, const qg_audit_head *h)
 	assert(h->reason_len <= QG_AUDIT_STRING_MAX && h->request_len <= QG_REQUEST_ID_MAX);
 	const char *act = act_names[h->act];
 	char *p = put(next->common, time_is, LEN(time_is));
-	p = put_time(p, h->time_ms);
+	p = put_time(c, p, h->time_ms);
 	*p++ = '"';
 	p = put_member(p, "act", act, strlen(act));
 	p = put_member(p, "caller", h->caller, h->caller_len);

@@ -33,6 +33,8 @@ typedef struct qg_audit_chain {
 	uint8_t tag[QG_AUDIT_TAG];
 	qg_audit_run run[2]; /* the one at hand, and room to make the next */
 	unsigned at;         /* which is at hand */
+	int64_t second;      /* Unix time, of: */
+	char second_text[20]; /* to the point behind the seconds */
 } qg_audit_chain;
 
 /* What all lines of one event have in common; the strings are not terminated. */

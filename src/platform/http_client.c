@@ -335,7 +335,7 @@ static void
 begin(qg_http_client *c, call *k)
 {
 	k->easy = easy_get(c, is_usual(k));
-	if (k->easy == NULL || !set_call(k->easy, k) ||
+	if (k->easy == NULL || qg_tls_prepare_thread() != QG_OK || !set_call(k->easy, k) ||
 	    curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
 		finish(c, k, QG_E_NOMEM, 0);
 		return;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,12 +20,25 @@ hex_value(char c)
 	return -1;
 }
 
+/* Whether a character stands for itself, in a query too. */
+static bool
+is_plain(char c)
+{
+#define BIT(c) (UINT64_C(1) << (c) % 64)
+	static const uint64_t other[4] = {UINT64_C(0xffffffff) | BIT('%') | BIT('+'), BIT(0x7f)};
+	const unsigned char u = (unsigned char)c;
+	return (other[u / 64] >> u % 64 & 1) == 0;
+#undef BIT
+}
+
 /* Decodes %XX of the NUL-terminated text in place; in a query '+' is a space. */
 static qg_err
 decode(char *text, bool in_query)
 {
 	char *to = text;
-	for (const char *from = text; *from != '\0'; from++) {
+	while (is_plain(*to)) /* mostly all of it */
+		to++;
+	for (const char *from = to; *from != '\0'; from++) {
 		unsigned char c = (unsigned char)*from;
 		if (c < 0x20 || c == 0x7f)
 			return QG_E_PARSE;

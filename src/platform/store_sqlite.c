@@ -3,6 +3,7 @@
  * store_sql.c and turns SQLite's errors into ours. */
 #include <assert.h>
 #include <limits.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -584,10 +585,19 @@ verify(const opening *o)
 	return err;
 }
 
+/* Figures of its memory, which nobody reads, cost a lock with every piece of it. */
+static void
+configure(void)
+{
+	(void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
+}
+
 static qg_err
 open_database(const opening *o, const char *path, bool *fresh)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	long long version;
+	(void)pthread_once(&once, configure); /* before its first call */
 	int rc = sqlite3_open_v2(path, &o->s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (rc != SQLITE_OK)
 		return say_sqlite(o, rc);
