@@ -109,6 +109,28 @@ static void test_more_than_one_message_holds(void **state)
 }
 
 /* One neighbour's keys have a quota at each node; the others' have their own. */
+/* Tries that are refused use key up: all that a message may carry is there again. */
+static bool has_for_a_message(core_net *net, void *ctx)
+{
+	qg_stream *st = ctx;
+	(void)net;
+	pthread_mutex_lock(&st->lock);
+	bool has = qg_pads_ready_bytes(st) >= QG_KMS_DATA_MAX && st->ready >= 100;
+	pthread_mutex_unlock(&st->lock);
+	return has;
+}
+
+/* On a busy machine a request may run out of its time. */
+static void issue_at_last(const qg_issue_request *req, unsigned home)
+{
+	qg_err err = QG_E_EMPTY;
+	for (int i = 0; i < 20 && err == QG_E_EMPTY; i++) {
+		assert_true(net_wait(n, has_for_a_message, net_stream(n, A, home, A)));
+		err = issue(req);
+	}
+	assert_int_equal(err, QG_OK);
+}
+
 static void test_a_neighbour_hands_over_no_more_than_its_quota(void **state)
 {
 	(void)state;
@@ -120,14 +142,15 @@ static void test_a_neighbour_hands_over_no_more_than_its_quota(void **state)
 	set_number(B, &n->node[B].cfg.relay_neighbour_bytes_per_s, 1); /* and one message at once */
 	qg_issue_request req = { .master = "sae-a", .slave = "sae-a2", .extra = extra, .n_extra = 1, .number = 100,
 				 .size_bytes = 100, .max_hops = UINT32_MAX };
+	assert_true(net_wait(n, has_for_a_message, net_stream(n, A, B, A)));
 	assert_int_equal(issue(&req), QG_OK);
 	assert_int_equal(fetch_at(B, "sae-b", k->id, 100), QG_OK);
 	assert_int_equal(issue(&req), QG_E_EMPTY);
 	extra[0] = "sae-c";
-	assert_int_equal(issue(&req), QG_OK);
+	issue_at_last(&req, C);
 	extra[0] = "sae-b";
 	set_number(B, &n->node[B].cfg.relay_neighbour_bytes_per_s, 0);
-	assert_int_equal(issue(&req), QG_OK);
+	issue_at_last(&req, B);
 }
 
 static void test_rule_18_lost_answers_and_doubles_deliver_once(void **state)
