@@ -117,7 +117,7 @@ REFUSED := malloc calloc realloc reallocarray strdup strndup pthread_create \
 	$(patsubst %,pthread_%_init,mutex cond rwlock) $(patsubst %,qg_%,secret_new sealer_seal sealer_unseal anchor_write)
 $(patsubst %,$(BUILD)/unit/test_%,refused_keys refused_streams kms etsi020): \
 	private LDFLAGS += $(REFUSED:%=-Wl,--wrap=%)
-$(BUILD)/unit/test_refused_keys: private LDFLAGS += -Wl,--wrap=qg_core_start
+$(BUILD)/unit/test_refused_keys $(BUILD)/unit/test_refused_streams: private LDFLAGS += -Wl,--wrap=qg_core_start
 
 # The corpus of each fuzz target is replayed like a unit program.
 $(BUILD)/unit/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(wildcard tests/fuzz/*.h) $(LIB)

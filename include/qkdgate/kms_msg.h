@@ -155,8 +155,8 @@ typedef struct qg_kms_epoch_status {
 	uint64_t seen_mark;     /* highest mark the asker told the answerer */
 	uint32_t seen_segments; /* segments of the asker confirmed by the answerer:
 				   highest number + 1 */
-	/* likewise, node segments of the asker that a message used: it cannot
-	 * hold one below unused, unless its store is an old one (SOUNDNESS 9) */
+	/* likewise, node segments of the asker that it opened, as a message said: it
+	 * cannot hold one below unused, unless its store is an old one (SOUNDNESS 9) */
 	uint32_t seen_mac, seen_pad;
 } qg_kms_epoch_status;
 
@@ -197,6 +197,10 @@ typedef struct qg_kms_masked {
 	/* What is left of segments with lower numbers is spent, and destroyed: of
 	 * MAC segments of the first pad's epoch, of pad segments of the last one's. */
 	uint32_t oldest_mac, oldest_pad;
+	/* Of the last pad's epoch: the sender opened all pad segments with lower
+	 * numbers, and names next what is left of them. They can be in its store only
+	 * if that is an old one. 0 says nothing. */
+	uint32_t opened_pad;
 	uint8_t mac[QG_MAC_BYTES];
 	size_t data_len;
 	uint8_t data[QG_KMS_DATA_MAX]; /* masked; base64 in the message */
@@ -312,9 +316,10 @@ void qg_kms_forward_answer_canonical(const uint8_t request_mac[QG_MAC_BYTES], co
 void qg_kms_make_answer_canonical(const uint8_t request_mac[QG_MAC_BYTES], const qg_kms_make_answer *a, qg_writer *w);
 
 /* Encoders write JSON without a NUL into out and return its length in *len;
- * QG_E_RANGE when room is too small (QG_KMS_MSG_MAX always suffices). Decoders
- * take len bytes. */
+ * QG_E_RANGE when room is too small (QG_KMS_MSG_MAX always suffices, and for
+ * forward_keys QG_KMS_FORWARD_MAX). Decoders take len bytes. */
 #define QG_KMS_MSG_MAX 65536
+#define QG_KMS_FORWARD_MAX 32768
 #define QG_KMS_CODEC(name, type)                                                                  \
 	qg_err qg_kms_##name##_encode(const type *m, char *out, size_t room, size_t *len) QG_CHECKED; \
 	qg_err qg_kms_##name##_decode(const char *json, size_t len, type *m) QG_CHECKED

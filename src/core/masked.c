@@ -158,6 +158,7 @@ qg_masked_seal_or_wait(qg_stream *link, void *message, qg_kms_masked *masked, qg
 	memcpy(masked->pad, use->pad, sizeof masked->pad);
 	masked->oldest_mac = use->oldest_mac;
 	masked->oldest_pad = use->oldest_pad;
+	masked->opened_pad = use->opened_pad;
 	masked->data_len = data_len;
 	mask(masked->data, data, pad->data + PAD_AT, unmask, data_len);
 	err = message_mac(pad->data, message, canonical, masked, masked->mac);
@@ -198,7 +199,7 @@ open_locked(qg_stream *link, const void *message, const qg_kms_masked *m, qg_mas
 	if (err == QG_OK && !qg_equal_ct(mac, m->mac, sizeof mac))
 		err = QG_E_AUTH;
 	if (err == QG_OK)
-		err = qg_pads_open(link, m->pad, m->n_pads, w);
+		err = qg_pads_open(link, m->pad, m->n_pads, m->opened_pad, w);
 	if (err == QG_OK)
 		err = qg_pads_spend(link, m->pad, m->n_pads, m->oldest_mac, m->oldest_pad);
 	if (err != QG_OK)

@@ -32,7 +32,7 @@ unsigned
 qg_pads_pace(pad_pace *p, uint64_t now_ms)
 {
 	const bool at_once = p->n > 0 && now_ms - p->opened_ms < PACE_MS;
-	p->n = at_once ? 2 * p->n : 1;
+	p->n = at_once ? 4 * p->n : 1;
 	if (p->n > PAD_PACE_MAX)
 		p->n = PAD_PACE_MAX;
 	p->opened_ms = now_ms;

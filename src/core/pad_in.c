@@ -14,7 +14,7 @@
 
 #define SPENT_MAX 64 /* used-up segments remembered */
 #define SEEN_NAME_MAX 40
-#define AHEAD_SEARCH 32 /* segments looked at, since those for MACs stand between */
+#define AHEAD_SEARCH 64 /* segments looked at, since those for MACs stand between */
 #define OPEN_MAX (QG_KMS_PADS_MAX + PAD_PACE_MAX)
 
 /* --- finding ------------------------------------------------------------------- */
@@ -166,8 +166,8 @@ typedef struct open_job {
 	size_t n;
 	pad_segment *seg[OPEN_MAX];
 	struct {
-		int64_t row;       /* 0: it was deleted before */
-		int64_t epoch_row; /* 0: no message names it yet */
+		int64_t row;
+		int64_t epoch_row; /* 0: a later one of that epoch tells what is seen of it */
 		uint32_t mac, pad; /* seen of that epoch */
 	} what[OPEN_MAX];
 } open_job;
@@ -177,17 +177,13 @@ open_run(qg_job *job, qg_store *store)
 {
 	open_job *j = (open_job *)job;
 	for (size_t i = 0; i < j->n; i++) {
-		qg_err err = QG_OK;
-		if (j->what[i].row != 0) {
-			err = store->ops->segment_delete(store, j->what[i].row);
-			qg_commit_note_change(j->stream->core);
-		}
+		qg_err err = store->ops->segment_delete(store, j->what[i].row);
 		if (err == QG_OK && j->what[i].epoch_row != 0)
 			err = put_seen(store, j->what[i].epoch_row, j->what[i].mac, j->what[i].pad);
 		if (err != QG_OK)
 			return err;
 	}
-	qg_commit_note_consumed(j->stream->core);
+	qg_commit_note_change(j->stream->core);
 	return QG_OK;
 }
 
@@ -254,28 +250,29 @@ open_done(qg_job *job, qg_err err)
 	free(j);
 }
 
-/* What the neighbour is told to have used up to, once the job is done. */
+/* What the neighbour is told to have opened up to, once the job is done. */
 static void
 note_seen(open_job *j, qg_epoch *e, const pad_segment *p)
 {
 	uint32_t *seen = p->use == QG_USE_MAC ? &e->seen_mac : &e->seen_pad;
 	if (*seen <= p->number)
 		*seen = p->number + 1;
+	for (size_t i = 0; i < j->n; i++)
+		if (j->what[i].epoch_row == e->row)
+			j->what[i].epoch_row = 0;
 	j->what[j->n].epoch_row = e->row;
 	j->what[j->n].mac = e->seen_mac;
 	j->what[j->n].pad = e->seen_pad;
 }
 
 static qg_err
-open_stored(qg_stream *st, open_job *j, qg_segment *s, bool ahead)
+open_stored(qg_stream *st, open_job *j, qg_segment *s)
 {
 	qg_epoch *e = s->epoch;
 	pad_segment *p = qg_pads_detach(s);
 	if (p == NULL)
 		return QG_E_NOMEM;
-	if (!ahead)
-		note_seen(j, e, p);
-	p->ahead = ahead;
+	note_seen(j, e, p);
 	p->turn = st->pads->turns;
 	p->next = st->pads->in;
 	st->pads->in = p;
@@ -285,34 +282,20 @@ open_stored(qg_stream *st, open_job *j, qg_segment *s, bool ahead)
 	return QG_OK;
 }
 
-/* It waits for one job more, in which nothing is deleted. */
-static qg_err
-name_ahead(qg_stream *st, open_job *j, pad_segment *p)
-{
-	qg_epoch *e = qg_epoch_find(st, p->epoch);
-	if (e == NULL)
-		return QG_E_NOTFOUND;
-	note_seen(j, e, p);
-	p->ahead = p->open = false;
-	p->turn = st->pads->turns;
-	j->seg[j->n++] = p;
-	return QG_OK;
-}
-
-/* The pads that are named next, where they are used up fast. */
+/* Where pads are used up fast, those that the owner opened as well: it names them
+ * next, and none of them can be in its store any more. */
 static void
-open_ahead(qg_stream *st, open_job *j, const qg_kms_pad *pad)
+open_ahead(qg_stream *st, open_job *j, const qg_kms_pad *pad, uint32_t opened)
 {
-	unsigned n = qg_pads_pace(&st->pads->in_pace, qg_clock_elapsed_ms()) - 1;
-	for (uint32_t i = 1; i <= AHEAD_SEARCH && n > 0 && pad->segment <= UINT32_MAX - i; i++) {
-		qg_kms_pad next = {.segment = pad->segment + i};
+	const size_t most = j->n + qg_pads_pace(&st->pads->in_pace, qg_clock_elapsed_ms()) - 1;
+	const uint32_t first = pad->segment + 1; /* it is stored here, so this is below 2^28 */
+	const uint32_t end = opened > first + AHEAD_SEARCH ? first + AHEAD_SEARCH : opened;
+	for (uint32_t number = first; number < end && j->n < most; number++) {
+		qg_kms_pad next = {.segment = number};
 		memcpy(next.epoch, pad->epoch, sizeof next.epoch);
 		qg_segment *s = find_stored(st, &next);
-		if (s == NULL || s->use != QG_USE_PAD)
-			continue;
-		if (open_stored(st, j, s, true) != QG_OK)
+		if (s != NULL && s->use == QG_USE_PAD && open_stored(st, j, s) != QG_OK)
 			return;
-		n--;
 	}
 }
 
@@ -324,45 +307,42 @@ wait_for(pad_segment *p, pad_segment **last)
 		*last = p;
 }
 
+/* `next`: the last one of the pads, if it had to be opened. */
 static qg_err
-open_named(qg_stream *st, const qg_kms_pad *pad, size_t n, open_job *j, pad_segment **last)
+open_named(qg_stream *st, const qg_kms_pad *pad, size_t n, open_job *j, const qg_kms_pad **next, pad_segment **last)
 {
-	const qg_kms_pad *stored = NULL;
 	for (size_t i = 0; i < n; i++) {
 		pad_segment *p = find_in(st, &pad[i]);
-		qg_err err = QG_OK;
+		*next = NULL;
 		if (p == NULL) {
 			qg_segment *s = find_stored(st, &pad[i]);
-			err = s == NULL ? QG_E_NOTFOUND : open_stored(st, j, s, false);
+			qg_err err = s == NULL ? QG_E_NOTFOUND : open_stored(st, j, s);
+			if (err != QG_OK)
+				return err;
 			p = st->pads->in;
-			stored = &pad[i];
-		} else if (p->lost) {
-			err = QG_E_NOTFOUND;
-		} else if (p->open && p->ahead) {
-			err = name_ahead(st, j, p);
+			*next = p->use == QG_USE_PAD ? &pad[i] : NULL;
 		}
-		if (err != QG_OK)
-			return err;
-		if (p->use != QG_USE_PAD)
-			stored = NULL;
+		if (p->lost)
+			return QG_E_NOTFOUND;
 		wait_for(p, last);
 	}
-	if (stored != NULL)
-		open_ahead(st, j, stored);
 	return QG_OK;
 }
 
 qg_err
-qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_waiter *w)
+qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t opened_pad, qg_waiter *w)
 {
 	pad_segment *last = NULL;
+	const qg_kms_pad *next = NULL;
 	if (n == 0 || n > QG_KMS_PADS_MAX)
 		return QG_E_INVAL;
 	open_job *j = calloc(1, sizeof *j);
 	if (j == NULL)
 		return QG_E_NOMEM;
 	st->pads->turns++;
-	qg_err err = open_named(st, pad, n, j, &last);
+	qg_err err = open_named(st, pad, n, j, &next, &last);
+	if (err == QG_OK && next != NULL)
+		open_ahead(st, j, next, opened_pad);
 	bool begun = j->n > 0;
 	if (begun) {
 		j->job.run = open_run;

@@ -86,7 +86,7 @@ uint64_t qg_pads_ready_bytes(const qg_stream *st);
 typedef struct qg_pad_use {
 	size_t n;
 	qg_kms_pad pad[QG_KMS_PADS_MAX];
-	uint32_t oldest_mac, oldest_pad; /* as of qg_kms_masked */
+	uint32_t oldest_mac, oldest_pad, opened_pad; /* as of qg_kms_masked */
 } qg_pad_use;
 
 /* Takes QG_KMS_MAC_OVERHEAD bytes of MAC key, then data_len bytes of pad, in
@@ -121,8 +121,10 @@ qg_err qg_pads_peek(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_secret **
 
 /* After the MAC verified. QG_OK: all segments named are open. QG_E_AGAIN: they
  * are being opened, and w is called afterwards, without locks, with the
- * outcome. QG_E_NOTFOUND as above. */
-qg_err qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, qg_waiter *w) QG_CHECKED;
+ * outcome. QG_E_NOTFOUND as above. Where pads are used up fast, some of those are
+ * opened with them that the sender says to have open (opened_pad, as of
+ * qg_kms_masked), so that most messages find theirs open. */
+qg_err qg_pads_open(qg_stream *st, const qg_kms_pad *pad, size_t n, uint32_t opened_pad, qg_waiter *w) QG_CHECKED;
 
 /* Uses them up: wiped, never accepted again; and destroys what the sender names
  * as spent (oldest_*). QG_E_CONSUMED when one of them was used meanwhile,

@@ -287,6 +287,18 @@ oldest_of(const pad_stock *k, const uint8_t epoch[16])
 	return oldest;
 }
 
+/* What the far end may open: of that epoch nothing below is in the store, all of it
+ * was opened. */
+static uint32_t
+opened_of(const pad_stock *k, const uint8_t epoch[16])
+{
+	uint32_t opened = 0;
+	for (const pad_segment *p = k->out; p != NULL; p = p->next)
+		if (memcmp(p->epoch, epoch, sizeof p->epoch) == 0)
+			opened = p->number + 1; /* they are opened in order */
+	return opened;
+}
+
 static void
 take_from(pad_segment *p, uint32_t n, qg_pad_use *use, qg_secret *to)
 {
@@ -387,6 +399,7 @@ qg_pads_take(qg_stream *st, size_t data_len, qg_pad_use *use, qg_secret **out, q
 	take_bytes(pad, data_len, use, to);
 	use->oldest_mac = oldest_of(mac, use->pad[0].epoch);
 	use->oldest_pad = oldest_of(pad, use->pad[use->n - 1].epoch);
+	use->opened_pad = opened_of(pad, use->pad[use->n - 1].epoch);
 	qg_pads_count_message(&st->pads->account[true], data_len);
 	qg_pads_refill(st);
 	wake_intake(st);

@@ -21,7 +21,6 @@ typedef struct pad_segment {
 	int64_t row;
 	uint64_t end_ms;    /* lifetime clock of its side */
 	bool open;          /* its row is gone for good, it may be used */
-	bool ahead;         /* theirs: opened before a message named it */
 	bool counted;       /* as opened */
 	bool lost;          /* being opened, but not to be used any more */
 	uint64_t turn;      /* theirs: of the job that opens it */
@@ -40,8 +39,8 @@ typedef struct pad_stock {
 
 #define PAD_KINDS 2
 
-/* How many segments of pads are opened at once: one while they last, twice as many
- * whenever the last ones were used up at once. A transaction and the anchor's sync
+/* How many segments of pads are opened at once: one while they last, four times as
+ * many whenever the last ones were used up at once. A transaction and the anchor's sync
  * are the same for one as for all; what is open at a crash is lost. */
 typedef struct pad_pace {
 	uint64_t opened_ms;

@@ -232,9 +232,9 @@ mask_and_send(forward_in *in)
 		finish(in, busy ? QG_KMS_FORWARD_BUSY : dry ? QG_KMS_FORWARD_STARVING : QG_KMS_FORWARD_DOWN);
 		return;
 	}
-	char *text = malloc(QG_KMS_MSG_MAX);
+	char *text = malloc(QG_KMS_FORWARD_MAX);
 	size_t len = 0;
-	err = text == NULL ? QG_E_NOMEM : qg_kms_forward_encode(&in->m, text, QG_KMS_MSG_MAX, &len);
+	err = text == NULL ? QG_E_NOMEM : qg_kms_forward_encode(&in->m, text, QG_KMS_FORWARD_MAX, &len);
 	if (err == QG_OK)
 		err = forward_send(in, text, len);
 	free(text);

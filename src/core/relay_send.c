@@ -226,7 +226,7 @@ send_sealed(qg_relay_send *t, const qg_kms_forward *m, char *text)
 {
 	size_t len = 0;
 	qg_channel *ch = t->stream->core->part.channel;
-	qg_err err = qg_kms_forward_encode(m, text, QG_KMS_MSG_MAX, &len);
+	qg_err err = qg_kms_forward_encode(m, text, QG_KMS_FORWARD_MAX, &len);
 	if (err == QG_OK)
 		err = ch->ops->send(ch, t->route.node[1], QG_KMS_FORWARD_KEYS, text, len, m->timeout_ms,
 				    relay_answered, t);
@@ -238,7 +238,7 @@ qg_relay_send_go(qg_relay_send *t)
 {
 	struct qg_core *core = t->stream->core;
 	qg_kms_forward *m = calloc(1, sizeof *m);
-	char *text = malloc(QG_KMS_MSG_MAX);
+	char *text = malloc(QG_KMS_FORWARD_MAX);
 	qg_err err = m == NULL || text == NULL ? QG_E_NOMEM : QG_OK;
 	t->link = qg_masked_link(core, t->route.node[1], false);
 	if (err == QG_OK && t->link == NULL)

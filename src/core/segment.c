@@ -166,27 +166,43 @@ qg_segment_drop_data(qg_segment *s)
 	qg_segment_set_dirty(s, true);
 }
 
+/* The bits from i that stand in its byte and below end; and where the next byte
+ * begins. */
+static uint8_t
+bits_mask(uint32_t i, uint32_t end)
+{
+	const uint32_t left = end - i < 8 ? end - i : 8;
+	return (uint8_t)(((1u << left) - 1) << i % 8);
+}
+
+static uint32_t
+bits_next(uint32_t i)
+{
+	return (i / 8 + 1) * 8;
+}
+
 bool
 qg_bits_any(const uint8_t *bits, uint32_t first, uint32_t n)
 {
-	for (uint32_t i = first; i < first + n; i++)
-		if (bits[i / 8] & (1u << (i % 8)))
+	for (uint32_t i = first, end = first + n; i < end; i = bits_next(i)) {
+		if (bits[i / 8] & bits_mask(i, end))
 			return true;
+	}
 	return false;
 }
 
 void
 qg_bits_set(uint8_t *bits, uint32_t first, uint32_t n)
 {
-	for (uint32_t i = first; i < first + n; i++)
-		bits[i / 8] = (uint8_t)(bits[i / 8] | (1u << (i % 8)));
+	for (uint32_t i = first, end = first + n; i < end; i = bits_next(i))
+		bits[i / 8] |= bits_mask(i, end);
 }
 
 void
 qg_bits_clear(uint8_t *bits, uint32_t first, uint32_t n)
 {
-	for (uint32_t i = first; i < first + n; i++)
-		bits[i / 8] = (uint8_t)(bits[i / 8] & ~(1u << (i % 8)));
+	for (uint32_t i = first, end = first + n; i < end; i = bits_next(i))
+		bits[i / 8] &= (uint8_t)~bits_mask(i, end);
 }
 
 qg_err

@@ -3,7 +3,9 @@
  * them into its inbox. */
 #include <curl/curl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,9 +57,12 @@ struct qg_http_client {
 	call *inbox;          /* oldest first */
 	call **inbox_end;
 	bool stopping;
+	atomic_uint wakers; /* between their unlock and the end of their wake */
 	call *running; /* the thread's, like all below */
-	CURL *idle[EASY_KEPT];
+	CURL *idle[EASY_KEPT];   /* as they came from curl_easy_init */
 	unsigned n_idle;
+	CURL *posted[EASY_KEPT]; /* set up, and of their last call nothing is left but that it had a body */
+	unsigned n_posted;
 	CURLcode told; /* last failure in the log, and when */
 	uint64_t told_ms;
 };
@@ -234,23 +239,62 @@ set_request(CURL *easy, call *k)
 	return SET(CURLOPT_HTTPHEADER, fields);
 }
 
+/* What is the same for every call. */
 static bool
-set_all(CURL *easy, const qg_tls_files *tls, call *k)
+set_up(CURL *easy, const qg_tls_files *tls)
 {
-	return set_tls(easy, tls) && set_manners(easy) && set_request(easy, k) &&
-	       SET(CURLOPT_TIMEOUT_MS, (long)k->timeout_ms) && SET(CURLOPT_CONNECTTIMEOUT_MS, (long)k->timeout_ms) &&
-	       SET(CURLOPT_WRITEFUNCTION, on_data) && SET(CURLOPT_WRITEDATA, k) && SET(CURLOPT_PRIVATE, k) &&
-	       SET(CURLOPT_PREREQFUNCTION, before_request) && SET(CURLOPT_PREREQDATA, k);
+	return set_tls(easy, tls) && set_manners(easy) && SET(CURLOPT_WRITEFUNCTION, on_data) &&
+	       SET(CURLOPT_PREREQFUNCTION, before_request);
+}
+
+static bool
+set_call(CURL *easy, call *k)
+{
+	return set_request(easy, k) && SET(CURLOPT_TIMEOUT_MS, (long)k->timeout_ms) &&
+	       SET(CURLOPT_CONNECTTIMEOUT_MS, (long)k->timeout_ms) && SET(CURLOPT_WRITEDATA, k) &&
+	       SET(CURLOPT_PRIVATE, k) && SET(CURLOPT_PREREQDATA, k);
+}
+
+/* Forgets the pointers into the call. */
+static bool
+unset_call(CURL *easy)
+{
+	return SET(CURLOPT_POSTFIELDS, NULL) && SET(CURLOPT_HTTPHEADER, NULL) && SET(CURLOPT_WRITEDATA, NULL) &&
+	       SET(CURLOPT_PRIVATE, NULL) && SET(CURLOPT_PREREQDATA, NULL);
+}
+
+/* Setting a handle up costs more than all of a call that is set up, so those of the
+ * usual kind stay so: a method, which is set anew, and a body. */
+static bool
+is_usual(const call *k)
+{
+	return k->body != NULL && strcmp(k->method, "HEAD") != 0;
 }
 
 static void
-easy_put(qg_http_client *c, CURL *easy)
+easy_put(qg_http_client *c, CURL *easy, bool usual)
 {
-	curl_easy_reset(easy); /* forgets the pointers into the call */
+	if (usual && c->n_posted < EASY_KEPT && unset_call(easy)) {
+		c->posted[c->n_posted++] = easy;
+		return;
+	}
+	curl_easy_reset(easy);
 	if (c->n_idle < EASY_KEPT)
 		c->idle[c->n_idle++] = easy;
 	else
 		curl_easy_cleanup(easy);
+}
+
+static CURL *
+easy_get(qg_http_client *c, bool usual)
+{
+	if (usual && c->n_posted > 0)
+		return c->posted[--c->n_posted];
+	CURL *easy = c->n_idle > 0 ? c->idle[--c->n_idle] : curl_easy_init();
+	if (easy == NULL || set_up(easy, &c->tls))
+		return easy;
+	curl_easy_cleanup(easy);
+	return NULL;
 }
 
 static void
@@ -279,7 +323,7 @@ static void
 finish(qg_http_client *c, call *k, qg_err err, int status)
 {
 	if (k->easy != NULL)
-		easy_put(c, k->easy);
+		easy_put(c, k->easy, is_usual(k));
 	const char *body = err == QG_OK && k->answer != NULL ? (const char *)k->answer->data : "";
 	const qg_request_id *before = qg_request_id_enter(&k->request);
 	k->done(k->ctx, err, status, body, err == QG_OK && k->answer != NULL ? k->answer->len : 0);
@@ -290,8 +334,8 @@ finish(qg_http_client *c, call *k, qg_err err, int status)
 static void
 begin(qg_http_client *c, call *k)
 {
-	k->easy = c->n_idle > 0 ? c->idle[--c->n_idle] : curl_easy_init();
-	if (k->easy == NULL || !set_all(k->easy, &c->tls, k) ||
+	k->easy = easy_get(c, is_usual(k));
+	if (k->easy == NULL || qg_tls_prepare_thread() != QG_OK || !set_call(k->easy, k) ||
 	    curl_multi_add_handle(c->multi, k->easy) != CURLM_OK) {
 		finish(c, k, QG_E_NOMEM, 0);
 		return;
@@ -460,6 +504,8 @@ client_free(qg_http_client *c)
 {
 	while (c->n_idle > 0)
 		curl_easy_cleanup(c->idle[--c->n_idle]);
+	while (c->n_posted > 0)
+		curl_easy_cleanup(c->posted[--c->n_posted]);
 	if (c->multi != NULL)
 		curl_multi_cleanup(c->multi);
 	qg_chains_free(&c->known);
@@ -503,17 +549,23 @@ qg_http_client_send(qg_http_client *c, const qg_http_call *from)
 		return err;
 	k->known = c->known;
 	pthread_mutex_lock(&c->lock);
-	bool stopping = c->stopping;
+	bool stopping = c->stopping, wake = !stopping && c->inbox == NULL;
 	if (!stopping) {
 		*c->inbox_end = k;
 		c->inbox_end = &k->next;
-		(void)curl_multi_wakeup(c->multi);
 	}
+	if (wake)
+		atomic_fetch_add(&c->wakers, 1);
 	pthread_mutex_unlock(&c->lock);
-	if (!stopping)
-		return QG_OK;
-	call_free(k);
-	return QG_E_CLOSED;
+	if (stopping) {
+		call_free(k);
+		return QG_E_CLOSED;
+	}
+	if (wake) {
+		(void)curl_multi_wakeup(c->multi); /* outside the lock, or it would wake to wait for that */
+		atomic_fetch_sub(&c->wakers, 1);   /* after it the client may be gone */
+	}
+	return QG_OK;
 }
 
 void
@@ -527,6 +579,8 @@ qg_http_client_stop(qg_http_client **c)
 	(void)curl_multi_wakeup(old->multi);
 	pthread_mutex_unlock(&old->lock);
 	pthread_join(old->thread, NULL);
+	while (atomic_load(&old->wakers) > 0)
+		sched_yield();
 	*c = NULL; /* not before: a `done` may still send, and is told QG_E_CLOSED */
 	client_free(old);
 }

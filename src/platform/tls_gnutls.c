@@ -431,8 +431,8 @@ qg_tls_adopt(qg_tls_context *ctx, void *session, qg_tls_in *in, qg_tls_out *out,
 	/* Without tickets a TLS 1.3 client with Nagle's algorithm waits 44 ms for
 	 * its first answer. */
 	*held = trust_get(ctx);
-	if (gnutls_priority_set(session, ctx->priority) != 0 || put_under(session, *held) != QG_OK ||
-	    !enable_tickets(ctx, session))
+	if (qg_tls_prepare_thread() != QG_OK || gnutls_priority_set(session, ctx->priority) != 0 ||
+	    put_under(session, *held) != QG_OK || !enable_tickets(ctx, session))
 		return QG_E_NOMEM;
 	gnutls_transport_set_ptr2(session, in, out);
 	gnutls_transport_set_pull_function(session, pull_in);
@@ -491,7 +491,7 @@ session_set_up(qg_tls_session *s, qg_tls_context *ctx, int fd, bool verify_clien
 	const bool tickets = ctx->role == QG_TLS_SERVER && ctx->own_tickets;
 	unsigned flags = GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | (tickets ? 0 : GNUTLS_NO_TICKETS);
 	flags |= ctx->role == QG_TLS_SERVER ? GNUTLS_SERVER : GNUTLS_CLIENT;
-	if (gnutls_init(&s->gnutls, flags) != 0)
+	if (qg_tls_prepare_thread() != QG_OK || gnutls_init(&s->gnutls, flags) != 0)
 		return false;
 	gnutls_session_set_ptr(s->gnutls, s);
 	gnutls_transport_set_int(s->gnutls, fd);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Certificates, keys and revocation lists: see tls_gnutls_internal.h. */
+#include <gnutls/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -350,6 +351,18 @@ qg_tls_trust_put(qg_tls_trust **held)
 	free(t);
 }
 
+/* Where that is missing within a signature, GnuTLS is in error for good: it refuses every session
+ * and signature of the process from then on. Here it only says so. */
+qg_err
+qg_tls_prepare_thread(void)
+{
+	static _Thread_local bool prepared;
+	uint8_t any;
+	if (!prepared)
+		prepared = gnutls_rnd(GNUTLS_RND_NONCE, &any, sizeof any) == 0;
+	return prepared ? QG_OK : QG_E_NOMEM;
+}
+
 qg_err
 qg_tls_trust_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t why_room, qg_tls_trust **out)
 {
@@ -357,7 +370,9 @@ qg_tls_trust_new(const qg_tls_files *f, qg_tls_role role, char *why, size_t why_
 	if (t == NULL)
 		return QG_E_NOMEM;
 	atomic_init(&t->refs, 1);
-	qg_err err = gnutls_certificate_allocate_credentials(&t->cred) == 0 ? QG_OK : QG_E_NOMEM;
+	qg_err err = qg_tls_prepare_thread();
+	if (err == QG_OK && gnutls_certificate_allocate_credentials(&t->cred) != 0)
+		err = QG_E_NOMEM;
 	if (err == QG_OK && role == QG_TLS_SERVER)
 		err = qg_chains_new(CHAINS_MAX, &t->chains);
 	if (err != QG_OK)

@@ -23,6 +23,12 @@ void qg_tls_wipe_here(void);
 /* The same for a thread all of whose sessions are from qg_tls_adopt, for less. */
 void qg_tls_wipe_adopted(void);
 
+/* --- threads (tls_gnutls_files.c) ------------------------------------------- */
+
+/* Before the first use of GnuTLS on a thread: the state of its random numbers, which is the thread's
+ * own. Cheap later. QG_E_NOMEM. */
+qg_err qg_tls_prepare_thread(void) QG_CHECKED;
+
 /* --- files (tls_files.c) -------------------------------------------------- */
 
 /* Puts a text into why; NULL or no room: nothing. */

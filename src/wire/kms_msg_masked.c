@@ -55,6 +55,7 @@ static const qg_kms_field pad_fields[] = {
 	LIST("pads", type, masked.pad, masked.n_pads, 2, QG_KMS_PADS_MAX, pad_fields, .distinct = false), \
 	MEMBER_AS("oldest_mac", type, masked.oldest_mac, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
 	MEMBER_AS("oldest_pad", type, masked.oldest_pad, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
+	MEMBER_AS("opened_pad", type, masked.opened_pad, QG_KMS_FORM_NUMBER, .max = UINT32_MAX), \
 	MEMBER_AS("mac", type, masked.mac, QG_KMS_FORM_BYTES, .min = 0), \
 	MEMBER_AS("data", type, masked.data, QG_KMS_FORM_DATA, .min = 1, .max = QG_KMS_DATA_MAX, \
 		  .count_at = offsetof(type, masked.data_len))
@@ -174,6 +175,7 @@ put_masked(qg_writer *w, const qg_kms_masked *m)
 	}
 	qg_put_u32(w, m->oldest_mac);
 	qg_put_u32(w, m->oldest_pad);
+	qg_put_u32(w, m->opened_pad);
 }
 
 /* --- forward_keys ---------------------------------------------------------- */

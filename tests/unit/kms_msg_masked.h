@@ -19,7 +19,7 @@ static const qg_kms_forward forward = {
 		.link = "b-to-z", .n_pads = 3,
 		.pad = {{.epoch = MAC, .segment = 9, .offset = 32, .len = 48}, {.epoch = MAC, .segment = 12, .len = 16},
 			{.epoch = MAC, .segment = 10, .offset = 8, .len = 16}},
-		.oldest_mac = 9, .oldest_pad = 10, .mac = MAC, .data_len = 16, .data = DATA,
+		.oldest_mac = 9, .oldest_pad = 10, .opened_pad = 11, .mac = MAC, .data_len = 16, .data = DATA,
 	},
 };
 static const qg_kms_forward_answer delivered = {.result = QG_KMS_FORWARD_DELIVERED, .at = "KME-Z", .mac = MAC};
@@ -30,7 +30,7 @@ static const qg_kms_make make = {
 	.masked = {
 		.link = "a-to-c", .n_pads = 2,
 		.pad = {{.epoch = SIXTEEN, .segment = 1, .len = 64}, {.epoch = SIXTEEN, .segment = 2, .len = 16}},
-		.oldest_mac = 1, .oldest_pad = 0, .mac = MAC, .data_len = 16, .data = DATA,
+		.oldest_mac = 1, .oldest_pad = 0, .opened_pad = 3, .mac = MAC, .data_len = 16, .data = DATA,
 	},
 };
 static const qg_kms_make_answer held = {.result = QG_KMS_MAKE_HELD, .mac = MAC};
@@ -60,7 +60,7 @@ const sample samples[] = {
 	 "\"chunk_size\":8,\"share\":1,\"shares\":2,\"path\":[\"KME-A\",\"KME-B\",\"KME-Z\"],\"hop\":1,"
 	 "\"timeout_ms\":5000,\"link\":\"b-to-z\",\"pads\":[{\"epoch\":" MAC_TEXT ",\"segment\":9,\"offset\":32,"
 	 "\"len\":48},{\"epoch\":" MAC_TEXT ",\"segment\":12,\"offset\":0,\"len\":16},{\"epoch\":" MAC_TEXT
-	 ",\"segment\":10,\"offset\":8,\"len\":16}],\"oldest_mac\":9,\"oldest_pad\":10,"
+	 ",\"segment\":10,\"offset\":8,\"len\":16}],\"oldest_mac\":9,\"oldest_pad\":10,\"opened_pad\":11,"
 	 "\"mac\":" MAC_TEXT ",\"data\":" DATA_TEXT "}"},
 	[DELIVERED] = {"forward_keys delivered", forward_answer_encode, forward_answer_decode, &delivered,
 	 sizeof delivered, "{\"version\":1,\"result\":\"delivered\",\"at\":\"KME-Z\",\"mac\":" MAC_TEXT "}"},
@@ -71,7 +71,7 @@ const sample samples[] = {
 	 "\"sae-carol\"],\"lifetime_s\":3600,\"keys\":[{\"id\":" KSID_TEXT ",\"size\":11},{\"id\":" OTHER_TEXT
 	 ",\"size\":5}],\"link\":\"a-to-c\",\"pads\":[{\"epoch\":" SIXTEEN_TEXT ",\"segment\":1,\"offset\":0,"
 	 "\"len\":64},{\"epoch\":" SIXTEEN_TEXT ",\"segment\":2,\"offset\":0,\"len\":16}],\"oldest_mac\":1,"
-	 "\"oldest_pad\":0,\"mac\":" MAC_TEXT ",\"data\":" DATA_TEXT "}"},
+	 "\"oldest_pad\":0,\"opened_pad\":3,\"mac\":" MAC_TEXT ",\"data\":" DATA_TEXT "}"},
 	[HELD] = {"make_keys_external held", make_answer_encode, make_answer_decode, &held, sizeof held,
 	 "{\"version\":1,\"result\":\"held\",\"mac\":" MAC_TEXT "}"},
 	[REFUSED] = {"make_keys_external refused", make_answer_encode, make_answer_decode, &refusal, sizeof refusal,

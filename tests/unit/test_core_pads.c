@@ -641,7 +641,7 @@ static void *pass_many(void *arg)
 			gate g;
 			gate_init(&g);
 			pthread_mutex_lock(&in->lock);
-			err = qg_pads_open(in, m->use.pad, m->use.n, &g.waiter);
+			err = qg_pads_open(in, m->use.pad, m->use.n, m->use.opened_pad, &g.waiter);
 			pthread_mutex_unlock(&in->lock);
 			if (err == QG_E_AGAIN && !gate_wait(&g, PAIR_WAIT_MS))
 				atomic_fetch_add(&wrong, 1);

@@ -26,6 +26,24 @@ static void disown(int side, const message *m)
 	pthread_mutex_unlock(&st->lock);
 }
 
+/* What the owner has open and the far end has lost: message by message it learns so,
+ * until one arrives. */
+static void give_up_lost(void)
+{
+	static message lost;
+	qg_err err = QG_E_NOTFOUND;
+	for (int i = 0; i < 40 && err != QG_OK; i++) {
+		take(0, SEG_BYTES, &lost);
+		err = receive(0, &lost);
+		assert_true(err == QG_OK || err == QG_E_NOTFOUND);
+		if (err == QG_OK)
+			settle(0, &lost);
+		else
+			disown(0, &lost);
+	}
+	assert_int_equal(err, QG_OK);
+}
+
 /* --- crashes --------------------------------------------------------------------------- */
 
 static void test_rule_16_a_crash_of_the_owner_reuses_nothing(void **state)
@@ -81,60 +99,152 @@ static void test_rule_16_a_crash_of_the_far_end_is_disowned(void **state)
 	qg_pad_account after = account(pair_out(p, 0), true);
 	assert_true(after.given_up > before.given_up);
 	assert_int_equal(after.used, before.used);
+	give_up_lost();
+	after = account(pair_out(p, 0), true);
 	for (int i = 0; i < 30; i++)
 		pass(0, below(1500));
 	assert_int_equal(account(pair_out(p, 0), true).given_up, after.given_up);
 }
 
-/* Of the far end: what it says that it saw, and how many it opened that no message
- * named. */
-static uint32_t seen_of(int side, const uint8_t epoch[16], size_t *ahead)
+/* What the far end holds open of one epoch. */
+typedef struct open_view {
+	uint32_t seen, top; /* what it says that it saw of pads; highest number opened + 1 */
+	size_t whole;       /* pads of which no byte was used */
+	size_t n;
+	uint32_t number[64];
+} open_view;
+
+static void view_open(const uint8_t epoch[16], open_view *v)
 {
-	qg_stream *st = pair_in(p, side);
+	qg_stream *st = pair_in(p, 0);
+	*v = (open_view){ 0 };
 	pthread_mutex_lock(&st->lock);
 	const qg_epoch *e = qg_epoch_find(st, epoch);
-	const uint32_t seen = e != NULL ? e->seen_pad : 0;
-	*ahead = 0;
-	for (const pad_segment *s = st->pads->in; s != NULL; s = s->next)
-		*ahead += s->ahead;
+	v->seen = e != NULL ? e->seen_pad : 0;
+	for (const pad_segment *s = st->pads->in; s != NULL; s = s->next) {
+		if (s->use != QG_USE_PAD || s->lost || memcmp(s->epoch, epoch, 16) != 0)
+			continue;
+		v->top = s->number >= v->top ? s->number + 1 : v->top;
+		v->whole += s->left == s->len;
+		must(v->n < 64, "room");
+		if (s->left > 0)
+			v->number[v->n++] = s->number;
+	}
 	pthread_mutex_unlock(&st->lock);
-	return seen;
 }
 
-/* Pads that are used up fast are opened ahead of their messages, at both ends: what
- * the far end saw is what messages named, not that. */
-static void test_rule_09_what_is_opened_ahead_was_not_seen(void **state)
+/* The far end opens what the owner has open, in the commit in which it opens what a
+ * message names, and has seen it from then on. */
+static void test_rule_09_what_the_owner_opened_is_seen(void **state)
 {
 	(void)state;
-	size_t most_ahead = 0;
+	size_t most = 0, at_once = 0, n = 0;
+	static message m;
+	open_view v;
 	start_full(&(pair_options){ .node_chunks = 3000, .node_percent = 50 });
-	for (int i = 0; i < 400 && most_ahead < 2; i++) {
-		static message m;
-		size_t ahead = 0;
+	for (; n < 400 && (most < 2 || at_once < 2); n++) {
+		take(0, SEG_BYTES, &m);
+		const qg_kms_pad *last = &m.use.pad[m.use.n - 1];
+		assert_true(m.use.opened_pad > last->segment);
+		assert_int_equal(peek(0, &m), QG_OK);
+		view_open(last->epoch, &v);
+		bool open = v.top > last->segment && v.seen > last->segment;
+		assert_int_equal(open_named_pads(0, &m), QG_OK);
+		at_once += open;
+		view_open(last->epoch, &v);
+		most = v.whole > most ? v.whole : most;
+		assert_int_equal(v.seen, v.top);
+		assert_true(v.seen <= m.use.opened_pad);
+		/* Of nothing that was seen there is a row, neither here nor at the owner. */
+		for (size_t i = 0; i < v.n; i++)
+			for (int side = 0; side < 2; side++)
+				assert_false(row_there(&p->end[side], v.number[i]));
+		assert_int_equal(spend(0, &m), QG_OK);
+		settle(0, &m);
+	}
+	assert_true(most >= 2 && at_once >= 2);
+	/* Both crash, and nobody takes the other for an old one. */
+	for (int side = 0; side < 2; side++)
+		end_crash(&p->end[side]);
+	for (int side = 0; side < 2; side++)
+		end_start(&p->end[side]);
+	pass(0, SEG_BYTES);
+	assert_false(p->end[0].core->rolled_back || p->end[1].core->rolled_back);
+}
+
+/* What the far end had open when it crashed is never accepted again, named before or
+ * not. The owner gives it up, message by message, and goes on. */
+static void test_rule_16_what_was_open_at_a_crash_stays_lost(void **state)
+{
+	(void)state;
+	static message m;
+	open_view v;
+	start_full(&(pair_options){ .node_chunks = 3000, .node_percent = 50 });
+	for (int i = 0; i == 0 || (i < 400 && v.whole == 0); i++) {
 		take(0, SEG_BYTES, &m);
 		assert_int_equal(receive(0, &m), QG_OK);
 		settle(0, &m);
-		const qg_kms_pad *last = &m.use.pad[m.use.n - 1];
-		assert_int_equal(seen_of(0, last->epoch, &ahead), last->segment + 1);
-		most_ahead = ahead > most_ahead ? ahead : most_ahead;
+		view_open(m.use.pad[m.use.n - 1].epoch, &v);
 	}
-	assert_true(most_ahead >= 2);
-	/* A far end that crashes lost them, and nothing else happens. */
+	assert_true(v.whole > 0);
 	end_crash(&p->end[1]);
 	end_start(&p->end[1]);
-	static message lost;
-	take(0, SEG_BYTES, &lost);
-	qg_err err = receive(0, &lost);
-	assert_true(err == QG_OK || err == QG_E_NOTFOUND);
-	disown(0, &lost);
-	for (int i = 0; i < 10; i++) {
-		take(0, SEG_BYTES, &lost);
-		err = receive(0, &lost);
-		assert_true(err == QG_OK || err == QG_E_NOTFOUND);
-		disown(0, &lost);
-	}
-	assert_int_equal(err, QG_OK);
+	for (size_t i = 0; i < v.n; i++)
+		assert_false(row_there(&p->end[1], v.number[i]));
+	assert_int_equal(receive(0, &m), QG_E_NOTFOUND);
+	give_up_lost();
 	assert_false(p->end[0].core->rolled_back);
+	(void)account(pair_in(p, 0), false);
+}
+
+/* An owner that says to have opened what it did not, or everything: only so much is
+ * opened at once, of one use, and it harms itself alone. What repeats it is refused
+ * and opens nothing. */
+static void test_rule_16_a_false_word_of_what_is_open(void **state)
+{
+	(void)state;
+	static message m;
+	open_view v = { 0 };
+	start_full(&(pair_options){ .node_chunks = 3000, .node_percent = 50 });
+	wait_level(0, 60000);
+	for (int i = 0; i < 400 && v.whole == 0; i++) {
+		take(0, SEG_BYTES, &m);
+		m.use.opened_pad = UINT32_MAX;
+		assert_int_equal(receive(0, &m), QG_OK);
+		view_open(m.use.pad[m.use.n - 1].epoch, &v);
+		assert_true(v.whole < PAD_PACE_MAX);
+		assert_int_equal(v.seen, v.top);
+		settle(0, &m);
+	}
+	assert_true(v.whole > 0);
+	/* Nor does it open more the second time, or with a word of nothing. */
+	qg_pad_account a = account(pair_in(p, 0), false);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(receive(0, &m), QG_E_CONSUMED);
+		assert_int_equal(open_named_pads(0, &m), QG_OK);
+		assert_int_equal(spend(0, &m), QG_E_CONSUMED);
+		m.use.opened_pad = 0;
+	}
+	qg_pad_account b = account(pair_in(p, 0), false);
+	assert_memory_equal(&a, &b, sizeof a);
+}
+
+/* One that says nothing of what is open has it opened as it names it. */
+static void test_what_is_open_need_not_be_told(void **state)
+{
+	(void)state;
+	static message m;
+	open_view v;
+	start_full(&(pair_options){ .node_chunks = 3000, .node_percent = 50 });
+	for (int i = 0; i < 20; i++) {
+		take(0, SEG_BYTES / 2, &m);
+		m.use.opened_pad = i % 2 == 0 ? 0 : m.use.pad[m.use.n - 1].segment;
+		assert_int_equal(receive(0, &m), QG_OK);
+		settle(0, &m);
+		view_open(m.use.pad[m.use.n - 1].epoch, &v);
+		assert_int_equal(v.seen, m.use.pad[m.use.n - 1].segment + 1);
+		assert_int_equal(v.whole, 0);
+	}
 }
 
 static void test_the_pace_of_opening(void **state)
@@ -144,7 +254,7 @@ static void test_the_pace_of_opening(void **state)
 	static const struct {
 		uint64_t now_ms;
 		unsigned n;
-	} steps[] = { { 5, 1 }, { 100, 2 }, { 299, 4 }, { 300, 8 }, { 301, 8 }, { 501, 1 }, { 700, 2 }, { 1700, 1 } };
+	} steps[] = { { 5, 1 }, { 100, 4 }, { 299, 8 }, { 300, 8 }, { 301, 8 }, { 501, 1 }, { 700, 4 }, { 1700, 1 } };
 	for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++)
 		assert_int_equal(qg_pads_pace(&pace, steps[i].now_ms), steps[i].n);
 }
@@ -273,6 +383,7 @@ static void fault_at_the_far_end(int fault)
 	assert_int_equal(spend(0, &m), QG_E_NOTFOUND);
 	atomic_store(&p->end[1].store.fault, FAULT_NONE);
 	disown(0, &m);
+	give_up_lost(); /* what was to be opened with it */
 	take(0, 500, &n);
 	assert_int_equal(receive(0, &n), QG_OK);
 	settle(0, &n);
@@ -576,7 +687,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_rule_16_a_crash_of_the_owner_reuses_nothing),
 		TEST(test_rule_16_a_crash_of_the_far_end_is_disowned),
-		TEST(test_rule_09_what_is_opened_ahead_was_not_seen),
+		TEST(test_rule_09_what_the_owner_opened_is_seen),
+		TEST(test_rule_16_what_was_open_at_a_crash_stays_lost),
+		TEST(test_rule_16_a_false_word_of_what_is_open),
+		TEST(test_what_is_open_need_not_be_told),
 		TEST(test_the_pace_of_opening),
 		TEST(test_node_key_outlives_a_stop),
 		TEST(test_rule_16_an_opening_that_fails_is_never_used),

@@ -615,6 +615,31 @@ static void test_rule_07_several_keys_are_all_or_none(void **state)
 	keys_free(&got);
 }
 
+/* Bits of every range within four bytes, against one by one. */
+static void test_bits(void **state)
+{
+	(void)state;
+	for (uint32_t first = 0; first <= 32; first++) {
+		for (uint32_t n = 0; first + n <= 32; n++) {
+			uint8_t set[5] = { 0 }, cleared[5], want[5] = { 0 };
+			memset(cleared, 0xff, sizeof cleared);
+			for (uint32_t i = first; i < first + n; i++)
+				want[i / 8] = (uint8_t)(want[i / 8] | 1u << i % 8);
+			qg_bits_set(set, first, n);
+			assert_memory_equal(set, want, sizeof set);
+			qg_bits_clear(cleared, first, n);
+			for (size_t i = 0; i < sizeof want; i++)
+				assert_int_equal(cleared[i], 0xff & ~want[i]);
+			assert_false(qg_bits_any(cleared, first, n));
+			for (uint32_t i = 0; i < 32; i++) {
+				uint8_t one[5] = { 0 };
+				one[i / 8] = (uint8_t)(1u << i % 8);
+				assert_int_equal(qg_bits_any(one, first, n), i >= first && i < first + n);
+			}
+		}
+	}
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_teardown(f, teardown)
@@ -637,6 +662,7 @@ int main(void)
 		TEST(test_rule_07_the_largest_key_is_half_a_segment_or_4095_bytes),
 		TEST(test_rule_07_overlaps_and_reserved_chunks_are_refused_whole),
 		TEST(test_rule_07_several_keys_are_all_or_none),
+		TEST(test_bits),
 	};
 	if (pair_init() != 0)
 		return 1;

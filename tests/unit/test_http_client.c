@@ -268,6 +268,46 @@ sends_no_more_than_asked(void **state)
 	assert_int_equal(r.len, 0);
 }
 
+/* A handle that stays set up for bodies keeps nothing of the call before. */
+static void
+keeps_nothing_of_a_call(void **state)
+{
+	(void)state;
+	result r = RESULT;
+	static char big[20000];
+	memset(big, 'x', sizeof big);
+	for (int i = 0; i < 3; i++) {
+		qg_http_call k = call_to("POST", "/tell", &r);
+		k.type = "application/json";
+		k.body = big;
+		k.len = sizeof big;
+		run(&k, &r, QG_OK, 200);
+		assert_string_equal(r.body, "POST expect=- type=application/json accept=*/* length=20000");
+		k = call_to("POST", "/echo", &r);
+		k.body = "other";
+		k.len = 5;
+		run(&k, &r, QG_OK, 200);
+		assert_string_equal(r.body, "other");
+		k = call_to("POST", "/tell", &r);
+		k.body = "";
+		run(&k, &r, QG_OK, 200);
+		assert_string_equal(r.body, "POST expect=- type=- accept=*/* length=0");
+		k = call_to("POST", "/echo", &r); /* one that fails on its way */
+		k.body = big;
+		k.len = sizeof big;
+		k.answer_limit = 10;
+		run(&k, &r, QG_E_RANGE, 0);
+		k = call_to("GET", "/tell", &r);
+		run(&k, &r, QG_OK, 200);
+		assert_string_equal(r.body, "GET expect=- type=- accept=*/* length=-");
+		k = call_to("HEAD", "/tell", &r);
+		k.body = "not sent";
+		k.len = 8;
+		run(&k, &r, QG_OK, 405);
+		assert_int_equal(r.len, 0);
+	}
+}
+
 static void
 answer_limit_holds(void **state)
 {
@@ -632,6 +672,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		BOTH(asks_and_hears),
 		BOTH(sends_no_more_than_asked),
+		BOTH(keeps_nothing_of_a_call),
 		BOTH(answer_limit_holds),
 		BOTH(bad_calls),
 		BOTH(timeout_and_nobody),

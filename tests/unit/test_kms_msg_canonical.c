@@ -14,7 +14,8 @@
 	"0006" "622d746f2d7a" \
 	"03" "f0e1d2c3b4a5968778695a4b3c2d1e0f" "00000009" "00000020" "00000030" \
 	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "0000000c" "00000000" "00000010" \
-	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "0000000a" "00000008" "00000010" "00000009" "0000000a"
+	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "0000000a" "00000008" "00000010" "00000009" "0000000a" \
+	"0000000b"
 #define MAKE_CANONICAL \
 	"001a" "716b6467617465206d616b655f6b6579735f65787465726e616c" /* qkdgate make_keys_external */ \
 	"01" "0005" "4b4d452d41" "0005" "4b4d452d43" "0009" "7361652d616c696365" \
@@ -22,7 +23,8 @@
 	"02" "46c8a68c21214f92a7c927ef9fb6f9f6" "0000000b" "bc490d838de884e59f8b5a9e01020304" "00000005" \
 	"0006" "612d746f2d63" \
 	"02" "000102030405060708090a0b0c0d0eff" "00000001" "00000000" "00000040" \
-	"000102030405060708090a0b0c0d0eff" "00000002" "00000000" "00000010" "00000001" "00000000"
+	"000102030405060708090a0b0c0d0eff" "00000002" "00000000" "00000010" "00000001" "00000000" \
+	"00000003"
 #define FORWARD_ANSWER_CANONICAL \
 	"001b" "716b646761746520666f72776172645f6b65797320616e73776572" /* qkdgate forward_keys answer */ \
 	"f0e1d2c3b4a5968778695a4b3c2d1e0f" "00" "0005" "4b4d452d5a"
@@ -121,6 +123,8 @@ test_soundness_16_all_members(void **state)
 			  ",\"segment\":1,\"offset\":2,\"len\":8},{", true},
 		{FORWARD, "\"oldest_mac\":9", "\"oldest_mac\":8", true},
 		{FORWARD, "\"oldest_mac\":9,\"oldest_pad\":10", "\"oldest_mac\":10,\"oldest_pad\":9", true},
+		{FORWARD, "\"opened_pad\":11", "\"opened_pad\":12", true},
+		{FORWARD, "\"oldest_pad\":10,\"opened_pad\":11", "\"oldest_pad\":11,\"opened_pad\":10", true},
 		{FORWARD, "\"mac\":\"f0", "\"mac\":\"f1", false},
 		{FORWARD, "++++", "++//", false},
 		{MAKE, "KME-A", "KME-B", true},
@@ -140,6 +144,7 @@ test_soundness_16_all_members(void **state)
 		{MAKE, "\"offset\":0", "\"offset\":1", true},
 		{MAKE, "\"oldest_mac\":1", "\"oldest_mac\":2", true},
 		{MAKE, "\"oldest_pad\":0", "\"oldest_pad\":1", true},
+		{MAKE, "\"opened_pad\":3", "\"opened_pad\":2", true},
 		{MAKE, "\"mac\":\"f0", "\"mac\":\"f1", false},
 		{MAKE, "AAEC", "AAED", false},
 	};

@@ -55,6 +55,9 @@ test_limits(void **state)
 		{FORWARD, "\"b-to-z\"", "\"\"", false},
 		{FORWARD, "\"oldest_mac\":9", "\"oldest_mac\":4294967296", false},
 		{FORWARD, "\"oldest_pad\":10", "\"oldest_pad\":4294967296", false},
+		{FORWARD, "\"opened_pad\":11", "\"opened_pad\":4294967296", false},
+		{FORWARD, "\"opened_pad\":11", "\"opened_pad\":-1", false},
+		{FORWARD, "\"opened_pad\":11,", "", false},
 		{FORWARD, "\"oldest_mac\":9", "\"oldest_mac\":10", true},  /* what it means is not for here */
 		{FORWARD, "\"len\":48", "\"len\":47", false},
 		{FORWARD, "\"len\":48", "\"len\":49", false},
@@ -313,7 +316,7 @@ most_masked(qg_kms_masked *m, size_t data_len)
 		p->len = i == 0 ? QG_KMS_MAC_OVERHEAD : i == 1 ? (uint32_t)data_len - 14u * 1000u : 1000;
 		p->offset = UINT32_MAX - p->len;
 	}
-	m->oldest_mac = m->oldest_pad = UINT32_MAX;
+	m->oldest_mac = m->oldest_pad = m->opened_pad = UINT32_MAX;
 	memset(m->mac, 0xee, sizeof m->mac);
 	m->data_len = data_len;
 	qg_random(m->data, data_len);
@@ -421,7 +424,7 @@ test_largest_forward(void **state)
 	f->hop = QG_KMS_PATH_MAX - 2;
 	f->timeout_ms = UINT32_MAX;
 	most_masked(&f->masked, QG_KMS_DATA_MAX);
-	assert_fits(FORWARD, f, QG_KMS_MSG_MAX);
+	assert_fits(FORWARD, f, QG_KMS_FORWARD_MAX);
 	qg_kms_forward_canonical(f, &w);
 	assert_false(w.bad);
 	free(f);

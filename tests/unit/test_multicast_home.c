@@ -199,7 +199,7 @@ static void test_altered_messages_are_refused(void **state)
 	start_star();
 	make_for(m, "sae-a", "sae-c");
 	forge(&f, A, C, m, 0);
-	for (unsigned i = 0; i < 8; i++) {
+	for (unsigned i = 0; i < 9; i++) {
 		*x = *m;
 		switch (i) {
 		case 0: strcpy(x->targets.id[0], "sae-c2"); break;
@@ -209,6 +209,7 @@ static void test_altered_messages_are_refused(void **state)
 		case 4: x->masked.data[0] ^= 1; break;
 		case 5: x->masked.mac[15] ^= 0x80; break;
 		case 6: x->masked.oldest_pad++; break;
+		case 7: x->masked.opened_pad++; break;
 		default: x->targets.n = 2; strcpy(x->targets.id[1], "sae-c2"); break;
 		}
 		assert_int_equal(deliver_make(A, C, x), QG_KMS_MAKE_REFUSED);

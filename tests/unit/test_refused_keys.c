@@ -85,6 +85,7 @@ static void test_keys_are_passed_or_refused_whole(void **state)
 	start_all();
 	store_refuses = send_refuses = refusal_due;
 	refusal_rounds(pass_or_not);
+	store_refuses = send_refuses = NULL;
 	assert_true(net_wait(n, all_settled, NULL));
 	assert_true(passed_soon());
 	assert_true(net_wait(n, all_settled, NULL));
@@ -119,6 +120,7 @@ static void test_a_start_is_whole_or_none(void **state)
 		node_stop(&n->node[C]);
 	}
 	refusal_of_starts = false;
+	store_refuses = NULL;
 	fprintf(stderr, "%u starts failed of %u\n", failed, rounds);
 	assert_true(failed > 10);
 	node_start(&n->node[C]);
@@ -127,11 +129,31 @@ static void test_a_start_is_whole_or_none(void **state)
 	assert_true(net_wait(n, all_settled, NULL));
 }
 
+static void test_a_directory_is_whole_or_none(void **state)
+{
+	(void)state;
+	two_networks(true);
+	core_node *e = &n->node[B];
+	qg_directory *d = NULL;
+	unsigned failed = 0;
+	for (bool met = true; met;) {
+		refusal_arm(1, true);
+		const qg_err err = qg_directory_new(&e->cfg, &d);
+		met = refusal_disarm();
+		assert_int_equal(d != NULL, err == QG_OK);
+		assert_true(met || err == QG_OK);
+		failed += err != QG_OK;
+		qg_directory_free(&d);
+	}
+	assert_true(failed >= 5);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(test_keys_are_passed_or_refused_whole),
 		TEST(test_a_start_is_whole_or_none),
+		TEST(test_a_directory_is_whole_or_none),
 	};
 	return pair_init() != 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Memory that is not to be had, at each place where key is drawn, relayed over a node
  * and given to applications as streams, in turn. */
-#include "support/refusal.h"
+#include "support/refusal_starts.h"
 
 #include "app_rig.h"
 
@@ -60,7 +60,7 @@ static void use_keys(void)
 static qg_app_opened open_soon(unsigned node, unsigned peer, const qg_uuid *ksid)
 {
 	qg_app_opened o = open_at(node, peer, ksid);
-	for (unsigned tries = 0; tries < 60 && o.status == QG_ETSI004_NO_CONNECTION; tries++)
+	for (unsigned tries = 0; tries < 60 && o.status != QG_ETSI004_SUCCESS; tries++)
 		o = open_at(node, peer, ksid);
 	return o;
 }
@@ -97,6 +97,7 @@ static void test_streams_and_relayed_keys_stay_the_same_at_both_ends(void **stat
 	got = keys_new();
 	store_refuses = send_refuses = refusal_due;
 	refusal_rounds(use_all);
+	store_refuses = send_refuses = NULL;
 	assert_true(net_wait_ready(n, A, C, 64));
 	const qg_app_opened a = open_soon(A, C, NULL);
 	assert_int_equal(a.status, QG_ETSI004_SUCCESS);
@@ -112,10 +113,39 @@ static void test_streams_and_relayed_keys_stay_the_same_at_both_ends(void **stat
 	keys_free(&got);
 }
 
+/* A start that is refused leaves a stream's stored blocks; the next has them, the same. */
+static void test_a_start_keeps_streams_whole(void **state)
+{
+	(void)state;
+	start_pair();
+	const qg_app_opened a = open_soon(A, B, NULL);
+	assert_int_equal(a.status, QG_ETSI004_SUCCESS);
+	assert_int_equal(open_soon(B, A, &a.ksid).status, QG_ETSI004_SUCCESS);
+	compare(A, 0, B, 0, &a.ksid, 0, 40);
+	node_stop(&n->node[A]);
+	store_refuses = refusal_due;
+	refusal_of_starts = true;
+	unsigned quiet = 0, rounds = 0, failed = 0;
+	for (; quiet < REFUSAL_QUIET && rounds < REFUSAL_ROUNDS; rounds++) {
+		const bool started = node_try_start(&n->node[A]) == QG_OK;
+		assert_true(started || refusal_met_start);
+		assert_false(refusal_silent_start);
+		failed += !started;
+		quiet = refusal_met_start ? 0 : quiet + 1;
+		node_stop(&n->node[A]);
+	}
+	refusal_of_starts = false;
+	store_refuses = NULL;
+	assert_true(failed > 10);
+	node_start(&n->node[A]);
+	compare(A, 0, B, 0, &a.ksid, 0, 40);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(test_streams_and_relayed_keys_stay_the_same_at_both_ends),
+		TEST(test_a_start_keeps_streams_whole),
 	};
 	return pair_init() != 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,6 +67,74 @@ static void test_neighbours_of_a_line_share_keys(void **state)
 	assert_true(net_deliver(n, B, C, 4, 32));
 }
 
+/* What asks for the state of the streams has nothing to say. */
+static void test_a_question_for_the_state_is_empty(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *body;
+		int status;
+	} asked[] = { { "{}", 200 }, { "[]", 400 }, { "{ }", 400 }, { "", 400 } };
+	net_plan pl;
+	net_plan_line(&pl, 2);
+	n = net_start(&pl);
+	for (size_t i = 0; i < COUNT(asked); i++) {
+		static net_answer a;
+		net_inject(n, A, B, QG_KMS_GET_STATUS, asked[i].body, strlen(asked[i].body), &a);
+		assert_int_equal(a.status, asked[i].status);
+	}
+}
+
+static void test_garbage_of_every_kind_is_refused(void **state)
+{
+	(void)state;
+	static const char *const garbage[] = { "", "x", "[]", "{\"a\":1}", "{\"epoch\":\"\"" };
+	net_plan pl;
+	net_plan_line(&pl, 2);
+	n = net_start(&pl);
+	for (int kind = 0; kind < QG_KMS_KINDS; kind++)
+		for (size_t i = 0; i < COUNT(garbage); i++) {
+			static net_answer a;
+			net_inject(n, A, B, (qg_kms_kind)kind, garbage[i], strlen(garbage[i]), &a);
+			assert_int_equal(a.status, 400);
+		}
+	assert_true(net_deliver(n, A, B, 4, 32));
+}
+
+static atomic_uint spoiled;
+
+static void spoil_answers(void *ctx, net_wire *w)
+{
+	(void)ctx;
+	if (!w->answer || w->kind != QG_KMS_FORWARD_KEYS || w->len == 0)
+		return;
+	w->body[0] = 'x';
+	atomic_fetch_add(&spoiled, 1);
+}
+
+static bool were_spoiled(core_net *net, void *ctx)
+{
+	(void)net, (void)ctx;
+	return atomic_load(&spoiled) >= 2;
+}
+
+/* Answers that cannot be read, at the source and at the hop in between. */
+static void test_unreadable_answers_only_delay(void **state)
+{
+	(void)state;
+	net_plan pl;
+	net_plan_line(&pl, 3);
+	net_plan_both(&pl, A, C);
+	n = net_new(&pl);
+	net_set_hook(n, spoil_answers, NULL);
+	for (unsigned i = A; i <= C; i++)
+		node_start(&n->node[i]);
+	assert_true(net_wait(n, were_spoiled, NULL));
+	net_set_hook(n, NULL, NULL);
+	assert_true(net_wait_ready(n, A, C, 64));
+	assert_true(net_deliver(n, A, C, 4, 32));
+}
+
 /* How many hops a message with chunks of that segment went over; 0: it is another. */
 static uint32_t travelled(const net_record *r, const qg_segment *s, unsigned to)
 {
@@ -438,6 +506,9 @@ int main(void)
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		CASE(test_neighbours_of_a_line_share_keys),
+		CASE(test_a_question_for_the_state_is_empty),
+		CASE(test_garbage_of_every_kind_is_refused),
+		CASE(test_unreadable_answers_only_delay),
 		CASE(test_links_with_small_segments_relay),
 		CASE(test_keys_over_one_node),
 		CASE(test_keys_over_three_nodes),

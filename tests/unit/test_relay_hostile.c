@@ -95,6 +95,7 @@ static void alter_source(qg_kms_forward *f) { memcpy(f->path[0], "KME-C", sizeof
 static void alter_timeout(qg_kms_forward *f) { f->timeout_ms++; }
 static void alter_oldest_mac(qg_kms_forward *f) { f->masked.oldest_mac++; }
 static void alter_oldest_pad(qg_kms_forward *f) { f->masked.oldest_pad++; }
+static void alter_opened_pad(qg_kms_forward *f) { f->masked.opened_pad++; }
 static void alter_hop(qg_kms_forward *f) { f->hop++; }
 static void alter_pad_segment(qg_kms_forward *f) { f->masked.pad[f->masked.n_pads - 1].segment++; }
 
@@ -129,8 +130,8 @@ static void alter_cut_data(qg_kms_forward *f)
 
 static void (*const alterations[])(qg_kms_forward *f) = {
 	alter_data, alter_mac, alter_stream, alter_epoch, alter_segment, alter_first, alter_share, alter_end, alter_way,
-	alter_source, alter_timeout, alter_oldest_mac, alter_oldest_pad, alter_hop, alter_pad_segment, alter_pad_offset,
-	alter_link, alter_count, alter_chunk_size, alter_cut_data,
+	alter_source, alter_timeout, alter_oldest_mac, alter_oldest_pad, alter_opened_pad, alter_hop, alter_pad_segment,
+	alter_pad_offset, alter_link, alter_count, alter_chunk_size, alter_cut_data,
 };
 
 #define ALTERATIONS (sizeof alterations / sizeof alterations[0])
@@ -341,6 +342,7 @@ static void forge_from_source(const qg_kms_masked *key, uint32_t i, qg_kms_forwa
 	memcpy(forged->masked.link, key->link, sizeof key->link);
 	forged->masked.n_pads = 2;
 	forged->masked.oldest_mac = forged->masked.oldest_pad = 0;
+	forged->masked.opened_pad = 0;
 	forged->masked.data_len = m.chunk_size;
 	forged->masked.pad[0].offset += i * QG_KMS_MAC_OVERHEAD;
 	forged->masked.pad[1].offset += i * m.chunk_size;
@@ -493,9 +495,10 @@ static void half_a_segment(thief *t)
 	assert_true(net_wait(n, is_answered, t));
 	assert_true(net_forward_get(n, B, C, 0, &m));
 	assert_true(net_unmask(n, &m.masked, plain));
-	/* A little of it is enough: what is used up here B's core will try again. */
-	m.count = 2;
-	m.masked.data_len = 2 * m.chunk_size;
+	/* A little of it is enough, and all there is where B had no key open at first: what is used up here B's core
+	 * will try again. */
+	m.count = 1;
+	m.masked.data_len = m.chunk_size;
 }
 
 static qg_kms_forward_result again_from_b(void)

@@ -8,9 +8,12 @@
 
 #include <arpa/inet.h>
 #include <cmocka.h>
+#include <dlfcn.h>
+#include <gnutls/gnutls.h>
 #include <limits.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -612,6 +615,63 @@ send_times_out(void **state)
 	end_join(&e);
 }
 
+/* --- want of memory --------------------------------------------------------- */
+
+static atomic_uint n_refused;
+
+/* No memory for what the random numbers of a thread live in. */
+static void *
+none_for_random_numbers(size_t n)
+{
+	Dl_info caller;
+	if (dladdr(__builtin_return_address(0), &caller) != 0 && caller.dli_sname != NULL &&
+	    strcmp(caller.dli_sname, "gnutls_rnd") == 0) {
+		atomic_fetch_add(&n_refused, 1);
+		return NULL;
+	}
+	return malloc(n);
+}
+
+typedef struct reading {
+	bool refused;
+	qg_err err;
+} reading;
+
+static void *
+read_files(void *arg)
+{
+	reading *r = arg;
+	const qg_tls_files f = pki_files("kme-a");
+	gnutls_malloc = r->refused ? none_for_random_numbers : malloc;
+	r->err = qg_tls_check_files(&f, NULL, 0);
+	gnutls_malloc = malloc;
+	return NULL;
+}
+
+static qg_err
+read_on_a_thread(bool refused)
+{
+	reading r = {.refused = refused};
+	pthread_t t;
+	assert_int_equal(pthread_create(&t, NULL, read_files, &r), 0);
+	assert_int_equal(pthread_join(t, NULL), 0);
+	return r.err;
+}
+
+/* Each thread has random numbers of its own; GnuTLS would be in error for good. */
+static void
+a_thread_without_random_numbers_harms_no_other(void **state)
+{
+	(void)state;
+	const qg_err err = read_on_a_thread(true);
+	if (atomic_load(&n_refused) == 0)
+		skip(); /* a GnuTLS that is built otherwise */
+	assert_int_equal(err, QG_E_NOMEM);
+	assert_int_equal(read_on_a_thread(false), QG_OK);
+	qg_tls_files f = pki_files("kme-a");
+	expect_files(&f, QG_OK, NULL);
+}
+
 static int
 setup(void **state)
 {
@@ -650,6 +710,7 @@ main(void)
 		cmocka_unit_test(timeouts),
 		cmocka_unit_test(abort_wakes_a_reader),
 		cmocka_unit_test(send_times_out),
+		cmocka_unit_test(a_thread_without_random_numbers_harms_no_other),
 	};
 	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, setup, teardown);

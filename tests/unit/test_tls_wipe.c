@@ -9,6 +9,18 @@
 
 #include "qkdgate/http_client.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifdef SANITIZED /* gcc has no header of it */
+int __sanitizer_install_malloc_and_free_hooks(void (*)(const volatile void *, size_t),
+					      void (*)(const volatile void *));
+#endif
+
 #define RECORD 16384u /* the largest */
 
 /* --- what is given back --------------------------------------------------- */
@@ -25,6 +37,34 @@ look(const void *p)
 	if (memmem(p, malloc_usable_size((void *)(uintptr_t)p), mark, sizeof mark) != NULL)
 		atomic_fetch_add(&n_found, 1);
 	looking = false;
+}
+
+#ifdef SANITIZED
+
+static void
+given_out(const volatile void *p, size_t n)
+{
+	(void)p, (void)n;
+}
+
+static void
+given_back(const volatile void *p)
+{
+	if (p != NULL && atomic_load(&watching) && !looking)
+		look((const void *)(uintptr_t)p);
+}
+
+static void
+watch(void)
+{
+	assert_int_not_equal(__sanitizer_install_malloc_and_free_hooks(given_out, given_back), 0);
+}
+
+#else
+
+static void
+watch(void)
+{
 }
 
 /* In place of the C library's, for all libraries. */
@@ -56,6 +96,8 @@ realloc(void *p, size_t n)
 	free(p);
 	return to;
 }
+
+#endif
 
 /* --- a server that takes key and gives it ---------------------------------- */
 
@@ -257,6 +299,7 @@ static void
 is_found_where_nothing_wipes(void **state)
 {
 	(void)state;
+	watch();
 	for (size_t i = 0; i < N_WAYS; i++) {
 		start();
 		ways[i]();
@@ -286,5 +329,6 @@ main(void)
 		cmocka_unit_test(is_found_where_nothing_wipes),
 		cmocka_unit_test(is_wiped),
 	};
+	cmocka_set_test_filter(getenv("QG_TEST_ONLY"));
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

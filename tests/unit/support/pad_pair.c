@@ -165,7 +165,7 @@ static qg_err open_named_pads(int side, const message *m)
 		gate g;
 		gate_init(&g);
 		pthread_mutex_lock(&st->lock);
-		qg_err err = qg_pads_open(st, m->use.pad, m->use.n, &g.waiter);
+		qg_err err = qg_pads_open(st, m->use.pad, m->use.n, m->use.opened_pad, &g.waiter);
 		pthread_mutex_unlock(&st->lock);
 		if (err != QG_E_AGAIN)
 			return err;
