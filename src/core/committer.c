@@ -197,11 +197,9 @@ await_company(qg_committer *c)
 	const uint64_t wait_ns = c->last * COMPANY_NS_EACH;
 	struct timespec until;
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)(wait_ns < COMPANY_NS_MOST ? wait_ns : COMPANY_NS_MOST);
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
+	const uint64_t ns = (uint64_t)until.tv_nsec + (wait_ns < COMPANY_NS_MOST ? wait_ns : COMPANY_NS_MOST);
+	until.tv_sec += (time_t)(ns / UINT64_C(1000000000));
+	until.tv_nsec = (long)(ns % UINT64_C(1000000000));
 	c->awaited = c->last;
 	while (c->n_queue < c->awaited && !c->stopping)
 		if (pthread_cond_timedwait(&c->work, &c->lock, &until) != 0)

@@ -442,7 +442,7 @@ unsigned qg_flush_stream(qg_stream *st);
 void qg_flush_delete(qg_segment *s);
 /* Destroys every confirmed segment: the store is an old one (SOUNDNESS 9). */
 void qg_flush_destroy(qg_stream *st);
-/* Under the stream's lock: the segment's window has passed. */
+/* Under the stream's lock: the window of a confirmed segment has passed. */
 bool qg_segment_expired(const qg_segment *s);
 /* Lets segments and epochs die whose time has passed. */
 void qg_flush_expire(qg_stream *st);

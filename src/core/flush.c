@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -188,8 +189,7 @@ qg_segment_expired(const qg_segment *s)
 {
 	const qg_epoch *e = s->epoch;
 	const struct qg_core *core = e->stream->core;
-	if (s->phase != QG_SEG_CONFIRMED)
-		return false;
+	assert(s->phase == QG_SEG_CONFIRMED);
 	if (s->ours)
 		return e->state == QG_EPOCH_DRAINING ||
 		       qg_lifetime_owner_ms(&core->life) >= s->born_ms + (uint64_t)s->issue_s * 1000;
