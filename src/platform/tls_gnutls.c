@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GnuTLS: sessions, and who is at their other end. */
 #include <gnutls/abstract.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,11 +53,12 @@ struct qg_tls_session {
 static _Thread_local size_t wiped_bytes;
 
 #define BLOCK_HEAD 512u /* more than GnuTLS has before the record in its block */
+#define BLOCK_LEAST 512u /* no largest record is smaller (RFC 6066, 4): below are pieces of handshakes */
 
 static void
 free_received(void *p)
 {
-	if (wiped_bytes > 0)
+	if (wiped_bytes > 0 && malloc_usable_size(p) >= BLOCK_LEAST)
 		qg_free_wiped_to(p, wiped_bytes);
 	else
 		free(p);
