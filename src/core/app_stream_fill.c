@@ -227,12 +227,12 @@ draw_block(const draw *d, const qg_issue_result *r, qg_as_block *b)
 	qg_as_keys_mac(&m, r->keys->data, chunks, m.mac);
 	qg_as_answer_mac(m.mac, r->keys->data + QG_MAC_KEY_BYTES, expect);
 	*b = (qg_as_block){.first = m.first, .count = m.count, .serial = m.serial, .hops = m.hops};
-	b->since_ms = qg_as_now_ms(st);
+	b->since_ms = qg_lifetime_owner_ms(&st->all->core->life);
 	memcpy(b->tag, m.mac, sizeof b->tag);
 	qg_err err = qg_kms_app_keys_encode(&m, text, QG_KMS_MSG_MAX, &b->message_len);
 	b->message = text;
 	if (err == QG_OK)
-		err = qg_as_seal(st, b, expect, chunks);
+		err = qg_as_seal(st, b, m.chunk_size, expect, chunks);
 	qg_wipe(expect, sizeof expect);
 	return err;
 }
@@ -323,8 +323,8 @@ draw_here(draw *d)
 	if (err == QG_OK) {
 		qg_random(chunks->data, bytes);
 		*b = (qg_as_block){.first = d->m.first, .count = d->count, .serial = d->m.serial};
-		b->since_ms = qg_as_now_ms(st);
-		err = qg_as_seal(st, b, nothing, chunks->data);
+		b->since_ms = qg_lifetime_owner_ms(&st->all->core->life);
+		err = qg_as_seal(st, b, d->m.chunk_size, nothing, chunks->data);
 	}
 	if (err == QG_OK) {
 		pthread_mutex_lock(&st->all->lock);

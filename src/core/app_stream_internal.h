@@ -191,8 +191,9 @@ qg_err qg_as_block_add(qg_as_stream *st, qg_as_block *b) QG_CHECKED;
 void qg_as_block_free(qg_as_block **b);
 /* The block that has the index, or NULL; *at: its place. */
 qg_as_block *qg_as_block_of(const qg_as_stream *st, uint64_t index, size_t *at);
-qg_err qg_as_seal(qg_as_stream *st, qg_as_block *b, const uint8_t expect[QG_MAC_BYTES], const uint8_t *chunks)
-	QG_CHECKED;
+/* Without the lock: reads nothing of the stream that may change. */
+qg_err qg_as_seal(const qg_as_stream *st, qg_as_block *b, uint32_t chunk_size, const uint8_t expect[QG_MAC_BYTES],
+		  const uint8_t *chunks) QG_CHECKED;
 qg_err qg_as_unseal(const qg_as_stream *st, const qg_as_block *b, qg_secret **out) QG_CHECKED;
 
 /* --- app_stream_names.c --------------------------------------------------------------- */

@@ -137,6 +137,13 @@ answer_sound(const qg_as_stream *st, const qg_kms_app_stream_answer *a)
 	       qg_as_policy(core, st->end[0].sae, a->sae, &terms) == QG_OK;
 }
 
+/* Until key is drawn for it, who owns it and how large its chunks are may change. */
+static bool
+is_unused(const qg_as_stream *st)
+{
+	return st->n_block == 0 && st->next_index == 0 && !st->filling;
+}
+
 static void
 take_answer(qg_as_stream *st, const qg_kms_app_stream_answer *a, qg_as_done *done)
 {
@@ -146,9 +153,11 @@ take_answer(qg_as_stream *st, const qg_kms_app_stream_answer *a, qg_as_done *don
 		return;
 	}
 	st->announcing = false;
-	if (st->n_block == 0 && st->next_index == 0)
+	const bool unused = is_unused(st);
+	if (unused)
 		st->owner = a->owner == 0;
-	st->qos = a->qos;
+	if (unused || a->qos.chunk_size == st->qos.chunk_size)
+		st->qos = a->qos;
 	qg_as_name(st->end[1].sae, sizeof st->end[1].sae, a->sae);
 	/* Its own word counts, also where it forgot the stream in a crash. */
 	if (a->result == QG_KMS_APP_STREAM_JOINED && st->end[1].state == QG_AS_NONE)
@@ -345,7 +354,7 @@ hear_known(qg_as_stream *st, const char *neighbour, const qg_kms_app_stream *m)
 {
 	if (!same_pair(st, neighbour, m) || st->end[1].state == QG_AS_CLOSED || st->end[0].state == QG_AS_CLOSED)
 		return QG_KMS_APP_STREAM_IN_USE;
-	const bool unused = st->n_block == 0 && st->next_index == 0;
+	const bool unused = is_unused(st);
 	/* Both KMEs made it at once: it is that of the lesser ID. */
 	if (st->owner && m->owns && unused && st->announcing &&
 	    strcmp(st->all->core->part.cfg->kme_id, neighbour) > 0) {
@@ -355,7 +364,7 @@ hear_known(qg_as_stream *st, const char *neighbour, const qg_kms_app_stream *m)
 		st->owner = true; /* the one that was forgot it */
 	}
 	/* One that the other KME forgot in a crash before any key was drawn. */
-	if (!st->owner && st->next_index == 0 && st->end[1].state == QG_AS_OPEN && !st->announcing)
+	if (!st->owner && st->next_index == 0 && !st->filling && st->end[1].state == QG_AS_OPEN && !st->announcing)
 		st->qos = m->qos;
 	st->heard = true;
 	st->end[1].state = QG_AS_OPEN;

@@ -73,9 +73,10 @@ block_ad(const qg_as_stream *st, const qg_as_block *b, uint8_t out[AD_MAX])
 }
 
 qg_err
-qg_as_seal(qg_as_stream *st, qg_as_block *b, const uint8_t expect[QG_MAC_BYTES], const uint8_t *chunks)
+qg_as_seal(const qg_as_stream *st, qg_as_block *b, uint32_t chunk_size, const uint8_t expect[QG_MAC_BYTES],
+	   const uint8_t *chunks)
 {
-	const size_t bytes = (size_t)b->count * st->qos.chunk_size;
+	const size_t bytes = (size_t)b->count * chunk_size;
 	uint8_t ad[AD_MAX];
 	QG_SECRET_AUTO *plain = NULL;
 	qg_err err = qg_secret_new(QG_MAC_BYTES + bytes, &plain);

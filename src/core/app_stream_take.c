@@ -100,12 +100,12 @@ make_block(taking *t, const qg_secret *keys)
 	}
 	*b = (qg_as_block){.first = t->m.first, .count = t->m.count, .serial = t->m.serial, .hops = t->m.hops};
 	b->held = true;
-	b->since_ms = qg_as_now_ms(st);
+	b->since_ms = qg_lifetime_far_ms(&st->all->core->life);
 	b->message = text;
 	memcpy(b->tag, t->m.mac, sizeof b->tag);
 	qg_as_answer_mac(t->m.mac, keys->data + QG_MAC_KEY_BYTES, a.mac);
 	const qg_err err = qg_kms_app_keys_answer_encode(&a, text, TEXT_MAX, &b->message_len);
-	return err == QG_OK ? qg_as_seal(st, b, nothing, keys->data + QG_KMS_MAC_OVERHEAD) : err;
+	return err == QG_OK ? qg_as_seal(st, b, t->m.chunk_size, nothing, keys->data + QG_KMS_MAC_OVERHEAD) : err;
 }
 
 static void
