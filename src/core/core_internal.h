@@ -51,7 +51,8 @@ typedef struct qg_segment_list {
 
 typedef struct qg_segment_heap {
 	struct qg_segment **at;
-	uint32_t n, room;
+	uint32_t n;
+	size_t room;
 } qg_segment_heap;
 
 typedef struct qg_segment {

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "core_internal.h"
+#include "qkdgate/grow.h"
 
 /* --- lists ------------------------------------------------------------------ */
 
@@ -113,20 +114,6 @@ heap_take(qg_segment_heap *h, const qg_segment *s)
 		heap_down(h, i, last);
 }
 
-static qg_err
-heap_reserve(qg_segment_heap *h, uint32_t n)
-{
-	if (n <= h->room)
-		return QG_OK;
-	const uint32_t room = h->room * 2 > n ? h->room * 2 : n + 16;
-	qg_segment **at = realloc(h->at, room * sizeof(qg_segment *));
-	if (at == NULL)
-		return QG_E_NOMEM;
-	h->at = at;
-	h->room = room;
-	return QG_OK;
-}
-
 qg_segment *
 qg_epoch_first_to_end(const qg_epoch *e, bool ours)
 {
@@ -150,9 +137,12 @@ list_confirmed(qg_segment *s)
 qg_err
 qg_epoch_list(qg_epoch *e, qg_segment *s)
 {
-	qg_err err = heap_reserve(&e->ending[s->ours], e->n_of[s->ours] + 1);
-	if (err != QG_OK)
-		return err;
+	/* There is a place for each, so that one that is confirmed finds its own. */
+	qg_segment_heap *h = &e->ending[s->ours];
+	qg_segment **at = qg_grown(h->at, &h->room, e->n_of[s->ours], sizeof(qg_segment *));
+	if (at == NULL)
+		return QG_E_NOMEM;
+	h->at = at;
 	e->n_of[s->ours]++;
 	s->listed = true;
 	if (s->dirty)
