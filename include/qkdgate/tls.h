@@ -49,8 +49,8 @@ typedef struct qg_tls_match {
 bool qg_tls_matches(const qg_tls_match *match, const qg_tls_identity *id);
 
 /* From now on what GnuTLS gives back to the C library where our connections, servers and clients
- * receive, and with their sessions, is wiped: decrypted records, with key in them. For a program, before its first session
- * and thread: a library changes nothing of GnuTLS for those who use it. */
+ * receive, and with their sessions, is wiped: decrypted records, with key in them. For a program,
+ * before its first session and thread: a library changes nothing of GnuTLS for those who use it. */
 void qg_tls_wipe_received(void);
 
 /* Reads and checks everything the files should hold (readable, mode, key fits
