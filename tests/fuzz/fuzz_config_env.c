@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What comes in through ${VARIABLE}: the input is the variable's value, after a NUL
  * the text of a value in which ${QG_FUZZ} may stand. A variable is text and never
- * YAML: what it holds is either refused or stands in the value as it is, and no
- * report shows it. */
+ * YAML: what it holds is either refused or stands in the value as it is, and where
+ * the place of a key is asked for, no report shows it unless it is clearly one. */
 #include "fuzz.h"
 
 #include <sys/mman.h>
@@ -11,6 +11,7 @@
 #include "qkdgate/config.h"
 
 #define NAME "QG_FUZZ"
+#define MARK "~c0ffee~"
 
 static qg_err
 load(const char *text, size_t n, char **report, qg_config **out)
@@ -49,22 +50,42 @@ plain(const char *value)
 	free(report);
 }
 
-/* Any text around it, in a value that is a file name. */
+static bool
+begins(const char *text, const char *with)
+{
+	return strncmp(text, with, strlen(with)) == 0;
+}
+
+/* The variable may be the key itself, put there by mistake. Text of more than one
+ * value is left out. */
+static bool
+may_be_key(const char *text, const char *value)
+{
+	const char *const at = text + (text[0] == '"' || text[0] == '\'' ? 1 : 0);
+	for (const char *p = text; *p != '\0'; p++)
+		if (*p < ' ' || *p > '~' || *p == ',')
+			return false;
+	return begins(at, "${") && strstr(text, MARK) == NULL && value[0] != '/' &&
+	       !begins(value, "secret:") && !begins(value, "credential:");
+}
+
+/* Any text around it, in a value that is the place of a key. The mark behind the
+ * variable stands nowhere else in a report. */
 static void
 around(const char *text, const char *value)
 {
-	char *report = NULL, *config = NULL;
+	char *report = NULL, *config = NULL, *marked = NULL;
 	size_t len = 0;
 	qg_config *c = NULL;
+	HOLDS(asprintf(&marked, "%s" MARK, value) > 0 && setenv(NAME, marked, 1) == 0);
 	FILE *f = open_memstream(&config, &len);
-	HOLDS(f != NULL && fprintf(f, "kme: {id: %s}\n", text) > 0 && fclose(f) == 0);
-	if (load(config, len, &report, &c) != QG_OK) {
-		HOLDS(report[0] != '\0');
-		HOLDS(strlen(value) < 12 || strstr(text, value) != NULL || strstr(report, value) == NULL);
-	}
+	HOLDS(f != NULL && fprintf(f, "store: {master_key: %s}\n", text) > 0 && fclose(f) == 0);
+	HOLDS(load(config, len, &report, &c) == QG_OK || report[0] != '\0');
+	HOLDS(!may_be_key(text, value) || strstr(report, MARK) == NULL);
 	qg_config_free(&c);
 	free(report);
 	free(config);
+	free(marked);
 }
 
 int
