@@ -301,6 +301,72 @@ static void test_forged_messages_never_make_ends_disagree(void **state)
 	}
 }
 
+/* Whether node knows the stream and told the other of it; with_key: holds key of it. */
+static bool looks(unsigned node, const qg_uuid *ksid, bool with_key)
+{
+	struct qg_app_streams *all = apps(node);
+	pthread_mutex_lock(&all->lock);
+	const qg_as_stream *st = qg_as_find(all, ksid);
+	const bool is = st != NULL && (with_key ? st->n_block > 0 : !st->announcing);
+	pthread_mutex_unlock(&all->lock);
+	return is;
+}
+
+static bool looks_soon(unsigned node, const qg_uuid *ksid, bool with_key)
+{
+	for (unsigned i = 0; i < 3000 && !looks(node, ksid, with_key); i++)
+		pair_nap(1);
+	return looks(node, ksid, with_key);
+}
+
+typedef struct enlarger {
+	qg_uuid ksid;
+	atomic_uint done;
+} enlarger;
+
+/* Key is drawn in A while this answer is on its way to it. */
+static void enlarge(void *ctx, net_wire *w)
+{
+	enlarger *e = ctx;
+	qg_kms_app_stream_answer a;
+	if (w->kind != QG_KMS_NEW_APP_STREAM || !w->answer || !looks_soon(A, &e->ksid, true))
+		return;
+	assert_int_equal(qg_kms_app_stream_answer_decode(w->body, w->len, &a), QG_OK);
+	a.qos.chunk_size *= 2;
+	size_t len = 0;
+	assert_int_equal(qg_kms_app_stream_answer_encode(&a, w->body, w->room, &len), QG_OK);
+	w->len = len;
+	atomic_fetch_add(&e->done, 1);
+}
+
+/* A, whose stream it was, forgets it in a crash before it is stored and is told of it by
+ * B; so it draws key already when it tells B that its application is back. */
+static void test_chunks_keep_the_size_that_they_were_made_with(void **state)
+{
+	(void)state;
+	enlarger e = {.done = 0};
+	start_pair();
+	forget_all();
+	qg_uuid_random(&e.ksid);
+	app_opening *a = open_begin(A, 0, &e.ksid, uri(A, 0), uri(B, 0), NULL);
+	assert_true(looks_soon(B, &e.ksid, false) && looks_soon(A, &e.ksid, false));
+	node_crash(&n->node[A]);
+	(void)open_end(a);
+	node_start(&n->node[A]);
+	assert_int_equal(qg_app_streams_count(apps(A)), 0);
+	app_opening *b = open_begin(B, 0, &e.ksid, uri(B, 0), uri(A, 0), NULL);
+	assert_true(looks_soon(A, &e.ksid, false) && looks_soon(B, &e.ksid, false));
+	net_set_hook(n, enlarge, &e);
+	const qg_app_opened got = open_at(A, B, &e.ksid);
+	net_set_hook(n, NULL, NULL);
+	assert_int_equal(atomic_load(&e.done), 1);
+	assert_int_equal(got.status, QG_ETSI004_SUCCESS);
+	assert_int_equal(got.qos.chunk_size, 32);
+	assert_int_equal(open_end(b).status, QG_ETSI004_SUCCESS);
+	for (uint32_t i = 0; i < 20; i++)
+		fetch_both(&e.ksid, i);
+}
+
 static unsigned inject_keys(const qg_kms_app_keys *m, unsigned from, unsigned to)
 {
 	static char body[QG_KMS_MSG_MAX];
@@ -370,6 +436,7 @@ int main(void)
 		TEST(test_a_database_put_back_ends_the_stream),
 		TEST(test_commits_that_fail_give_nothing_out),
 		TEST(test_forged_messages_never_make_ends_disagree),
+		TEST(test_chunks_keep_the_size_that_they_were_made_with),
 		TEST(test_messages_of_another_neighbour_are_not_taken),
 	};
 	if (pair_init() != 0)
