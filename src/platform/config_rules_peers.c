@@ -187,6 +187,9 @@ check_link(cfg_rules *r, const cfg_node *peer)
 		else if (stream != NULL && is(peer, "unprotected", "true"))
 			qg_cfg_problem(r->report, open, "stands beside stream in line %u: keep one of them",
 				       stream->line);
+		else if (stream != NULL && is(peer, "dialect", "draft-url"))
+			qg_cfg_problem(r->report, stream,
+				       "cannot be with dialect draft-url, in which masks have no place: give dialect v1.1.1");
 		else if (stream != NULL && !stream->bad)
 			check_stream(r, stream);
 	}

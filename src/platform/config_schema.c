@@ -365,7 +365,8 @@ static const cfg_option peer[] = {
 	 .help = "`kxi-prime`: both gateways stand in one protected place and values cross in TLS alone. "
 		 "`kxi`: at a distance, values are masked with key of `stream`."},
 	{.name = "stream", .type = CFG_NAME, AT(qg_config_peer, stream), .min = 1, .max = KME_NAME_MAX,
-	 .note = "required with `link: kxi` unless `unprotected`, else not allowed",
+	 .note = "required with `link: kxi` unless `unprotected`; not allowed otherwise, nor with "
+		 "`dialect: draft-url`",
 	 .help = "Stream of the link between the two gateways, outbound or shared, with `node_chunks`."},
 	{.name = "unprotected", .type = CFG_BOOL, AT(qg_config_peer, unprotected), .preset = "false",
 	 .help = "Allows `link: kxi` without a stream: values cross the distance in TLS alone, and are no "

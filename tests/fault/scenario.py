@@ -4,6 +4,7 @@ then and afterwards."""
 
 import contextlib
 import dataclasses
+import functools
 import http.client
 import json
 import random
@@ -58,6 +59,7 @@ CASES = {
     "hop": Case(_line, "kme-b", (("alice", "bob"), ("bob", "alice"), ("alice", "carol"), ("carol", "alice")),
                 (), ("alice", "bob", "carol"), (("alice", "bob"),)),
     "border": Case(operators, "kme-g1", (), (("alice", "zoe"), ("zoe", "alice"))),
+    "kxi": Case(functools.partial(operators, kxi=True), "kme-g1", (), (("alice", "zoe"), ("zoe", "alice"))),
 }
 
 

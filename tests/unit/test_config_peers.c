@@ -238,6 +238,9 @@ a_distance_needs_a_stream(void **state)
 	     "peers[0].stream: is missing: give the stream that masks values over the distance, or unprotected: true\n");
 	says(KXI(", stream: out, unprotected: true"), FIRST,
 	     "peers[0].unprotected: stands beside stream in line 18: keep one of them\n");
+	fits(LISTENER PEERS NET2("link: kxi, dialect: draft-url, unprotected: true"));
+	says(LISTENER PEERS NET2("link: kxi, dialect: draft-url, stream: out"), FIRST,
+	     "peers[0].stream: cannot be with dialect draft-url, in which masks have no place: give dialect v1.1.1\n");
 	says(KXI(", stream: none"), FIRST, "peers[0].stream: \"none\" is no stream: give a name of streams\n");
 	says(KXI(", stream: in"), FIRST, "\"in\" is inbound: give one that is outbound or shared\n");
 	says(KXI(", stream: bare"), FIRST, "\"bare\" has no node key: give it node_chunks\n");
