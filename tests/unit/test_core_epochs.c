@@ -91,6 +91,59 @@ static void test_rule_01_an_old_epoch_ends_and_its_keys_stay_fetchable(void **st
 	keys_free(&got);
 }
 
+/* Chunks that may still be issued, one by one; *young: whether some came `after_s` later than others. */
+static uint64_t count_ready(qg_stream *st, uint32_t after_s, bool *young)
+{
+	uint64_t n = 0, first = UINT64_MAX, last = 0;
+	const qg_epoch *e = qg_epoch_filling(st);
+	for (uint32_t i = 0; e != NULL && i < e->n_seg; i++) {
+		const qg_segment *s = e->seg[i];
+		if (s == NULL || !s->ours || s->phase != QG_SEG_CONFIRMED || s->use != QG_USE_APPLICATION)
+			continue;
+		n += qg_segment_expired(s) ? 0 : s->hi - s->cursor;
+		first = s->born_ms < first ? s->born_ms : first;
+		last = s->born_ms > last ? s->born_ms : last;
+	}
+	*young = last >= first + (uint64_t)after_s * 1000;
+	return n;
+}
+
+static bool has_young(core_pair *pair, void *ctx)
+{
+	(void)pair, (void)ctx;
+	qg_stream *st = pair_out(p, 0);
+	bool young = false;
+	pthread_mutex_lock(&st->lock);
+	(void)count_ready(st, 30, &young);
+	pthread_mutex_unlock(&st->lock);
+	return young;
+}
+
+/* Before the gateway gets to ending it, too. */
+static void test_rule_01_expired_key_is_not_called_ready(void **state)
+{
+	(void)state;
+	p = pair_start(&(pair_options){ .issue_s = 60, .fetch_s = 100, .epoch_age_s = 100000 });
+	qg_stream *st = pair_out(p, 0);
+	uint64_t said[3], counted[3];
+	bool young = false;
+	assert_true(pair_wait_idle(p, 0));
+	assert_true(pair_deliver(p, 0, 2 * PAIR_SEGMENT, 32));
+	later_s(30);
+	assert_true(pair_deliver(p, 0, PAIR_SEGMENT, 32));
+	assert_true(pair_wait(p, has_young, NULL));
+	pthread_mutex_lock(&st->lock);
+	for (unsigned i = 0; i < 3; i++) {
+		said[i] = qg_keystore_chunks_ready(st);
+		counted[i] = count_ready(st, 30, &young);
+		later_s(31);
+	}
+	pthread_mutex_unlock(&st->lock);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(said[i], counted[i]);
+	assert_true(said[0] > said[1] && said[1] > said[2] && said[2] == 0);
+}
+
 static bool is_draining(core_pair *pair, void *ctx)
 {
 	(void)pair;
@@ -542,6 +595,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_rule_01_an_old_epoch_ends_and_its_keys_stay_fetchable),
 		TEST(test_rule_01_an_epoch_is_destroyed_after_its_last_windows),
+		TEST(test_rule_01_expired_key_is_not_called_ready),
 		TEST(test_rule_01_an_epoch_ends_before_its_indexes_do),
 		TEST(test_rule_01_epochs_without_keys_do_not_pile_up),
 		TEST(test_rule_02_no_id_before_the_first_confirmed_segment),
