@@ -150,11 +150,12 @@ static void lie(void *ctx, net_wire *w)
 static void test_a_lying_node_costs_segments_only(void **state)
 {
 	(void)state;
+	static liar l; /* hooked until the network ends */
 	net_plan pl;
 	net_plan_line(&pl, 3);
 	net_plan_far(&pl, 0, 2);
 	n = net_new(&pl);
-	liar l = { .from = 1, .to = 2, .left = 2 };
+	l = (liar){ .from = 1, .to = 2, .left = 2 };
 	net_set_hook(n, lie, &l);
 	for (unsigned i = 0; i < 3; i++)
 		node_start(&n->node[i]);
@@ -167,12 +168,13 @@ static void test_a_lying_node_costs_segments_only(void **state)
 static void test_other_bytes_end_the_epoch(void **state)
 {
 	(void)state;
+	static liar l; /* hooked until the network ends */
 	net_plan pl;
 	net_plan_line(&pl, 3);
 	net_plan_far(&pl, 0, 2);
 	pl.relay_timeout_ms = 400;
 	n = net_new(&pl);
-	liar l = { .from = 1, .to = 2, .left = 1, .lose_answer = true };
+	l = (liar){ .from = 1, .to = 2, .left = 1, .lose_answer = true };
 	net_set_hook(n, lie, &l);
 	for (unsigned i = 0; i < 3; i++)
 		node_start(&n->node[i]);
@@ -186,11 +188,12 @@ static void test_other_bytes_end_the_epoch(void **state)
 static void test_wrong_answers_isolate_a_neighbour(void **state)
 {
 	(void)state;
+	static liar l; /* hooked until the network ends */
 	net_plan pl;
 	net_plan_diamond(&pl);
 	net_plan_far(&pl, 0, 2);
 	n = net_new(&pl);
-	liar l = { .from = 0, .to = 1, .left = 1000000, .answers = true };
+	l = (liar){ .from = 0, .to = 1, .left = 1000000, .answers = true };
 	net_set_hook(n, lie, &l);
 	net_down(n, 0, 3, true);
 	for (unsigned i = 0; i < 4; i++)
