@@ -156,6 +156,8 @@ void qg_links_cut(const qg_http_link *list, uint64_t now_ms, uint64_t most_ms);
 
 /* The same for those behind the first `keep` of the list: who joined it first. */
 void qg_links_cut_behind(const qg_http_link *list, size_t keep);
+/* And for the one that has been idle longest. */
+void qg_links_cut_oldest(const qg_http_link *list);
 /* And for those who ended before they had sent a whole request: libmicrohttpd does
  * not see an end that comes together with the last bytes. */
 void qg_links_cut_ended(const qg_http_link *list, uint64_t now_ms);
@@ -199,6 +201,9 @@ struct qg_http_worker {
 	bool running;
 	bool draining;
 	uint64_t next_sweep_ms;
+	uint64_t came;         /* connections that libmicrohttpd told of */
+	uint64_t came_before;  /* as of the last sweep */
+	bool stuck;            /* somebody waited to be let in then */
 	size_t active;         /* requests that libmicrohttpd holds */
 	int park_fd;           /* epoll descriptor of the parked */
 	qg_http_link *young;   /* in the TLS handshake, or just out of it */

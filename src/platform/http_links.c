@@ -76,6 +76,17 @@ qg_links_cut_behind(const qg_http_link *list, size_t keep)
 }
 
 void
+qg_links_cut_oldest(const qg_http_link *list)
+{
+	const qg_http_link *oldest = NULL;
+	for (const qg_http_link *l = list; l != NULL; l = l->next)
+		if (!l->waiting && !l->answering && (oldest == NULL || l->since_ms < oldest->since_ms))
+			oldest = l;
+	if (oldest != NULL)
+		(void)shutdown(oldest->fd, SHUT_RDWR);
+}
+
+void
 qg_links_cut_ended(const qg_http_link *list, uint64_t now_ms)
 {
 	for (const qg_http_link *l = list; l != NULL; l = l->next) {

@@ -425,7 +425,9 @@ static enum MHD_Result
 on_accept(void *cls, const struct sockaddr *from, socklen_t len)
 {
 	(void)len; /* of a Unix socket there is no address but its kind */
-	qg_http_server *s = ((worker *)cls)->server;
+	worker *w = cls;
+	qg_http_server *s = w->server;
+	w->came++;
 	return qg_census_has_room(s->census, from) && qg_arrivals_let_in(s->arrivals, from) ? MHD_YES : MHD_NO;
 }
 
@@ -574,6 +576,20 @@ thin_out(worker *w)
 		qg_links_cut_behind(w->parked, most - most / 4);
 }
 
+/* Once there was no descriptor or memory for a connection, libmicrohttpd takes none
+ * until one has left, and those that there are may be of use for ever. So where
+ * nobody was let in from one sweep to the next though somebody waits, one leaves. */
+static void
+make_way(worker *w)
+{
+	struct pollfd p = {.fd = w->listen_fd, .events = POLLIN};
+	const bool waits = poll(&p, 1, 0) == 1;
+	if (waits && w->stuck && w->came == w->came_before)
+		qg_links_cut_oldest(w->settled);
+	w->stuck = waits;
+	w->came_before = w->came;
+}
+
 /* --- the loop ------------------------------------------------------------- */
 
 /* libmicrohttpd's timeout starts anew with every byte, and does not see the
@@ -594,6 +610,7 @@ sweep(worker *w)
 	qg_links_cut(w->settled, now, 2 * idle_ms);
 	qg_links_cut_ended(w->settled, now);
 	qg_links_watch_end(w->settled, w->park_fd);
+	make_way(w);
 }
 
 /* How long libmicrohttpd lets us sleep. It may say 0 for long, without cause:

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -125,14 +126,20 @@ many_addresses_cost_no_memory_and_no_bucket(void **state)
 
 /* --- a server ------------------------------------------------------------------ */
 
-static int
-tcp(void)
+static void
+come(int fd)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)qg_http_server_port(server))};
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	assert_int_equal(connect(fd, (const struct sockaddr *)&a, sizeof a), 0);
+}
+
+static int
+tcp(void)
+{
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_true(fd >= 0);
-	assert_int_equal(connect(fd, (const struct sockaddr *)&a, sizeof a), 0);
+	come(fd);
 	return fd;
 }
 
@@ -271,6 +278,50 @@ who_ends_and_waits_gets_the_answer(void **state)
 	qg_http_server_stop(&server);
 }
 
+/* One comes for whom the server gets no descriptor, and stays. */
+static int
+come_in_vain(void)
+{
+	struct rlimit was;
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), free_one = dup(fd);
+	assert_true(fd >= 0 && close(free_one) == 0 && getrlimit(RLIMIT_NOFILE, &was) == 0);
+	const struct rlimit none = {.rlim_cur = (rlim_t)free_one, .rlim_max = was.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	come(fd);
+	usleep(300000);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+	return fd;
+}
+
+/* libmicrohttpd takes no more in then until one leaves; who is idle longest does,
+ * and who waits for an answer does not. */
+static void
+want_of_descriptors_passes(void **state)
+{
+	(void)state;
+	qg_http_options o = default_options();
+	o.threads = 1;
+	o.idle_timeout_s = 600;
+	start_with(&o);
+	qg_conn *waits = dial(), *idle = dial();
+	say(waits, "GET /hold HTTP/1.1\r\nHost: k\r\n\r\n");
+	WAIT_FOR(atomic_load(&held) != NULL);
+	ask(idle, "GET /show/x", 200, NULL);
+	int fd = come_in_vain();
+	serves();
+	expect_end(idle);
+	close(fd);
+	qg_conn_close(&idle);
+	WAIT_FOR(stats().connections == 1);
+	fd = come_in_vain();
+	qg_http_answer(atomic_load(&held), 200, "text/plain", "held", 4);
+	expect(waits, 200, "held");
+	serves();
+	close(fd);
+	qg_conn_close(&waits);
+	qg_http_server_stop(&server);
+}
+
 int
 main(void)
 {
@@ -282,6 +333,7 @@ main(void)
 		cmocka_unit_test(who_never_finishes_a_handshake_leaves_room),
 		cmocka_unit_test(who_leaves_within_a_request_is_let_go),
 		cmocka_unit_test(who_ends_and_waits_gets_the_answer),
+		cmocka_unit_test(want_of_descriptors_passes),
 	};
 	cmocka_set_test_filter(getenv("QG_TEST_ONLY")); /* a pattern of names */
 	return cmocka_run_group_tests(tests, setup, teardown);
