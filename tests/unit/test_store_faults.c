@@ -510,7 +510,7 @@ child_fills_a_disk(void)
 	bool fresh;
 	int64_t row, v;
 	int n = 0;
-	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0
+	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0
 		|| mount("qg-test", dir, "tmpfs", 0, "size=1m,mode=0700") != 0)
 		return 77;
 	if (try_open(&fresh) != QG_OK)
