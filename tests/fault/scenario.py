@@ -287,7 +287,7 @@ class Scenario:
     def works(self):
         """Everything works, maybe in a moment, and what was issued before can be fetched."""
         if self.ended():
-            raise Defect(f"{self.case.target} does not run: {self.target.log()[-3000:]}")
+            raise Ended(f"{self.case.target} does not run: {self.target.log()[-3000:]}")
         self.hang_up()
         self.fetch_waiting(patient=True)
         for what, call in self.rounds():
