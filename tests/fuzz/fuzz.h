@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "qkdgate/secret.h"
 
@@ -56,6 +57,15 @@ text_of(const uint8_t *data, size_t size)
 	memcpy(p, data, size);
 	p[size] = '\0';
 	return p;
+}
+
+/* A folder of its own, in memory where there is such a place: on a disk most of the
+ * time is waiting for it. */
+static inline void
+make_folder(char out[64])
+{
+	snprintf(out, 64, "%s/qg-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+	HOLDS(mkdtemp(out) != NULL);
 }
 
 #endif

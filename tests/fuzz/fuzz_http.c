@@ -12,8 +12,8 @@
 #define BODY_LIMIT 4096
 #define REFUSED "refused"
 
-static char folder[] = "/tmp/qg-fuzz-XXXXXX";
-static char path[64];
+static char folder[64];
+static char path[80];
 static qg_http_server *server;
 static atomic_uint handled;
 static const char anybody[] = "anybody";
@@ -102,7 +102,7 @@ static void
 setup(void)
 {
 	char why[256] = "";
-	HOLDS(mkdtemp(folder) != NULL);
+	make_folder(folder);
 	snprintf(path, sizeof path, "%s/s", folder);
 	const qg_http_options o = {
 		.transport = QG_HTTP_UNIX,

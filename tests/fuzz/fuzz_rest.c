@@ -10,8 +10,8 @@
 #include "qkdgate/anchor.h"
 #include "qkdgate/seal.h"
 
-static char folder[] = "/tmp/qg-fuzz-XXXXXX";
-static char anchor[64], ring[64], master[64];
+static char folder[64];
+static char anchor[80], ring[80], master[80];
 
 static void
 clean(void)
@@ -36,7 +36,8 @@ setup(void)
 	if (done)
 		return;
 	done = true;
-	HOLDS(mkdtemp(folder) != NULL && atexit(clean) == 0);
+	make_folder(folder);
+	HOLDS(atexit(clean) == 0);
 	snprintf(anchor, sizeof anchor, "%s/anchor", folder);
 	snprintf(ring, sizeof ring, "%s/ring", folder);
 	snprintf(master, sizeof master, "%s/master", folder);
