@@ -288,7 +288,7 @@ come_in_vain(void)
 	const struct rlimit none = {.rlim_cur = (rlim_t)free_one, .rlim_max = was.rlim_max};
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
 	come(fd);
-	usleep(300000);
+	usleep(1000000); /* for the server to try, on a busy machine too */
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
 	return fd;
 }
